@@ -1,0 +1,46 @@
+# Two commands: `make demo` and `make test`. Both make .venv first; nothing but Python 3.11 and a C++ compiler is needed.
+PYTHON ?= $(or $(shell command -v python3.11),python3)
+CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+BIN := .venv/bin
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --resources gpu=1
+
+.PHONY: demo report check test lint lock clean
+
+demo: .venv/demo.installed
+	$(SNAKEMAKE)
+	@echo "The tables are in results/: table_5_3db.csv, table_3_3db_counts.csv, figures/, problems.csv."
+
+report: .venv/demo.installed
+	$(SNAKEMAKE)
+	$(BIN)/snakemake --report results/report.html
+
+check: .venv/test.installed lint
+	$(BIN)/pytest -q -m "not long and not slow"
+
+test: .venv/test.installed lint
+	$(BIN)/pytest -q -m "not slow" --durations=15
+
+lint: .venv/test.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
+
+.venv/demo.installed: envs/torch.txt envs/cpu.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "merba needs Python 3.11: make PYTHON=/path/to/python3.11")'
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -r envs/torch.txt
+	$(BIN)/pip install -q --no-deps -r envs/cpu.txt
+	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
+	touch $@
+
+.venv/test.installed: .venv/demo.installed envs/dev.txt
+	$(BIN)/pip install -q --no-deps -r envs/dev.txt
+	touch $@
+
+# New exact versions from requirements.in and dev.in, in an environment of its own.
+lock:
+	envs/lock.sh $(PYTHON)
+
+clean:
+	rm -rf .venv .snakemake

@@ -1,0 +1,104 @@
+"""Reading a configuration: schema, defaults, and errors that name the key."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from copy import deepcopy
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator, ValidationError
+
+from merba.errors import MerbaError
+
+SCHEMAS = Path(__file__).parent / "schemas"
+
+
+@cache
+def schema(name: str) -> dict[str, Any]:
+    """The JSON Schema `merba/schemas/{name}.schema.yaml`."""
+    return yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text())
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """The configuration in the YAML file `path`, validated and with every default filled in."""
+    try:
+        config = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise MerbaError(f"{path}: the configuration can't be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise MerbaError(f"{path}: not valid YAML: {error}") from error
+    return complete(config, origin=str(path))
+
+
+def complete(config: Any, origin: str = "configuration") -> dict[str, Any]:
+    """`config` validated against the schema, with every default filled in; the argument is left alone.
+
+    Raises MerbaError that lists every fault with the key's full path; `origin` names the file in it.
+    """
+    errors = sorted(Draft202012Validator(schema("config")).iter_errors(config), key=lambda e: list(map(str, e.path)))
+    if errors:
+        raise MerbaError("\n".join(f"{origin}: {explain(error)}" for error in errors))
+    config = _fill(schema("config"), deepcopy(config))
+    if ("demo" in config) != (config["data"] == "demo"):
+        raise MerbaError(f"{origin}: `demo` and `data: demo` go together; there is only one of them")
+    return config
+
+
+def experiment_settings(config: Mapping[str, Any], name: str, datasets: Collection[str]) -> dict[str, Any]:
+    """Experiment `name` of a complete configuration with what it inherits: the sheet's `datasets`, and training.
+
+    Raises MerbaError where it names a dataset that the sheet doesn't have.
+    """
+    experiment = dict(config["experiments"][name])
+    experiment["datasets"] = sorted(experiment.get("datasets") or datasets)
+    experiment["training"] = {**config["training"], **experiment.get("training", {})}
+    for dataset in experiment["datasets"]:
+        if dataset not in datasets:
+            raise MerbaError(
+                f"experiments.{name}.datasets: the configured data has no dataset {dataset!r}"
+                f"{_did_you_mean(dataset, datasets)}; it has {', '.join(sorted(datasets))}"
+            )
+    return experiment
+
+
+def _fill(node: Mapping[str, Any], value: Any) -> Any:
+    """`value` with the defaults of the schema `node`; `$ref`s are inherited settings and stay as given."""
+    if not isinstance(value, dict):
+        return value
+    for key, child in node.get("properties", {}).items():
+        if key not in value and "default" in child:
+            value[key] = deepcopy(child["default"])
+        if key in value:
+            value[key] = _fill(child, value[key])
+    if isinstance(extra := node.get("additionalProperties"), Mapping):
+        for key in value.keys() - node.get("properties", {}).keys():
+            value[key] = _fill(extra, value[key])
+    return value
+
+
+def explain(error: ValidationError) -> str:
+    """One line for a user: the key's path, what is wrong there, and what would be right."""
+    where = ".".join(map(str, error.path)) or "top level"
+    if error.validator == "additionalProperties":
+        known = error.schema.get("properties", {})
+        unknown = sorted(set(error.instance) - set(known), key=str)
+        hints = [f"{key!r}{_did_you_mean(key, known)}" for key in unknown]
+        return f"{where}: unknown key {', '.join(hints)}"
+    if error.validator == "required":
+        missing = [key for key in error.validator_value if key not in error.instance]
+        return f"{where}: missing key {', '.join(map(repr, missing))}"
+    if error.validator == "type":
+        return f"{where}: {error.instance!r} is not of type {error.validator_value}"
+    if error.validator == "enum":
+        options = ", ".join(map(str, error.validator_value))
+        return f"{where}: {error.instance!r} is none of {options}{_did_you_mean(error.instance, error.validator_value)}"
+    return f"{where}: {error.message}"
+
+
+def _did_you_mean(word: Any, known: Any) -> str:
+    close = get_close_matches(str(word), map(str, known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,180 @@
+"""Frames of a clip, from a folder of images or a video: in natural order, decoded only when asked."""
+
+from __future__ import annotations
+
+import math
+import re
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from merba.errors import ClipProblem
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff"})
+VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
+
+
+def frame_number(name: str) -> int | None:
+    """The last number in a file name, extension aside: 46 for `reg_img46.jpg`; None where there is none."""
+    digits = re.findall(r"\d+", Path(name).stem)
+    return int(digits[-1]) if digits else None
+
+
+def frame_paths(folder: Path) -> dict[int, Path]:
+    """Images of a frame folder by frame number, in ascending order; other files and hidden ones are left out.
+
+    Raises ClipProblem where the folder is missing, holds no numbered image, or two images of one number.
+    """
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        raise ClipProblem(f"frame folder {folder} can't be read: {error.strerror}") from error
+    paths: dict[int, Path] = {}
+    for name in names:
+        number = frame_number(name)
+        if name.startswith(".") or Path(name).suffix.lower() not in IMAGE_SUFFIXES or number is None:
+            continue
+        if number in paths:
+            raise ClipProblem(f"{folder} holds two images of frame {number}: {paths[number].name} and {name}")
+        paths[number] = folder / name
+    if not paths:
+        raise ClipProblem(f"{folder} holds no numbered image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return dict(sorted(paths.items()))
+
+
+def read_image(path: Path) -> np.ndarray:
+    """An image file as uint8 BGR (H, W, 3), upright; grey is repeated in every channel, 16 bits scaled to 8.
+
+    Raises ClipProblem where the file is missing, cut short, or not an image.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ClipProblem(f"image {path} can't be read: {error.strerror}") from error
+    # From memory, because imdecode refuses a file that is cut short, where imread fills its rest with grey.
+    encoded = np.frombuffer(data, np.uint8)
+    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if data else None
+    if image is None:
+        raise ClipProblem(f"image {path} is damaged ({len(data)} bytes)")
+    if image.dtype == np.uint16:
+        image = np.rint(image / 257).astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise ClipProblem(f"image {path} holds {image.dtype} values; 8 or 16 bits a channel are read")
+    return image
+
+
+class Clip(ABC):
+    """One clip: `source` (path), `fps` (NaN where unknown), `numbers` and `read(number)`."""
+
+    source: Path
+    fps: float = math.nan
+
+    def __init__(self, source: Path) -> None:
+        self.source = source
+        self._shape: tuple[int, ...] | None = None
+
+    @property
+    @abstractmethod
+    def numbers(self) -> list[int]:
+        """Frame numbers, ascending: those of the file names, or 0…n−1 in a video (decoded once to count)."""
+
+    @abstractmethod
+    def _decode(self, number: int) -> np.ndarray: ...
+
+    def read(self, number: int) -> np.ndarray:
+        """Frame `number`, uint8 BGR (H, W, 3); ClipProblem where it is missing, damaged or of another size."""
+        image = self._decode(int(number))
+        self._shape = self._shape or image.shape
+        if image.shape != self._shape:
+            raise ClipProblem(
+                f"frame {number} of {self.source} is {image.shape[1]}×{image.shape[0]}, "
+                f"others are {self._shape[1]}×{self._shape[0]}"
+            )
+        return image
+
+    def between(self, onset: int | None = None, offset: int | None = None) -> list[int]:
+        """Frame numbers from onset to offset, both included; None stands for the first or last frame."""
+        return [n for n in self.numbers if (onset is None or n >= onset) and (offset is None or n <= offset)]
+
+
+class FrameFolder(Clip):
+    """A clip kept as a folder of images."""
+
+    def __init__(self, source: Path) -> None:
+        super().__init__(source)
+        self._paths = frame_paths(source)
+
+    @property
+    def numbers(self) -> list[int]:
+        return list(self._paths)
+
+    def _decode(self, number: int) -> np.ndarray:
+        if number not in self._paths:
+            numbers = self.numbers
+            held = f"{len(numbers)} frames from {numbers[0]} to {numbers[-1]}"
+            raise ClipProblem(f"frame {number} is missing in {self.source} ({held})")
+        return read_image(self._paths[number])
+
+
+class Video(Clip):
+    """A clip kept as a video file, decoded forward only.
+
+    Where the frame rate varies, seeking by frame number and the frame count of the header are guesses; counting
+    decoded frames is exact. Reading in ascending order decodes each frame once.
+    """
+
+    def __init__(self, source: Path) -> None:
+        super().__init__(source)
+        self._count: int | None = None
+        self._open()
+        self.fps = self._capture.get(cv2.CAP_PROP_FPS) or math.nan
+
+    def _open(self) -> None:
+        if not self.source.is_file():
+            raise ClipProblem(f"video {self.source} is missing")
+        one_thread = [cv2.CAP_PROP_N_THREADS, 1]
+        self._capture = cv2.VideoCapture(str(self.source), cv2.CAP_FFMPEG, one_thread)
+        if not self._capture.isOpened():
+            raise ClipProblem(f"video {self.source} can't be decoded")
+        self._position = -1  # number of the frame grabbed last
+
+    def _grab(self) -> bool:
+        if not self._capture.grab():
+            return False
+        self._position += 1
+        return True
+
+    @property
+    def numbers(self) -> list[int]:
+        if self._count is None:
+            while self._grab():
+                pass
+            self._count = self._position + 1
+            self._open()
+        return list(range(self._count))
+
+    def _decode(self, number: int) -> np.ndarray:
+        if number < self._position or number < 0:
+            self._open()
+        while self._position < number and self._grab():
+            pass
+        if self._position != number:
+            raise ClipProblem(f"frame {number} is missing in {self.source} ({self._position + 1} frames)")
+        decoded, image = self._capture.retrieve()
+        if not decoded:
+            raise ClipProblem(f"frame {number} of {self.source} is damaged")
+        return image
+
+
+def open_clip(source: Path | str, kind: str) -> Clip:
+    """The clip at `source`; kind: `frames` (a folder of images) or `video`.
+
+    Raises ClipProblem where it can't be opened, ValueError for another kind.
+    """
+    if kind == "frames":
+        return FrameFolder(Path(source))
+    if kind == "video":
+        return Video(Path(source))
+    raise ValueError(f"clip kind {kind!r}: frames or video")

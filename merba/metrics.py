@@ -1,0 +1,86 @@
+"""UF1, UAR and ACC as MEGC2019 defines them: from confusion counts summed over all folds.
+
+See et al., "MEGC 2019 – The Second Facial Micro-Expressions Grand Challenge", FG 2019, section III.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores in 0..1, and the number of clips they come from."""
+
+    uf1: float
+    uar: float
+    acc: float
+    n: int
+
+
+def confusion(true: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Counts int64 (classes, classes): rows are true classes, columns predicted ones."""
+    pairs = np.asarray(true, np.int64) * classes + np.asarray(predicted, np.int64)
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+def class_scores(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """F1 and recall of every class from counts (..., classes, classes); NaN for a class absent from the truth.
+
+    F1 = 2 TP / (2 TP + FP + FN), recall = TP / (TP + FN).
+    """
+    counts = np.asarray(counts, np.float64)
+    hits = np.diagonal(counts, axis1=-2, axis2=-1)
+    true, predicted = counts.sum(-1), counts.sum(-2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        f1 = 2 * hits / (true + predicted)
+        recall = hits / true
+    return np.where(true > 0, f1, np.nan), recall
+
+
+def unweighted(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """UF1 and UAR (...) from counts (..., classes, classes): the means over the classes that the truth has.
+
+    A class that no clip truly has is left out of both means, as the challenge's evaluation does; predicting it
+    still costs the true class its recall. NaN where there are no clips at all.
+    """
+    f1, recall = class_scores(counts)
+    present = np.isfinite(recall)
+    number = present.sum(-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (
+            np.where(present, f1, 0).sum(-1) / number,
+            np.where(present, recall, 0).sum(-1) / number,
+        )
+
+
+def scores(counts: np.ndarray) -> Scores:
+    """All scores of one confusion matrix (classes, classes)."""
+    uf1, uar = unweighted(counts)
+    n = int(np.sum(counts))
+    return Scores(float(uf1), float(uar), float(np.trace(counts) / n) if n else float("nan"), n)
+
+
+def subject_counts(true: np.ndarray, predicted: np.ndarray, subjects: Sequence[str], classes: int) -> np.ndarray:
+    """Confusion counts of every subject, int64 (subjects, classes, classes), in order of the subjects' names."""
+    names, owner = np.unique(np.asarray(subjects, dtype=str), return_inverse=True)
+    flat = (owner * classes + np.asarray(true, np.int64)) * classes + np.asarray(predicted, np.int64)
+    return np.bincount(flat, minlength=len(names) * classes**2).reshape(len(names), classes, classes)
+
+
+def bootstrap_interval(
+    counts: np.ndarray, *, seed: int = 0, draws: int = 2000, level: float = 0.95
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Percentile intervals of UF1 and UAR when whole subjects are drawn with replacement.
+
+    `counts` (subjects, classes, classes). Clips of one person resemble each other, so subjects, not clips, are
+    the independent units. Returns ((low, high) of UF1, (low, high) of UAR).
+    """
+    number = len(counts)
+    weights = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=draws)
+    drawn = np.einsum("ds,sij->dij", weights, counts)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    return tuple(tuple(float(q) for q in np.nanquantile(score, tails)) for score in unweighted(drawn))

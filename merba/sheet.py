@@ -1,0 +1,128 @@
+"""The sample sheet: one row a clip, its checks, safe ids for paths, and digests that decide what reruns."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import fastjsonschema
+import pandas as pd
+
+from merba.config import schema
+from merba.errors import MerbaError
+
+COLUMNS = tuple(schema("samples")["properties"])
+KEY = ["dataset", "subject", "clip"]
+PREPROCESSING = [*KEY, "source", "kind", "onset", "apex", "offset"]
+"""Columns that faces, apex and flow depend on; a new label reruns training only."""
+DEMO_ROOT = Path("results/demo")
+"""Where the workflow renders the demo's datasets, one folder each."""
+
+
+def plan_sheet(config: Mapping[str, Any]) -> pd.DataFrame:
+    """The sample sheet of a complete configuration, before anything ran: the demo's follows from its settings."""
+    if config["data"] != "demo":
+        return read_sheet(config)
+    from merba.datasets.demo import plan
+
+    return make_sheet(plan({**config["demo"], "datasets": list(config["datasets"])}, DEMO_ROOT))
+
+
+def read_sheet(config: Mapping[str, Any]) -> pd.DataFrame:
+    """The sample sheet of a complete configuration, as its datasets' adapters read it from disk."""
+    from merba.datasets import load_dataset
+
+    return make_sheet(pd.concat([load_dataset(name, settings) for name, settings in config["datasets"].items()]))
+
+
+def make_sheet(rows: pd.DataFrame) -> pd.DataFrame:
+    """`rows` as a checked sample sheet: columns in order, integers nullable, sorted by dataset and subject.
+
+    Raises MerbaError that lists every faulty row (see `check_sheet`).
+    """
+    missing = [column for column in COLUMNS if column not in rows]
+    if missing:
+        raise MerbaError(f"sample sheet: missing column {', '.join(missing)}; it has {', '.join(rows.columns)}")
+    sheet = rows.loc[:, list(COLUMNS)].astype({"onset": "Int64", "apex": "Int64", "offset": "Int64", "fps": "float64"})
+    sheet = sheet.sort_values(["dataset", "subject"], kind="stable", ignore_index=True)
+    check_sheet(sheet)
+    return sheet
+
+
+def check_sheet(sheet: pd.DataFrame) -> None:
+    """Raise MerbaError that names every row which breaks the schema, repeats a clip, or has frames out of order."""
+    faults = [*_schema_faults(sheet)]
+    for index in sheet.index[sheet.duplicated(KEY, keep="first")]:
+        faults.append(f"{_name(sheet, index)}: this clip is listed twice; remove one of its rows")
+    for first, last in (("onset", "apex"), ("apex", "offset"), ("onset", "offset")):
+        wrong = sheet[first] >= sheet[last] if first == "onset" else sheet[first] > sheet[last]
+        for index in sheet.index[wrong.fillna(False).astype(bool)]:
+            a, b = sheet.at[index, first], sheet.at[index, last]
+            faults.append(
+                f"{_name(sheet, index)}: {first} {a} is not before {last} {b}; correct the row in the annotation table"
+            )
+    for name, group in sheet.groupby("dataset")["subject"]:
+        faults.extend(_id_clashes(f"dataset {name}", group.unique()))
+    if sheet.empty:
+        faults.append("it has no clips; check `datasets` in the configuration")
+    if faults:
+        shown = faults[:50] + ([f"… and {len(faults) - 50} more"] if len(faults) > 50 else [])
+        raise MerbaError("sample sheet:\n  " + "\n  ".join(shown))
+
+
+def _schema_faults(sheet: pd.DataFrame) -> Iterable[str]:
+    records = sheet.astype(object).where(sheet.notna(), None).to_dict("records")
+    for index, record in zip(sheet.index, records, strict=True):
+        try:
+            _row_validator()(record)
+        except fastjsonschema.JsonSchemaValueException as error:
+            yield f"{_name(sheet, index)}: {error.message.removeprefix('data.')}, not {error.value!r}"
+
+
+@cache
+def _row_validator():
+    return fastjsonschema.compile({k: v for k, v in schema("samples").items() if k != "$schema"})
+
+
+def _name(sheet: pd.DataFrame, index: int) -> str:
+    row = sheet.loc[index]
+    return f"row {index + 1} ({row['dataset']} {row['subject']} {row['clip']}, source {row['source']})"
+
+
+def safe_id(name: str) -> str:
+    """`name` as one path component: letters, digits, `_` and `-` stay, anything else adds a short hash.
+
+    Different names give different ids: only a name that is its own id has no hash.
+    """
+    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,60}", name):
+        return name
+    kept = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:40]
+    return f"{kept}-{hashlib.sha256(name.encode()).hexdigest()[:8]}".lstrip("-")
+
+
+def _id_clashes(where: str, names: Iterable[str]) -> Iterable[str]:
+    seen: dict[str, str] = {}
+    for name in names:
+        # Compared without case, for file systems that don't know it.
+        other = seen.setdefault(safe_id(name).lower(), name)
+        if other != name:
+            yield f"{where}: the subjects {other!r} and {name!r} need the same folder; rename one of them"
+
+
+def subject_rows(sheet: pd.DataFrame, dataset: str, subject_id: str) -> pd.DataFrame:
+    """The rows of one subject, given by its safe id, in sheet order."""
+    of_dataset = sheet[sheet["dataset"] == dataset]
+    rows = of_dataset[of_dataset["subject"].map(safe_id) == subject_id].reset_index(drop=True)
+    if rows.empty:
+        raise MerbaError(f"the sample sheet has no subject {subject_id!r} in dataset {dataset!r}")
+    return rows
+
+
+def digest(rows: pd.DataFrame, columns: Iterable[str]) -> str:
+    """A short hash of the content of `columns`, independent of the index."""
+    hashes = pd.util.hash_pandas_object(rows.loc[:, list(columns)].astype("string"), index=False)
+    return hashlib.sha256(hashes.to_numpy().tobytes()).hexdigest()[:16]

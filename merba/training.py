@@ -1,0 +1,297 @@
+"""Training one fold, readable in one sitting: data, schedule, loop, choice of the epoch.
+
+Source of every setting: the paper's experiments section, or the "decided" lines of docs/decisions.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from merba.errors import MerbaError
+from merba.metrics import confusion, unweighted
+from merba.models.heads import class_probabilities, classification_loss, predicted_class
+from merba.packs import FlowFormat
+from merba.protocols import Split
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a fold is trained; each field is described in merba/schemas/config.schema.yaml."""
+
+    epochs: int = 70
+    batch_size: int = 128
+    optimizer: str = "adamw"
+    rate: float = 1e-4
+    min_rate: float = 1e-6
+    schedule: str = "cosine"
+    warmup: int = 5
+    cooldown: int = 10
+    weight_decay: float = 0.05
+    patience: int = 20
+    label_smoothing: float = 0.0
+    class_weights: str = "none"
+    flip: bool = True
+    shuffle: bool = True
+    normalise: bool = True
+
+
+@dataclass(frozen=True)
+class FoldData:
+    """A fold's clips on the device: inputs and mirrored inputs, float32 (n, C, H, W), and labels int64 (n,)."""
+
+    inputs: Tensor
+    mirrored: Tensor
+    labels: Tensor
+    mean: list[float]
+    std: list[float]
+
+
+@dataclass
+class Selection:
+    """What one rule of choosing an epoch chose: the epoch (from 1) and the test clips' class probabilities (n, k)."""
+
+    epoch: int
+    predicted: np.ndarray
+    probabilities: np.ndarray
+
+
+@dataclass
+class FoldResult:
+    """Outcome of a training: the honest choice, the leaking oracle's, every epoch's record, and the chosen weights."""
+
+    honest: Selection
+    oracle: Selection
+    history: list[dict[str, float]]
+    weights: dict[str, Tensor]
+    weights_sha256: str
+    seconds: float = field(compare=False)
+
+
+def choose_device(setting: str) -> torch.device:
+    """The device for `auto`, `cpu` or `cuda`; MerbaError where CUDA is asked for and absent."""
+    if setting == "cuda" and not torch.cuda.is_available():
+        raise MerbaError("device: cuda, but PyTorch finds no CUDA GPU; set `device: auto` or see `merba doctor`")
+    return torch.device("cuda" if setting != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def rate_at(epoch: float, settings: TrainingSettings) -> float:
+    """Learning rate after `epoch` epochs (fractions too): linear warm-up, cosine decay, cool-down at the minimum."""
+    low, high = settings.min_rate, settings.rate
+    if settings.schedule == "constant":
+        return high
+    if epoch < settings.warmup:
+        return low + (high - low) * epoch / settings.warmup
+    decay = max(settings.epochs - settings.warmup - settings.cooldown, 1)
+    progress = min((epoch - settings.warmup) / decay, 1.0)
+    return low + (high - low) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def prepare(
+    flow: np.ndarray,
+    labels: np.ndarray,
+    train: np.ndarray,
+    form: FlowFormat,
+    *,
+    channels: int,
+    size: int,
+    normalise: bool,
+    device: torch.device,
+) -> FoldData:
+    """Inputs of a fold from packed flow (n, C, H, W): first `channels` channels, resized to `size`, normalised.
+
+    Shrinking averages areas, enlarging is bilinear. Mean and standard deviation come from the rows `train` alone.
+    """
+    if flow.shape[1] < channels:
+        raise MerbaError(
+            f"the model wants {channels} input channels, the flow has {flow.shape[1]} "
+            f"({', '.join(form.channels)}); change `flow.channels` or the model's `in_channels`"
+        )
+    x = torch.from_numpy(np.ascontiguousarray(flow[:, :channels], dtype=np.float32)).to(device)
+    if size < x.shape[-1]:
+        x = F.interpolate(x, size=(size, size), mode="area")
+    elif size > x.shape[-1]:
+        x = F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
+    factor, offset = (torch.from_numpy(part[:channels]).to(device) for part in form.mirror())
+    mirrored = x.flip(-1) * factor + offset
+    mean, std = torch.zeros(channels, device=device), torch.ones(channels, device=device)
+    if normalise:
+        part = x[torch.from_numpy(train).to(device)]
+        mean, std = part.mean((0, 2, 3)), part.std((0, 2, 3), unbiased=False).clamp_min(1e-6)
+    shift, scale = mean[:, None, None], std[:, None, None]
+    return FoldData(
+        (x - shift) / scale,
+        (mirrored - shift) / scale,
+        torch.from_numpy(labels.astype(np.int64)).to(device),
+        mean.tolist(),
+        std.tolist(),
+    )
+
+
+def train_fold(
+    build: Callable[[], nn.Module],
+    data: FoldData,
+    split: Split,
+    classes: int,
+    settings: TrainingSettings,
+    *,
+    seed: int,
+) -> FoldResult:
+    """Train the model of `build` on `split.train` and predict `split.test`.
+
+    With a validation part, training stops when its UF1 has not risen for `patience` epochs after the warm-up, and the
+    epoch with the best UF1 (ties: the lowest loss) is chosen; without one, the last epoch is. The test clips are
+    predicted after every epoch for the record, and for the oracle (the epoch with the best accuracy on the test
+    subject, which leaks), but nothing that they say reaches the weights, the choice or the stopping.
+    Raises MerbaError when the loss is no longer finite.
+    """
+    started = time.perf_counter()
+    torch.manual_seed(seed)
+    device = data.inputs.device
+    model = build().to(device)
+    if device.type == "cuda":
+        model = model.to(memory_format=torch.channels_last)
+    optimizer = _optimizer(model, settings)
+    weights = _class_weights(data.labels[_rows(split.train, device)], classes, settings)
+    # Orders and flips have a generator of their own, so that they don't depend on how much dropout draws.
+    random = torch.Generator().manual_seed(seed)
+
+    history, honest, oracle, best, chosen = [], None, None, None, {}
+    for epoch in range(1, settings.epochs + 1):
+        train_loss = _train_epoch(model, data, split.train, optimizer, weights, settings, epoch, random)
+        if not math.isfinite(train_loss):
+            raise MerbaError(f"the loss is {train_loss} in epoch {epoch}: training diverged; lower `training.rate`")
+        model.eval()
+        test = predict(model, data, split.test)
+        record = {"epoch": epoch, "rate": rate_at(epoch, settings), "train_loss": train_loss}
+        if len(split.validation):
+            loss, uf1 = _validate(model, data, split.validation, classes)
+            record |= {"validation_loss": loss, "validation_uf1": uf1}
+            better = best is None or (uf1, -loss) > best[:2]
+        else:
+            better = epoch == settings.epochs
+        if better:
+            best = (record.get("validation_uf1", 0.0), -record.get("validation_loss", 0.0), epoch)
+            honest, chosen = Selection(epoch, *test), deepcopy(model.state_dict())
+        hits = float((test[0] == data.labels[_rows(split.test, device)].cpu().numpy()).mean())
+        if oracle is None or hits > max(row["oracle_test_accuracy"] for row in history):
+            oracle = Selection(epoch, *test)
+        history.append(record | {"oracle_test_accuracy": hits})
+        if len(split.validation) and epoch - max(best[2], settings.warmup) >= settings.patience:
+            break
+    return FoldResult(honest, oracle, history, chosen, _digest(chosen), time.perf_counter() - started)
+
+
+def _train_epoch(
+    model: nn.Module,
+    data: FoldData,
+    rows: np.ndarray,
+    optimizer: torch.optim.Optimizer,
+    weights: Tensor | None,
+    settings: TrainingSettings,
+    epoch: int,
+    random: torch.Generator,
+) -> float:
+    """One pass over the training rows; the mean loss a clip."""
+    model.train()
+    device = data.inputs.device
+    order = torch.from_numpy(rows)
+    if settings.shuffle:
+        order = order[torch.randperm(len(order), generator=random)]
+    flips = torch.rand(len(order), generator=random) < (0.5 if settings.flip else 0.0)
+    order, flips = order.to(device), flips.to(device)
+    steps = math.ceil(len(order) / settings.batch_size)
+    total = torch.zeros((), device=device)
+    for step in range(steps):
+        batch = slice(step * settings.batch_size, (step + 1) * settings.batch_size)
+        index, flip = order[batch], flips[batch, None, None, None]
+        inputs = torch.where(flip, data.mirrored[index], data.inputs[index]) if settings.flip else data.inputs[index]
+        for group in optimizer.param_groups:
+            group["lr"] = rate_at(epoch - 1 + step / steps, settings)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            outputs = model(inputs)
+        loss = classification_loss(
+            outputs,
+            data.labels[index],
+            progress=epoch / settings.epochs,
+            class_weights=weights,
+            label_smoothing=settings.label_smoothing,
+        )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        total += loss.detach() * len(index)
+    return float(total) / len(order)
+
+
+@torch.no_grad()
+def predict(model: nn.Module, data: FoldData, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted classes int64 (n,) and class probabilities float32 (n, k) of `rows`; the model must be in eval mode."""
+    outputs = _outputs(model, data.inputs[_rows(rows, data.inputs.device)])
+    return predicted_class(outputs).cpu().numpy(), class_probabilities(outputs).float().cpu().numpy()
+
+
+@torch.no_grad()
+def _validate(model: nn.Module, data: FoldData, rows: np.ndarray, classes: int) -> tuple[float, float]:
+    index = _rows(rows, data.inputs.device)
+    outputs, labels = _outputs(model, data.inputs[index]), data.labels[index]
+    counts = confusion(labels.cpu().numpy(), predicted_class(outputs).cpu().numpy(), classes)
+    return float(classification_loss(outputs, labels, progress=1.0)), float(unweighted(counts)[0])
+
+
+def _outputs(model: nn.Module, inputs: Tensor):
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=inputs.device.type == "cuda"):
+        parts = [model(part) for part in inputs.split(256)]
+    if isinstance(parts[0], tuple):
+        return tuple(torch.cat(head).float() for head in zip(*parts, strict=True))
+    return torch.cat(parts).float()
+
+
+def _optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """AdamW or Adam; AdamW's decay spares norms, biases and the scan's A and D, as is usual for such networks."""
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), lr=settings.rate, weight_decay=settings.weight_decay, fused=True)
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    spared = {name for name, p in named if p.ndim < 2 or name.rpartition(".")[2] in ("A_log", "D", "dt_bias")}
+    groups = [
+        {"params": [p for name, p in named if name not in spared], "weight_decay": settings.weight_decay},
+        {"params": [p for name, p in named if name in spared], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.rate, fused=True)
+
+
+def _class_weights(labels: Tensor, classes: int, settings: TrainingSettings) -> Tensor | None:
+    """Weights float32 (classes,), inverse to frequency with mean 1 over clips; 0 for a class without clips."""
+    counts = torch.bincount(labels, minlength=classes).float()
+    if missing := int((counts == 0).sum()):
+        log.warning(
+            "%d of %d classes have no training clip in this fold and will hardly be predicted", missing, classes
+        )
+    if settings.class_weights == "none":
+        return None
+    return torch.where(counts > 0, counts.sum() / ((counts > 0).sum() * counts.clamp_min(1)), 0.0)
+
+
+def _rows(rows: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(rows).to(device)
+
+
+def _digest(weights: dict[str, Tensor]) -> str:
+    """SHA-256 over names and bytes of a state dict; equal weights, bit for bit, have equal digests."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        total.update(name.encode())
+        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()

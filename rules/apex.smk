@@ -1,0 +1,24 @@
+# The apex of every clip: annotated, or the peak of the best unimodal fit to its motion curve.
+
+
+rule apex:
+    input:
+        frames_of,
+        samples=ancient("results/samples.parquet"),
+        faces="results/faces/{dataset}/{subject}.parquet",
+    output:
+        "results/apex/{dataset}/{subject}.parquet",
+    log:
+        "logs/apex/{dataset}/{subject}.log",
+    conda:
+        "../envs/conda.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=120,
+    params:
+        rows=subject_digest,
+        settings=config["apex"],
+        faces=config["faces"],
+    script:
+        "../workflow/scripts/apex.py"

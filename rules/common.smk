@@ -1,0 +1,100 @@
+# The configuration, the sample sheet, and what the rules ask of them. Nothing is written here.
+import shutil
+
+from merba.config import complete, experiment_settings
+from merba.protocols import loso_subjects
+from merba.sheet import KEY, PREPROCESSING, digest, plan_sheet, safe_id, subject_rows
+
+config.update(complete(dict(config)))
+sheet = plan_sheet(config)
+
+DATASETS = list(sheet["dataset"].unique())
+EXPERIMENTS = {
+    name: experiment_settings(config, name, DATASETS) for name in config["experiments"]
+}
+# The package asks PyTorch; looking for the driver's tool spares planning its two seconds.
+ON_GPU = config["device"] == "cuda" or (
+    config["device"] == "auto" and shutil.which("nvidia-smi") is not None
+)
+
+
+wildcard_constraints:
+    dataset="[a-z0-9_]+",
+    experiment="[a-z0-9_]+",
+    subject="[A-Za-z0-9_-]+",
+
+
+def subjects(dataset):
+    """Safe ids of a dataset's subjects, in sheet order."""
+    return [safe_id(name) for name in rows_of(dataset)["subject"].unique()]
+
+
+def rows_of(dataset):
+    return sheet[sheet["dataset"] == dataset]
+
+
+def subject_digest(wildcards):
+    """Changes when a row of this subject does, so that one new clip reruns its subject and nobody else."""
+    rows = subject_rows(sheet, wildcards.dataset, wildcards.subject)
+    return digest(rows, PREPROCESSING)
+
+
+def needs_faces(dataset):
+    return (rows_of(dataset)["kind"] != "flow").any()
+
+
+def frames_of(wildcards):
+    """What must exist before a dataset's clips can be read: rendered or cloned files, or nothing of ours."""
+    if config["data"] == "demo":
+        return f"results/demo/{wildcards.dataset}.rendered"
+    return f"results/public_flow/{CLONED}.cloned" if CLONED else []
+
+
+def faces_and_apex(wildcards):
+    """Ready-made flow needs neither."""
+    if not needs_faces(wildcards.dataset):
+        return {}
+    return {
+        "faces": "results/faces/{dataset}/{subject}.parquet",
+        "apex": "results/apex/{dataset}/{subject}.parquet",
+    }
+
+
+def folds(experiment):
+    """(dataset, subject id) of every fold of an experiment."""
+    settings = EXPERIMENTS[experiment]
+    most = None if settings["folds"] == "all" else settings["folds"]["most_clips"]
+    return [
+        (dataset, safe_id(subject))
+        for dataset, subject in loso_subjects(sheet, settings["datasets"], most)
+    ]
+
+
+def predictions(experiment):
+    return [
+        f"results/folds/{experiment}/{dataset}/{subject}/predictions.parquet"
+        for dataset, subject in folds(experiment)
+    ]
+
+
+def every_prediction():
+    return [path for experiment in EXPERIMENTS for path in predictions(experiment)]
+
+
+def tables():
+    return ["results/table_3_3db_counts.csv", "results/table_5_3db.csv"]
+
+
+def figures():
+    return expand(
+        "results/figures/confusion_{experiment}.{kind}",
+        experiment=EXPERIMENTS,
+        kind=["csv", "png"],
+    )
+
+
+def rendered():
+    demo = config["data"] == "demo"
+    return expand(
+        "results/demo/{dataset}.rendered", dataset=config["datasets"] if demo else []
+    )

@@ -1,0 +1,87 @@
+# Tables and figures from predictions.
+
+
+rule table_3:
+    input:
+        samples="results/samples.parquet",
+        published=f"{workflow.basedir}/config/published/table_3_3db_counts.csv",
+    output:
+        report(
+            "results/table_3_3db_counts.csv",
+            category="Tables",
+            caption="../workflow/report/table_3.rst",
+        ),
+    log:
+        "logs/table_3.log",
+    conda:
+        "../envs/conda.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=10,
+    params:
+        data=config["data"],
+    script:
+        "../workflow/scripts/table_3.py"
+
+
+rule table_5:
+    input:
+        every_prediction(),
+        published=f"{workflow.basedir}/config/published/table_5_3db.csv",
+        samples=ancient("results/samples.parquet"),
+    output:
+        report(
+            "results/table_5_3db.csv",
+            category="Tables",
+            caption="../workflow/report/table_5.rst",
+        ),
+    log:
+        "logs/table_5.log",
+    conda:
+        "../envs/conda.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        data=config["data"],
+        experiments={
+            name: {
+                "settings": EXPERIMENTS[name],
+                "predictions": predictions(name),
+            }
+            for name in EXPERIMENTS
+        },
+    script:
+        "../workflow/scripts/table_5.py"
+
+
+rule confusion:
+    input:
+        lambda wildcards: predictions(wildcards.experiment),
+    output:
+        table=report(
+            "results/figures/confusion_{experiment}.csv",
+            category="Confusion matrices",
+            labels={"experiment": "{experiment}", "kind": "table"},
+        ),
+        figure=report(
+            "results/figures/confusion_{experiment}.png",
+            category="Confusion matrices",
+            caption="../workflow/report/confusion.rst",
+            labels={"experiment": "{experiment}", "kind": "figure"},
+        ),
+    log:
+        "logs/confusion/{experiment}.log",
+    conda:
+        "../envs/conda.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        data=config["data"],
+        experiment=lambda wildcards: EXPERIMENTS[wildcards.experiment],
+    script:
+        "../workflow/scripts/confusion.py"

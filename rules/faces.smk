@@ -1,0 +1,42 @@
+# The sample sheet on disk, and a face, its landmarks and its alignment for every clip.
+
+
+rule samples:
+    input:
+        rendered(),
+    output:
+        "results/samples.parquet",
+    log:
+        "logs/samples.log",
+    conda:
+        "../envs/conda.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        planned=digest(sheet, sheet.columns),
+    script:
+        "../workflow/scripts/samples.py"
+
+
+rule faces:
+    input:
+        frames_of,
+        # The digest below says which rows changed; the file's age would rerun everybody.
+        samples=ancient("results/samples.parquet"),
+    output:
+        "results/faces/{dataset}/{subject}.parquet",
+    log:
+        "logs/faces/{dataset}/{subject}.log",
+    conda:
+        "../envs/conda.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=60,
+    params:
+        rows=subject_digest,
+        settings=config["faces"],
+    script:
+        "../workflow/scripts/faces.py"

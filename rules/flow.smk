@@ -1,0 +1,87 @@
+# Optical flow from onset to apex, one file a subject, packed into one array a dataset.
+
+
+rule flow:
+    input:
+        frames_of,
+        unpack(faces_and_apex),
+        samples=ancient("results/samples.parquet"),
+    output:
+        "results/flow/{dataset}/{subject}.npz",
+    log:
+        "logs/flow/{dataset}/{subject}.log",
+    conda:
+        "../envs/conda.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=60,
+    params:
+        rows=subject_digest,
+        settings=config["flow"],
+        faces=config["faces"],
+    script:
+        "../workflow/scripts/flow.py"
+
+
+rule pack:
+    input:
+        lambda wildcards: expand(
+            "results/flow/{dataset}/{subject}.npz",
+            dataset=wildcards.dataset,
+            subject=subjects(wildcards.dataset),
+        ),
+    output:
+        array="results/packed/{dataset}.npy",
+        index="results/packed/{dataset}.parquet",
+    log:
+        "logs/pack/{dataset}.log",
+    conda:
+        "../envs/conda.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    script:
+        "../workflow/scripts/pack.py"
+
+
+rule problems:
+    input:
+        expand("results/packed/{dataset}.parquet", dataset=DATASETS),
+    output:
+        report(
+            "results/problems.csv",
+            category="Data",
+            caption="../workflow/report/problems.rst",
+        ),
+    log:
+        "logs/problems.log",
+    conda:
+        "../envs/conda.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=10,
+    script:
+        "../workflow/scripts/problems.py"
+
+
+# A rule of its own: Snakemake deletes what a failed job wrote, and the list must stay readable.
+rule gate:
+    input:
+        "results/problems.csv",
+    output:
+        touch("results/problems.checked"),
+    log:
+        "logs/gate.log",
+    conda:
+        "../envs/conda.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=10,
+    params:
+        on_problem=config["on_problem"],
+    script:
+        "../workflow/scripts/gate.py"

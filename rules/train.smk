@@ -1,0 +1,40 @@
+# One training a fold: an experiment, and the subject that it leaves out.
+
+
+rule fold:
+    input:
+        "results/problems.checked",
+        samples=ancient("results/samples.parquet"),
+        arrays=lambda wildcards: expand(
+            "results/packed/{dataset}.npy",
+            dataset=EXPERIMENTS[wildcards.experiment]["datasets"],
+        ),
+        indexes=lambda wildcards: expand(
+            "results/packed/{dataset}.parquet",
+            dataset=EXPERIMENTS[wildcards.experiment]["datasets"],
+        ),
+    output:
+        predictions="results/folds/{experiment}/{dataset}/{subject}/predictions.parquet",
+        history="results/folds/{experiment}/{dataset}/{subject}/history.csv",
+        record="results/folds/{experiment}/{dataset}/{subject}/run.json",
+    log:
+        "logs/fold/{experiment}/{dataset}/{subject}.log",
+    conda:
+        "../envs/conda.yaml"
+    threads: config["threads"]
+    resources:
+        # Only where training runs on CUDA: `--resources gpu=1` must not serialise folds on the CPU.
+        gpu=1 if ON_GPU else 0,
+        mem_mb=4000,
+        runtime=240,
+    params:
+        experiment=lambda wildcards: EXPERIMENTS[wildcards.experiment],
+        labels=lambda wildcards: digest(
+            sheet[
+                sheet["dataset"].isin(EXPERIMENTS[wildcards.experiment]["datasets"])
+            ],
+            [*KEY, "label"],
+        ),
+        seed=config["seed"],
+    script:
+        "../workflow/scripts/fold.py"

@@ -1,0 +1,63 @@
+"""UF1, UAR and ACC against scikit-learn and cases worked out by hand."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, f1_score, recall_score
+
+from merba.metrics import bootstrap_interval, confusion, scores, subject_counts, unweighted
+
+
+def test_scores_worked_out_by_hand():
+    # Three classes; class 0: TP 2, FN 1, FP 1; class 1: TP 1, FN 1, FP 1; class 2: TP 1, FN 0, FP 0.
+    counts = confusion([0, 0, 0, 1, 1, 2], [0, 0, 1, 1, 0, 2], 3)
+    found = scores(counts)
+    assert found.uf1 == pytest.approx((4 / 6 + 2 / 4 + 1) / 3)
+    assert found.uar == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
+    assert found.acc == pytest.approx(4 / 6)
+    assert found.n == 6
+
+
+@pytest.mark.parametrize("classes", [3, 7])
+def test_scores_equal_scikit_learn(classes):
+    random = np.random.default_rng(classes)
+    true, predicted = random.integers(0, classes, (2, 500))
+    found = scores(confusion(true, predicted, classes))
+    assert found.uf1 == pytest.approx(f1_score(true, predicted, average="macro"))
+    assert found.uar == pytest.approx(recall_score(true, predicted, average="macro"))
+    assert found.acc == pytest.approx(accuracy_score(true, predicted))
+
+
+def test_a_class_absent_from_the_truth_is_left_out_of_the_means():
+    # Class 2 is never true but predicted once: class 0 loses recall, and F1 is the mean of two classes.
+    found = scores(confusion([0, 0, 1, 1], [0, 2, 1, 1], 3))
+    assert found.uar == pytest.approx((1 / 2 + 1) / 2)
+    assert found.uf1 == pytest.approx((2 / 3 + 1) / 2)
+
+
+def test_no_clips_give_nan_not_a_number():
+    assert np.isnan(scores(np.zeros((3, 3))).uf1)
+
+
+def test_counts_of_subjects_add_up_to_the_whole():
+    random = np.random.default_rng(0)
+    true, predicted, owner = random.integers(0, 3, (3, 60))
+    counts = subject_counts(true, predicted, owner.astype(str), 3)
+    assert counts.shape == (3, 3, 3)
+    assert (counts.sum(0) == confusion(true, predicted, 3)).all()
+    assert (counts[1] == confusion(true[owner == 1], predicted[owner == 1], 3)).all()
+
+
+def test_the_bootstrap_draws_subjects_not_clips():
+    # Two kinds of subjects, always right or always wrong: the spread is that of 20 coins, whatever the clips are.
+    right, wrong = np.diag([50, 50, 50]), np.roll(np.diag([50, 50, 50]), 1, axis=1)
+    counts = np.stack([right] * 10 + [wrong] * 10)
+    (low, high), _ = bootstrap_interval(counts, draws=4000)
+    expected = 1.96 * np.sqrt(0.25 / 20)
+    assert low == pytest.approx(0.5 - expected, abs=0.04)
+    assert high == pytest.approx(0.5 + expected, abs=0.04)
+
+
+def test_a_bootstrap_of_equal_subjects_has_no_width():
+    uf1, uar = bootstrap_interval(np.stack([np.array([[3, 1, 0], [0, 2, 0], [1, 0, 2]])] * 5))
+    assert uf1[0] == pytest.approx(uf1[1])
+    assert uar == pytest.approx([unweighted(np.array([[3, 1, 0], [0, 2, 0], [1, 0, 2]]))[1]] * 2)

@@ -1,0 +1,89 @@
+"""Splits: disjoint subjects, all clips used once as test, a function of seed and sheet alone."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from merba.errors import MerbaError
+from merba.protocols import hold_out_subjects, loso_split, loso_subjects
+
+
+@pytest.fixture
+def clips():
+    random = np.random.default_rng(3)
+    rows = [
+        {"dataset": dataset, "subject": f"s{subject:02}", "clip": f"c{clip}", "label": label}
+        for dataset in ("casme2", "samm")
+        for subject in range(12)
+        for clip, label in enumerate(random.choice(["negative", "positive", "surprise"], random.integers(3, 12)))
+    ]
+    return pd.DataFrame(rows)
+
+
+def people(clips, rows):
+    return set(zip(clips["dataset"].iloc[rows], clips["subject"].iloc[rows], strict=True))
+
+
+def test_each_clip_is_tested_exactly_once(clips):
+    folds = loso_subjects(clips, ["casme2", "samm"])
+    tested = np.concatenate([loso_split(clips, *fold, stopping="none", seed=0).test for fold in folds])
+    assert sorted(tested) == list(range(len(clips)))
+
+
+@pytest.mark.parametrize("stopping", ["none", "validation"])
+def test_parts_share_no_subject_and_leave_out_no_clip(clips, stopping):
+    split = loso_split(clips, "samm", "s03", stopping=stopping, seed=0)
+    parts = [people(clips, part) for part in (split.train, split.validation, split.test)]
+    assert parts[2] == {("samm", "s03")}
+    assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
+    assert len(split.train) + len(split.validation) + len(split.test) == len(clips)
+
+
+def test_the_same_id_in_two_datasets_is_two_people(clips):
+    assert ("casme2", "s03") in people(clips, loso_split(clips, "samm", "s03", stopping="none", seed=0).train)
+
+
+def test_a_tenth_is_held_out_with_every_class(clips):
+    split = loso_split(clips, "samm", "s03", stopping="validation", seed=0)
+    share = len(split.validation) / (len(split.validation) + len(split.train))
+    assert 0.05 < share < 0.15
+    assert set(clips["label"].iloc[split.validation]) == {"negative", "positive", "surprise"}
+
+
+def test_a_split_depends_on_the_seed_alone(clips):
+    def held_out(seed):
+        return loso_split(clips, "samm", "s03", stopping="validation", seed=seed).validation.tolist()
+
+    assert held_out(1) == held_out(1)
+    assert any(held_out(1) != held_out(seed) for seed in range(2, 6))
+
+
+def test_labels_of_the_test_subject_change_no_split(clips):
+    poisoned = clips.copy()
+    poisoned.loc[(clips["dataset"] == "samm") & (clips["subject"] == "s03"), "label"] = "surprise"
+    a, b = (loso_split(sheet, "samm", "s03", stopping="validation", seed=0) for sheet in (clips, poisoned))
+    assert (a.train == b.train).all()
+    assert (a.validation == b.validation).all()
+
+
+def test_few_subjects_hold_out_one():
+    labels, subjects = np.array(["a", "b"] * 3), np.array(["x", "x", "y", "y", "z", "z"])
+    train, held_out = hold_out_subjects(labels, subjects, seed=0)
+    assert len(set(subjects[held_out])) == 1
+    assert not set(subjects[train]) & set(subjects[held_out])
+
+
+def test_one_training_subject_cannot_be_split():
+    with pytest.raises(MerbaError, match="at least two training subjects"):
+        hold_out_subjects(np.array(["a", "b"]), np.array(["x", "x"]), seed=0)
+
+
+def test_the_subjects_with_most_clips(clips):
+    sizes = clips.groupby(["dataset", "subject"]).size()
+    chosen = loso_subjects(clips, ["casme2", "samm"], most_clips=3)
+    assert sorted(sizes[chosen]) == sorted(sizes)[-3:]
+
+
+def test_a_subject_without_clips_is_named(clips):
+    with pytest.raises(MerbaError, match="samm s99: no usable clips"):
+        loso_split(clips, "samm", "s99", stopping="none", seed=0)

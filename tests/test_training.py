@@ -1,0 +1,187 @@
+"""Training a fold: schedule, inputs, honest choice of the epoch, and no leak from the test subject."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from merba.errors import MerbaError
+from merba.packs import FlowFormat
+from merba.protocols import Split
+from merba.training import TrainingSettings, choose_device, prepare, rate_at, train_fold
+
+CPU = torch.device("cpu")
+PIXELS = FlowFormat(("u", "v"), "px")
+QUICK = TrainingSettings(epochs=12, batch_size=8, rate=0.05, warmup=2, cooldown=2, patience=100)
+
+
+class Small(nn.Module):
+    """One linear layer on all pixels, with dropout so that randomness counts."""
+
+    def __init__(self, classes=3, size=6):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Dropout(0.1), nn.Linear(2 * size * size, classes))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def clips(n=48, size=6, seed=0):
+    """Flow whose class is the sign and place of v, and labels; noise on top."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(n) % 3
+    flow = random.normal(0, 1, (n, 2, size, size))
+    for code, rows in enumerate((slice(0, 2), slice(2, 4), slice(4, 6))):
+        flow[labels == code, 1, rows] += 1.5
+    return flow.astype(np.float16), labels
+
+
+def split(n=48, validation=True):
+    rows = np.arange(n)
+    return Split(rows[: n - 12] if validation else rows[: n - 6], rows[n - 12 : n - 6][: 6 * validation], rows[n - 6 :])
+
+
+def fold(flow, labels, parts, settings=QUICK, seed=1, build=Small):
+    data = prepare(flow, labels, parts.train, PIXELS, channels=2, size=6, normalise=True, device=CPU)
+    return train_fold(build, data, parts, 3, settings, seed=seed)
+
+
+def test_the_rate_warms_up_decays_as_a_cosine_and_cools_down():
+    settings = TrainingSettings(epochs=70, rate=1e-4, min_rate=1e-6, warmup=5, cooldown=10)
+    assert rate_at(0, settings) == pytest.approx(1e-6)
+    assert rate_at(2.5, settings) == pytest.approx((1e-4 + 1e-6) / 2)
+    assert rate_at(5, settings) == pytest.approx(1e-4)
+    assert rate_at(5 + 55 / 2, settings) == pytest.approx((1e-4 + 1e-6) / 2)
+    assert rate_at(5 + 55 / 3, settings) == pytest.approx(1e-6 + (1e-4 - 1e-6) * (1 + math.cos(math.pi / 3)) / 2)
+    assert all(rate_at(epoch, settings) == pytest.approx(1e-6) for epoch in (60, 65.3, 70))
+
+
+def test_a_constant_rate_is_constant():
+    settings = TrainingSettings(schedule="constant", rate=0.3)
+    assert {rate_at(epoch, settings) for epoch in (0, 1, 33, 70)} == {0.3}
+
+
+def test_inputs_have_mean_zero_and_deviation_one_over_the_training_clips_alone():
+    flow, labels = clips()
+    flow[40:] *= 100
+    train = np.arange(40)
+    data = prepare(flow, labels, train, PIXELS, channels=2, size=6, normalise=True, device=CPU)
+    part = data.inputs[:40].numpy()
+    assert part.mean((0, 2, 3)) == pytest.approx([0, 0], abs=1e-5)
+    assert part.std((0, 2, 3)) == pytest.approx([1, 1], abs=1e-5)
+    assert data.mean == pytest.approx(flow[:40].astype(np.float64).mean((0, 2, 3)), abs=1e-5)
+
+
+def test_mirrored_inputs_are_those_of_the_mirrored_flow():
+    flow, labels = clips()
+    mirrored = flow[..., ::-1].copy()
+    mirrored[:, 0] *= -1
+    data = prepare(flow, labels, np.arange(48), PIXELS, channels=2, size=6, normalise=False, device=CPU)
+    assert (data.mirrored.numpy() == mirrored.astype(np.float32)).all()
+
+
+def test_inputs_are_resized_keeping_their_mean():
+    flow, labels = clips(size=12)
+    data = prepare(flow, labels, np.arange(48), PIXELS, channels=2, size=6, normalise=False, device=CPU)
+    expected = flow.astype(np.float32).reshape(48, 2, 6, 2, 6, 2).mean((3, 5))
+    assert data.inputs.numpy() == pytest.approx(expected, abs=1e-4)
+
+
+def test_more_channels_than_the_flow_has_are_refused():
+    flow, labels = clips()
+    with pytest.raises(MerbaError, match="wants 3 input channels, the flow has 2"):
+        prepare(flow, labels, np.arange(48), PIXELS, channels=3, size=6, normalise=True, device=CPU)
+
+
+def test_separable_classes_are_learned():
+    flow, labels = clips()
+    result = fold(flow, labels, split())
+    assert (result.honest.predicted == labels[-6:]).all()
+    assert result.honest.probabilities.sum(1) == pytest.approx(np.ones(6), abs=1e-5)
+
+
+def test_the_honest_epoch_is_the_best_on_validation_ties_by_loss():
+    flow, labels = clips(seed=4)
+    random = np.random.default_rng(0)
+    result = fold(flow, random.permutation(labels), split())
+    best = max(result.history, key=lambda row: (row["validation_uf1"], -row["validation_loss"], -row["epoch"]))
+    assert result.honest.epoch == best["epoch"]
+
+
+def test_without_validation_the_last_epoch_is_chosen():
+    flow, labels = clips()
+    result = fold(flow, labels, split(validation=False))
+    assert result.honest.epoch == QUICK.epochs == len(result.history)
+
+
+def test_training_stops_when_validation_has_not_improved_for_the_patience_after_the_warmup():
+    flow, labels = clips()
+    settings = TrainingSettings(epochs=60, batch_size=8, rate=1e-12, min_rate=0, warmup=3, cooldown=0, patience=4)
+
+    class Fixed(Small):
+        """Constant logits: nothing ever improves after the first epoch."""
+
+        def forward(self, x):
+            return super().forward(x) * 0
+
+    result = fold(flow, labels, split(), settings, build=Fixed)
+    assert result.honest.epoch == 1
+    assert len(result.history) == 3 + 4
+
+
+def test_the_oracle_is_the_best_epoch_on_the_test_clips():
+    flow, labels = clips(seed=5)
+    result = fold(flow, np.random.default_rng(1).permutation(labels), split())
+    accuracies = [row["oracle_test_accuracy"] for row in result.history]
+    assert accuracies[result.oracle.epoch - 1] == max(accuracies)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_other_ones():
+    flow, labels = clips()
+    runs = [fold(flow, labels, split(), seed=seed) for seed in (1, 1, 2)]
+    assert runs[0].weights_sha256 == runs[1].weights_sha256
+    assert (runs[0].honest.probabilities == runs[1].honest.probabilities).all()
+    assert runs[0].weights_sha256 != runs[2].weights_sha256
+
+
+@pytest.mark.parametrize("validation", [True, False])
+@pytest.mark.parametrize("poison", ["labels", "pixels"])
+def test_nothing_of_the_test_subject_reaches_the_weights_or_the_choice(validation, poison):
+    flow, labels = clips()
+    parts = split(validation=validation)
+    poisoned_flow, poisoned_labels = flow.copy(), labels.copy()
+    if poison == "labels":
+        poisoned_labels[parts.test] = (labels[parts.test] + 1) % 3
+    else:
+        poisoned_flow[parts.test] = 1000
+    clean, poisoned = fold(flow, labels, parts), fold(poisoned_flow, poisoned_labels, parts)
+    assert clean.weights_sha256 == poisoned.weights_sha256
+    assert clean.honest.epoch == poisoned.honest.epoch
+    kept = ("train_loss", "validation_loss", "validation_uf1")
+    assert [[row.get(key) for key in kept] for row in clean.history] == [
+        [row.get(key) for key in kept] for row in poisoned.history
+    ]
+
+
+def test_a_diverging_run_is_an_error_that_says_so():
+    flow, labels = clips()
+    flow[0] = np.inf
+    with pytest.raises(MerbaError, match="training diverged; lower `training.rate`"):
+        fold(flow, labels, split())
+
+
+def test_a_class_without_training_clips_is_warned_of_and_training_goes_on(caplog):
+    flow, labels = clips()
+    labels[:42] = np.arange(42) % 2
+    result = fold(flow, labels, split(validation=False))
+    assert "1 of 3 classes have no training clip" in caplog.text
+    assert np.isfinite(result.honest.probabilities).all()
+
+
+def test_asking_for_an_absent_gpu_is_an_error():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(MerbaError, match="finds no CUDA GPU"):
+        choose_device("cuda")

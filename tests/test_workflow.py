@@ -1,0 +1,184 @@
+"""The workflow whole, on the micro-demo: what it plans, writes, reruns and refuses."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+MICRO = ROOT / "tests" / "micro.yaml"
+
+
+def snakemake(folder, *arguments, config=MICRO, fails=False):
+    """Run Snakemake in `folder` on two cores; its whole output. The test fails if the exit status is not as expected."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
+    if config:
+        command += ["--configfile", config]
+    run = subprocess.run(
+        [*map(str, command), "--cores", "2", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=900,
+    )
+    assert (run.returncode != 0) == fails, run.stdout
+    return run.stdout
+
+
+def planned(output):
+    """Job counts by rule of a dry run's output."""
+    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", output, re.M)}
+
+
+def written(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if ".snakemake" not in path.parts)
+
+
+def configured(folder, **changes):
+    """The micro-demo's configuration with top-level keys replaced, as a file in `folder`."""
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(MICRO.read_text()) | changes))
+    return path
+
+
+@pytest.fixture(scope="session")
+def micro_demo(tmp_path_factory):
+    """A folder in which the micro-demo ran. Tests that change it work on a copy."""
+    folder = tmp_path_factory.mktemp("micro") / "run"
+    snakemake(folder)
+    return folder
+
+
+@pytest.fixture
+def finished(micro_demo, tmp_path):
+    """A copy of the finished micro-demo, with its files' times, to be changed."""
+    return Path(shutil.copytree(micro_demo, tmp_path / "run"))
+
+
+def test_a_dry_run_of_the_default_shows_every_job_and_writes_nothing(tmp_path):
+    jobs = planned(snakemake(tmp_path, "-n", config=None))
+    expected = {"render": 3, "samples": 1, "faces": 9, "apex": 9, "flow": 9, "pack": 3, "fold": 9, "table_5": 1}
+    assert jobs.items() >= expected.items()
+    assert written(tmp_path) == []
+
+
+@pytest.mark.parametrize("target", ["tables", "figures", "demo", "results/table_5_3db.csv"])
+def test_every_target_can_be_planned(tmp_path, target):
+    assert planned(snakemake(tmp_path, "-n", target, config=None))["render"] == 3
+
+
+def test_another_configfile_replaces_the_demo(tmp_path):
+    output = snakemake(tmp_path, "-n", config=ROOT / "config" / "public_flow.yaml")
+    jobs = planned(output)
+    assert jobs.items() >= {"clone_flow": 1, "flow": 68, "fold": 68 + 3}.items()
+    assert not jobs.keys() & {"render", "faces", "apex"}
+
+
+@pytest.mark.long
+def test_the_micro_demo_gives_tables_figures_and_records(micro_demo):
+    results = micro_demo / "results"
+    table = pd.read_csv(results / "table_5_3db.csv")
+    ours = table[table["source"] == "reproduced"]
+    assert set(zip(ours["experiment"], ours["selection"], strict=True)) == {
+        ("merba", "validation"),
+        ("merba", "oracle"),
+        ("ststnet", "last"),
+        ("ststnet", "oracle"),
+    }
+    assert set(ours["data"]) == {"demo"}
+    assert set(ours["folds"]) == {"6/6"}
+    assert set(ours["clips"]) == {"18/18"}
+    assert set(ours["combined_n"]) == {18}
+    assert (results / "figures" / "confusion_merba.png").stat().st_size > 5000
+    assert pd.read_csv(results / "figures" / "confusion_merba.csv", index_col=0).to_numpy().sum() == 18
+    assert pd.read_csv(results / "problems.csv").empty
+    fold = results / "folds" / "merba" / "smic_hs" / "s01"
+    predictions = pd.read_parquet(fold / "predictions.parquet")
+    assert predictions[["p_negative", "p_positive", "p_surprise"]].sum(axis=1).tolist() == pytest.approx([1] * 6)
+    record = json.loads((fold / "run.json").read_text())
+    assert record["clips"]["test"] == 3
+    assert len(record["inputs"]["samm.npy"]) == 64
+    assert "smic_hs/s01" not in record["validation_subjects"]
+    assert len(pd.read_csv(fold / "history.csv")) == 3
+
+
+@pytest.mark.long
+def test_a_finished_run_has_nothing_to_do(micro_demo):
+    assert "Nothing to be done" in snakemake(micro_demo, "-n")
+
+
+@pytest.mark.long
+def test_deleted_predictions_rerun_their_fold_and_what_depends_on_it(finished):
+    (finished / "results/folds/merba/samm/006/predictions.parquet").unlink()
+    assert planned(snakemake(finished, "-n")) == {"fold": 1, "confusion": 1, "table_5": 1, "all": 1, "total": 4}
+
+
+@pytest.mark.long
+def test_new_training_settings_rerun_training_only(finished, tmp_path):
+    config = configured(tmp_path, training={"epochs": 2, "warmup": 1, "cooldown": 0})
+    jobs = planned(snakemake(finished, "-n", config=config))
+    assert jobs == {"fold": 12, "confusion": 2, "table_5": 1, "all": 1, "total": 16}
+
+
+@pytest.mark.long
+def test_a_rerun_of_a_fold_gives_the_same_bits(finished):
+    fold = finished / "results/folds/merba/samm/006"
+    before = pd.read_parquet(fold / "predictions.parquet")
+    weights = json.loads((fold / "run.json").read_text())["seeds"]
+    snakemake(finished, "--force", str((fold / "predictions.parquet").relative_to(finished)))
+    pd.testing.assert_frame_equal(before, pd.read_parquet(fold / "predictions.parquet"), check_exact=True)
+    after = json.loads((fold / "run.json").read_text())["seeds"]
+    assert [seed["weights_sha256"] for seed in weights.values()] == [seed["weights_sha256"] for seed in after.values()]
+
+
+@pytest.mark.long
+def test_a_damaged_frame_stops_the_run_with_its_name_or_is_dropped(finished, tmp_path):
+    frame = sorted((finished / "results/demo/smic_hs").rglob("s1_*/*.bmp"))[0]
+    frame.write_bytes(frame.read_bytes()[:100])
+    (finished / "results/faces/smic_hs/s01.parquet").unlink()
+    output = snakemake(finished, fails=True)
+    assert "1 clips can't be used" in output
+    assert frame.parent.name in output
+    assert "on_problem: drop" in output
+    assert len(pd.read_csv(finished / "results/problems.csv")) == 1
+    snakemake(finished, "results/table_5_3db.csv", config=configured(tmp_path, on_problem="drop"))
+    table = pd.read_csv(finished / "results/table_5_3db.csv")
+    assert set(table["clips"].dropna()) == {"17/18"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trainning": {}}, "unknown key 'trainning' (did you mean 'training'?)"),
+        ({"seed": "x"}, "seed: 'x' is not of type integer"),
+        (
+            {"experiments": {"a": {"method": "A", "model": {"name": "merba_nano"}, "datasets": ["sam"]}}},
+            "no dataset 'sam' (did you mean 'samm'?)",
+        ),
+    ],
+)
+def test_a_faulty_configuration_stops_before_any_job(tmp_path, changes, message):
+    output = snakemake(tmp_path, config=configured(tmp_path, **changes), fails=True)
+    assert message in output
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_wrong_path_stops_before_any_job(tmp_path):
+    config = configured(
+        tmp_path, data="3db", demo=None, datasets={"samm": {"adapter": "samm", "root": str(tmp_path / "absent")}}
+    )
+    document = yaml.safe_load(config.read_text())
+    del document["demo"]
+    config.write_text(yaml.safe_dump(document))
+    output = snakemake(tmp_path, config=config, fails=True)
+    assert str(tmp_path / "absent") in output
+    assert not (tmp_path / "results").exists()

@@ -1,0 +1,13 @@
+import pandas as pd
+
+from merba.apex import apexes_of_subject
+from merba.files import atomic
+from merba.joblog import job_log
+from merba.sheet import subject_rows
+
+dataset, subject = snakemake.wildcards.dataset, snakemake.wildcards.subject
+with job_log(snakemake.log[0], f"apexes of {dataset} {subject}"):
+    rows = subject_rows(pd.read_parquet(snakemake.input.samples), dataset, subject)
+    apexes = apexes_of_subject(rows, pd.read_parquet(snakemake.input.faces), snakemake.params.settings)
+    with atomic(snakemake.output[0]) as draft:
+        apexes.to_parquet(draft, index=False)

@@ -1,0 +1,17 @@
+from pathlib import Path
+
+import pandas as pd
+
+from merba.flow import flow_format, flow_of_subject
+from merba.joblog import job_log
+from merba.packs import save_subject
+from merba.sheet import subject_rows
+
+dataset, subject = snakemake.wildcards.dataset, snakemake.wildcards.subject
+with job_log(snakemake.log[0], f"flow of {dataset} {subject}"):
+    rows = subject_rows(pd.read_parquet(snakemake.input.samples), dataset, subject)
+    # Ready-made flow images have neither.
+    paths = [snakemake.input.get(stage) for stage in ("faces", "apex")]
+    faces, apexes = (pd.read_parquet(path) if path else None for path in paths)
+    flow, clips = flow_of_subject(rows, faces, apexes, snakemake.params.settings)
+    save_subject(Path(snakemake.output[0]), flow, clips, flow_format(rows, snakemake.params.settings))
