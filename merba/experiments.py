@@ -66,14 +66,12 @@ def run_fold(
         def build() -> torch.nn.Module:
             return create_model(experiment["model"]["name"], len(classes), **arguments)
 
-        model = build()
         data = prepare(
             flow,
             seen,
             split.train,
             form,
-            channels=model.in_channels,
-            size=model.image_size,
+            shape=build().input_shape,
             normalise=settings.normalise,
             device=device,
         )

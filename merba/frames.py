@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -18,30 +19,31 @@ VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".m
 
 def frame_number(name: str) -> int | None:
     """The last number in a file name, extension aside: 46 for `reg_img46.jpg`; None where there is none."""
-    digits = re.findall(r"\d+", Path(name).stem)
+    digits = re.findall(r"\d+", name.rpartition(".")[0] or name)
     return int(digits[-1]) if digits else None
 
 
-def frame_paths(folder: Path) -> dict[int, Path]:
-    """Images of a frame folder by frame number, in ascending order; other files and hidden ones are left out.
+def frame_names(folder: Path) -> dict[int, str]:
+    """Names of the images in a frame folder by frame number, ascending; other files and hidden ones are left out.
 
     Raises ClipProblem where the folder is missing, holds no numbered image, or two images of one number.
     """
     try:
-        names = sorted(path.name for path in folder.iterdir())
+        with os.scandir(folder) as entries:  # names alone: planning lists thousands of folders
+            names = sorted(entry.name for entry in entries)
     except OSError as error:
         raise ClipProblem(f"frame folder {folder} can't be read: {error.strerror}") from error
-    paths: dict[int, Path] = {}
+    found: dict[int, str] = {}
     for name in names:
-        number = frame_number(name)
-        if name.startswith(".") or Path(name).suffix.lower() not in IMAGE_SUFFIXES or number is None:
+        suffix = name[name.rfind(".") :].lower()
+        if suffix not in IMAGE_SUFFIXES or name.startswith(".") or (number := frame_number(name)) is None:
             continue
-        if number in paths:
-            raise ClipProblem(f"{folder} holds two images of frame {number}: {paths[number].name} and {name}")
-        paths[number] = folder / name
-    if not paths:
+        if number in found:
+            raise ClipProblem(f"{folder} holds two images of frame {number}: {found[number]} and {name}")
+        found[number] = name
+    if not found:
         raise ClipProblem(f"{folder} holds no numbered image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return dict(sorted(paths.items()))
+    return dict(sorted(found.items()))
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -104,18 +106,18 @@ class FrameFolder(Clip):
 
     def __init__(self, source: Path) -> None:
         super().__init__(source)
-        self._paths = frame_paths(source)
+        self._names = frame_names(source)
 
     @property
     def numbers(self) -> list[int]:
-        return list(self._paths)
+        return list(self._names)
 
     def _decode(self, number: int) -> np.ndarray:
-        if number not in self._paths:
+        if number not in self._names:
             numbers = self.numbers
             held = f"{len(numbers)} frames from {numbers[0]} to {numbers[-1]}"
             raise ClipProblem(f"frame {number} is missing in {self.source} ({held})")
-        return read_image(self._paths[number])
+        return read_image(self.source / self._names[number])
 
 
 class Video(Clip):

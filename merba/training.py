@@ -105,25 +105,24 @@ def prepare(
     train: np.ndarray,
     form: FlowFormat,
     *,
-    channels: int,
-    size: int,
+    shape: tuple[int, int, int],
     normalise: bool,
     device: torch.device,
 ) -> FoldData:
-    """Inputs of a fold from packed flow (n, C, H, W): first `channels` channels, resized to `size`, normalised.
+    """Inputs of a fold from packed flow (n, C, H, W): its first channels, resized to `shape` (C, H, W), normalised.
 
     Shrinking averages areas, enlarging is bilinear. Mean and standard deviation come from the rows `train` alone.
     """
+    channels, *size = shape
     if flow.shape[1] < channels:
         raise MerbaError(
             f"the model wants {channels} input channels, the flow has {flow.shape[1]} "
             f"({', '.join(form.channels)}); change `flow.channels` or the model's `in_channels`"
         )
     x = torch.from_numpy(np.ascontiguousarray(flow[:, :channels], dtype=np.float32)).to(device)
-    if size < x.shape[-1]:
-        x = F.interpolate(x, size=(size, size), mode="area")
-    elif size > x.shape[-1]:
-        x = F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
+    if size != list(x.shape[2:]):
+        shrinks = size[0] <= x.shape[2] and size[1] <= x.shape[3]
+        x = F.interpolate(x, size, mode="area") if shrinks else F.interpolate(x, size, mode="bilinear")
     factor, offset = (torch.from_numpy(part[:channels]).to(device) for part in form.mirror())
     mirrored = x.flip(-1) * factor + offset
     mean, std = torch.zeros(channels, device=device), torch.ones(channels, device=device)

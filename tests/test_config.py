@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from merba.config import complete, experiment_settings, load_config, schema
+from merba.apex import ApexSettings
+from merba.config import complete, experiment_settings, load_config, reference, schema
 from merba.errors import MerbaError
+from merba.faces import FaceSettings
+from merba.flow import FlowSettings
 from merba.training import TrainingSettings
 
 CONFIG = Path(__file__).parents[1] / "config"
@@ -65,8 +68,17 @@ def test_an_experiment_on_a_dataset_that_is_not_there_names_the_nearest():
         experiment_settings(config, "a", ["smic_hs", "casme2"])
 
 
-def test_the_schema_describes_exactly_the_training_settings():
-    described = {
-        name: node["default"] for name, node in schema("config")["properties"]["training"]["properties"].items()
-    }
-    assert described == vars(TrainingSettings())
+@pytest.mark.parametrize(
+    ("section", "settings"),
+    [("training", TrainingSettings), ("faces", FaceSettings), ("apex", ApexSettings), ("flow", FlowSettings)],
+)
+def test_the_schema_describes_exactly_the_settings_of_the_code(section, settings):
+    described = {key: node["default"] for key, node in schema("config")["properties"][section]["properties"].items()}
+    made = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(settings()).items()}
+    assert described == made
+
+
+def test_the_configuration_reference_is_that_of_the_schema():
+    assert (CONFIG.parent / "docs" / "configuration.md").read_text() == reference(), (
+        "the file's head says how to renew it"
+    )

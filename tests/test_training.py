@@ -44,7 +44,7 @@ def split(n=48, validation=True):
 
 
 def fold(flow, labels, parts, settings=QUICK, seed=1, build=Small):
-    data = prepare(flow, labels, parts.train, PIXELS, channels=2, size=6, normalise=True, device=CPU)
+    data = prepare(flow, labels, parts.train, PIXELS, shape=(2, 6, 6), normalise=True, device=CPU)
     return train_fold(build, data, parts, 3, settings, seed=seed)
 
 
@@ -67,7 +67,7 @@ def test_inputs_have_mean_zero_and_deviation_one_over_the_training_clips_alone()
     flow, labels = clips()
     flow[40:] *= 100
     train = np.arange(40)
-    data = prepare(flow, labels, train, PIXELS, channels=2, size=6, normalise=True, device=CPU)
+    data = prepare(flow, labels, train, PIXELS, shape=(2, 6, 6), normalise=True, device=CPU)
     part = data.inputs[:40].numpy()
     assert part.mean((0, 2, 3)) == pytest.approx([0, 0], abs=1e-5)
     assert part.std((0, 2, 3)) == pytest.approx([1, 1], abs=1e-5)
@@ -78,13 +78,13 @@ def test_mirrored_inputs_are_those_of_the_mirrored_flow():
     flow, labels = clips()
     mirrored = flow[..., ::-1].copy()
     mirrored[:, 0] *= -1
-    data = prepare(flow, labels, np.arange(48), PIXELS, channels=2, size=6, normalise=False, device=CPU)
+    data = prepare(flow, labels, np.arange(48), PIXELS, shape=(2, 6, 6), normalise=False, device=CPU)
     assert (data.mirrored.numpy() == mirrored.astype(np.float32)).all()
 
 
 def test_inputs_are_resized_keeping_their_mean():
     flow, labels = clips(size=12)
-    data = prepare(flow, labels, np.arange(48), PIXELS, channels=2, size=6, normalise=False, device=CPU)
+    data = prepare(flow, labels, np.arange(48), PIXELS, shape=(2, 6, 6), normalise=False, device=CPU)
     expected = flow.astype(np.float32).reshape(48, 2, 6, 2, 6, 2).mean((3, 5))
     assert data.inputs.numpy() == pytest.approx(expected, abs=1e-4)
 
@@ -92,7 +92,7 @@ def test_inputs_are_resized_keeping_their_mean():
 def test_more_channels_than_the_flow_has_are_refused():
     flow, labels = clips()
     with pytest.raises(MerbaError, match="wants 3 input channels, the flow has 2"):
-        prepare(flow, labels, np.arange(48), PIXELS, channels=3, size=6, normalise=True, device=CPU)
+        prepare(flow, labels, np.arange(48), PIXELS, shape=(3, 6, 6), normalise=True, device=CPU)
 
 
 def test_separable_classes_are_learned():

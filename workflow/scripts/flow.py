@@ -13,5 +13,5 @@ with job_log(snakemake.log[0], f"flow of {dataset} {subject}"):
     # Ready-made flow images have neither.
     paths = [snakemake.input.get(stage) for stage in ("faces", "apex")]
     faces, apexes = (pd.read_parquet(path) if path else None for path in paths)
-    flow, clips = flow_of_subject(rows, faces, apexes, snakemake.params.settings)
+    flow, clips = flow_of_subject(rows, faces, apexes, snakemake.params.settings, snakemake.params.faces)
     save_subject(Path(snakemake.output[0]), flow, clips, flow_format(rows, snakemake.params.settings))

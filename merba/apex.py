@@ -1,0 +1,137 @@
+"""The apex frame of clips without an annotated one: the peak of the best unimodal fit to a motion curve.
+
+Micro-expressions rise once and fall once ("unimodal pattern constrained" apex spotting, ME-PLAN, Zhao et al. 2022);
+noise, blinks and drift don't, and a fit over the whole curve is not fooled by a single frame as an argmax would be.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from merba.errors import ClipProblem
+from merba.faces import FaceSettings, aligned_grey
+from merba.frames import open_clip
+from merba.sheet import KEY
+from merba.unimodal import unimodal
+
+log = logging.getLogger(__name__)
+
+# iBUG landmarks of the regions where expressions move, and of the parts that move with the head alone.
+REGIONS = {"brows": range(17, 27), "eyes": range(36, 48), "nose": range(27, 36), "mouth": range(48, 68)}
+STABLE = (27, 28, 29, 30, 36, 39, 42, 45)
+CELL = 1 / 28
+"""Side of the cells that flow is averaged over, as a share of the face: finer detail is noise at 1 px of motion."""
+
+
+@dataclass(frozen=True)
+class ApexSettings:
+    """How apexes are found; each field is described in merba/schemas/config.schema.yaml."""
+
+    radius: float = 0.08
+
+
+def region_mask(points: np.ndarray, size: int, radius: float) -> np.ndarray:
+    """Where expressions move, bool (size, size): discs of `radius` · size around the landmarks (68, 2) of REGIONS."""
+    mask = np.zeros((size, size), np.uint8)
+    for index in (index for region in REGIONS.values() for index in region):
+        x, y = points[index]
+        cv2.circle(mask, (round(x), round(y)), round(radius * size), 1, -1)
+    return mask.astype(bool)
+
+
+def motion_curve(frames: Sequence[np.ndarray], points: np.ndarray, settings: ApexSettings) -> np.ndarray:
+    """Motion intensity (n,), px, of aligned grey frames uint8 (n, size, size) against the first one.
+
+    Dense flow (DIS, Kroeger et al., ECCV 2016) to each frame, less the head's own motion (the median over the stable
+    landmarks), averaged over small cells, as a root mean square over the regions around brows, eyes, nose and mouth.
+    `points` are landmarks (68, 2) in px of the aligned frames.
+    """
+    size = frames[0].shape[0]
+    solver = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    cells = max(round(size * CELL), 1)
+    where = cv2.resize(region_mask(points, size, settings.radius).astype(np.float32), None, fx=1 / cells, fy=1 / cells)
+    where = where > 0.5
+    stable = np.clip(points[list(STABLE)].round().astype(int), 0, size - 1)
+    curve = [0.0]
+    for frame in frames[1:]:
+        flow = cv2.blur(solver.calc(frames[0], frame, None), (cells, cells))
+        flow -= np.median(flow[stable[:, 1], stable[:, 0]], axis=0)
+        moved = cv2.resize(flow, where.shape[::-1], interpolation=cv2.INTER_AREA)[where]
+        curve.append(float(np.sqrt((moved**2).sum(-1).mean())))
+    return np.array(curve)
+
+
+def apexes_of_subject(
+    rows: pd.DataFrame, faces: pd.DataFrame, settings: Mapping[str, Any], face_settings: Mapping[str, Any]
+) -> pd.DataFrame:
+    """Onset, apex and offset of each of one subject's clips, in the rows' order.
+
+    Columns: dataset, subject, clip; onset, apex, offset (frame numbers, null with a problem); source (`annotation` or
+    `detected`); confidence (share of the curve's variance that the unimodal fit explains; 1 for annotations);
+    frames, curve, fit (lists, empty for annotations); problem (null where all is well).
+    """
+    cv2.setNumThreads(1)
+    chosen, face_chosen = ApexSettings(**settings), FaceSettings(**face_settings)
+    records = []
+    for row, face in zip(rows.itertuples(), faces.to_dict("records"), strict=True):
+        record = {key: getattr(row, key) for key in KEY} | {
+            "onset": pd.NA,
+            "apex": pd.NA,
+            "offset": pd.NA,
+            "source": "annotation" if pd.notna(row.apex) else "detected",
+            "confidence": np.nan,
+            "frames": [],
+            "curve": [],
+            "fit": [],
+            "problem": None,
+        }
+        try:
+            if pd.notna(face["problem"]):
+                raise ClipProblem(face["problem"])
+            record |= _apex_of_clip(row, face, chosen, face_chosen)
+        except ClipProblem as problem:
+            record["problem"] = str(problem)
+            log.warning("%s %s %s: %s", row.dataset, row.subject, row.clip, problem)
+        records.append(record)
+    return pd.DataFrame(records).astype(
+        {"onset": "Int64", "apex": "Int64", "offset": "Int64", "confidence": "float64", "problem": "str"}
+    )
+
+
+def _apex_of_clip(
+    row: Any, face: Mapping[str, Any], settings: ApexSettings, face_settings: FaceSettings
+) -> dict[str, Any]:
+    clip = open_clip(Path(row.source), row.kind)
+    onset, offset = (None if pd.isna(value) else int(value) for value in (row.onset, row.offset))
+    numbers = clip.between(onset, offset)
+    if len(numbers) < 3:
+        raise ClipProblem(f"{row.source} has {len(numbers)} frames from onset to offset; an apex needs at least 3")
+    if pd.notna(row.apex):
+        if not numbers[0] < row.apex <= numbers[-1]:
+            raise ClipProblem(f"apex {row.apex} is not between onset {numbers[0]} and offset {numbers[-1]}")
+        return {"onset": numbers[0], "apex": int(row.apex), "offset": numbers[-1], "confidence": 1.0}
+    frames = aligned_grey(clip, numbers, face, face_settings)
+    transform = np.array(face["transform"]).reshape(2, 3)
+    points = np.array(face["landmarks"], np.float64).reshape(68, 2) @ transform[:, :2].T + transform[:, 2]
+    curve = motion_curve(frames, points, settings)
+    peak, fit = unimodal(curve)
+    # The onset frame is no apex of its own, even where nothing moves.
+    peak = max(peak, 1)
+    spread = float(((curve - curve.mean()) ** 2).sum())
+    return {
+        "onset": numbers[0],
+        "apex": numbers[peak],
+        "offset": numbers[-1],
+        "confidence": 1 - float(((curve - fit) ** 2).sum()) / spread if spread else 0.0,
+        "frames": numbers,
+        "curve": curve.tolist(),
+        "fit": fit.tolist(),
+    }

@@ -1,0 +1,188 @@
+"""Annotation tables (CSV and XLSX): finding the header, reading clips, correcting known errors, checking rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from zipfile import BadZipFile
+
+import pandas as pd
+
+from merba.datasets.layout import layout_error, loose, nearest, shown
+
+CORRECTIONS = Path(__file__).with_name("corrections.csv")
+CORRECTABLE = ("casme2", "samm", "casme3", "dfme")
+HEADER_SEARCH = 60  # rows
+FRAMES = ("onset", "apex", "offset")
+
+
+@lru_cache(maxsize=16)
+def read_cells(suffix: str, data: bytes) -> list[list[str]]:
+    """The cells of a CSV file or of an XLSX file's first sheet as text, row by row; empty cells are "".
+
+    Cached by content. Raises ValueError where the bytes aren't what the suffix says.
+    """
+    if suffix == ".csv":
+        return _read_csv(data)
+    if suffix == ".xlsx":
+        return _read_workbook(data)
+    raise ValueError(f"{suffix} files aren't read; save it as .xlsx or .csv")
+
+
+def _read_csv(data: bytes) -> list[list[str]]:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("gb18030")  # what Chinese spreadsheets write
+    first = max(text.splitlines()[:HEADER_SEARCH] or [""], key=len)
+    return list(csv.reader(io.StringIO(text), delimiter=max(",;\t", key=first.count)))
+
+
+def _read_workbook(data: bytes) -> list[list[str]]:
+    from openpyxl import load_workbook
+
+    try:
+        sheet = load_workbook(io.BytesIO(data), data_only=True).worksheets[0]
+    except (BadZipFile, KeyError) as error:
+        raise ValueError(f"not an XLSX workbook ({error})") from error
+    return [[_text(value) for value in row] for row in sheet.iter_rows(values_only=True)]
+
+
+def _text(value: object) -> str:
+    """A cell as text; whole numbers without a decimal point."""
+    if value is None:
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def read_annotations(
+    path: Path, adapter: str, columns: Mapping[str, str], optional: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """The rows under the header, as text, in columns named by the keys of `columns` and `optional`.
+
+    Values are header cells, compared without case, spaces and underscores; the header is the first row that has all
+    of `columns`. The index is the row number that a spreadsheet shows. Raises MerbaError where a column is missing.
+    """
+    try:
+        cells = read_cells(path.suffix.lower(), path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise layout_error(adapter, f"{path} can't be read as a table: {error}") from error
+    wanted = dict(columns) | dict(optional or {})
+    place = _header_row(path, adapter, cells, columns)
+    header = [_plain(cell) for cell in cells[place]]
+    width = len(header)
+    found = {key: header.index(_plain(name)) for key, name in wanted.items() if _plain(name) in header}
+    rows = {
+        number: [(row + [""] * width)[column].strip() for column in found.values()]
+        for number, row in enumerate(cells[place + 1 :], start=place + 2)
+    }
+    # A single filled cell is a note under the table.
+    rows = {number: row for number, row in rows.items() if sum(map(bool, row)) >= min(2, len(found))}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(found)).astype("str")
+
+
+def correct(rows: pd.DataFrame, adapter: str, own: str | None = None) -> pd.DataFrame:
+    """The rows with the known errors of the release corrected, and those that the user's own table `own` lists.
+
+    A correction applies to a clip (or, where its name isn't known, to a data row of a table of that length), and only
+    where the cell holds the wrong value; without one, it replaces any.
+    """
+    known = pd.read_csv(CORRECTIONS, dtype=str, keep_default_na=False)
+    known = known[known["adapter"] == adapter]
+    if own:
+        needed = {key: key for key in ("subject", "clip", "column", "wrong", "right")}
+        known = pd.concat([known, read_annotations(Path(own), adapter, needed)]).fillna("")
+    rows = rows.copy()
+    named = rows["subject"].map(loose) + "/" + rows["clip"].map(loose)
+    for fix in known.itertuples():
+        if fix.column not in rows:
+            raise layout_error(adapter, f"{own}: column {fix.column!r} is none of {', '.join(rows.columns)}")
+        if getattr(fix, "row", ""):
+            number, length = map(int, fix.row.split("/"))
+            matches = rows.index[[number - 1]] if len(rows) == length else rows.index[:0]
+        else:
+            matches = rows.index[named == f"{loose(fix.subject)}/{loose(fix.clip)}"]
+        for index in matches:
+            if fix.wrong in ("", rows.at[index, fix.column]):
+                rows.at[index, fix.column] = fix.right
+    return rows
+
+
+def checked_frames(
+    rows: pd.DataFrame, adapter: str, path: Path, *, late_apex: bool = False, open_end: bool = False
+) -> pd.DataFrame:
+    """The rows with onset, apex and offset as nullable integers.
+
+    An apex that isn't a frame number (`/`, −1, text) is null: it will be detected. With `late_apex`, so is one that
+    isn't after its onset; with `open_end`, an empty offset is null. Raises MerbaError that names every faulty row: an
+    onset or another offset that isn't a frame number, frames out of order, a clip listed twice.
+    """
+    faults = []
+    for column in ("onset", "offset"):
+        wrong = ~rows[column].str.fullmatch(r"\d+")
+        if open_end and column == "offset":
+            wrong &= rows[column] != ""
+        for index in rows.index[wrong]:
+            faults.append(f"{_place(rows, index)}: {column} {rows.at[index, column]!r} is not a frame number")
+    frames = pd.DataFrame(
+        {column: rows[column].where(rows[column].str.fullmatch(r"\d+")).astype("Int64") for column in FRAMES}
+    )
+    if late_apex:
+        frames["apex"] = frames["apex"].mask(frames["apex"] <= frames["onset"])
+    for first, last, mend in (
+        ("onset", "offset", ""),
+        ("onset", "apex", "; empty the apex to have it detected"),
+        ("apex", "offset", "; empty the apex to have it detected"),
+    ):
+        wrong = frames[first] >= frames[last] if first == "onset" else frames[first] > frames[last]
+        for index in rows.index[wrong.fillna(False)]:
+            order = "is not before" if first == "onset" else "is after"
+            numbers = f"{first} {frames.at[index, first]} {order} {last} {frames.at[index, last]}"
+            faults.append(f"{_place(rows, index)}: {numbers}{mend}")
+    for _, group in rows.groupby(["subject", "clip"]):
+        if len(group) > 1:
+            places = " and ".join(map(str, group.index))
+            faults.append(
+                f"rows {places}: {group.iloc[0]['subject']} {group.iloc[0]['clip']} is there twice; remove one"
+            )
+    report(faults, adapter, path)
+    return rows.assign(**frames)
+
+
+def report(faults: list[str], adapter: str, path: Path) -> None:
+    """Raises MerbaError that lists the faults of a table, if there are any."""
+    if not faults:
+        return
+    listed = "\n  ".join(faults[:30] + ([f"… and {len(faults) - 30} more"] if len(faults) > 30 else []))
+    own = ", or list the right values in a table of your own and name it in `corrections`"
+    remedy = f"Correct these rows{own if adapter in CORRECTABLE else ''}."
+    raise layout_error(adapter, f"{path}:\n  {listed}\n{remedy}")
+
+
+def _place(rows: pd.DataFrame, index: int) -> str:
+    return f"row {index} ({rows.at[index, 'subject']} {rows.at[index, 'clip']})"
+
+
+def _plain(cell: str) -> str:
+    return "".join(cell.casefold().split()).replace("_", "")
+
+
+def _header_row(path: Path, adapter: str, cells: list[list[str]], columns: Mapping[str, str]) -> int:
+    """Index of the first row that has all the columns."""
+    wanted = {_plain(name): name for name in columns.values()}
+    candidates = [{_plain(cell) for cell in row} for row in cells[:HEADER_SEARCH]]
+    for place, row in enumerate(candidates):
+        if wanted.keys() <= row:
+            return place
+    if not candidates:
+        raise layout_error(adapter, f"{path} is empty")
+    best = max(range(len(candidates)), key=lambda place: len(wanted.keys() & candidates[place]))
+    there = [cell.strip() for cell in cells[best] if cell.strip()]
+    missing = [name for plain, name in wanted.items() if plain not in candidates[best]]
+    hints = ", ".join(f"{name!r}{nearest(name, there)}" for name in missing)
+    raise layout_error(
+        adapter, f"{path}: no header row with column {hints}; the nearest is row {best + 1}: {shown(there)}"
+    )

@@ -1,0 +1,53 @@
+"""CAS(ME)³ part A (Li et al. 2022): long videos as frames, with the micro-expressions marked in a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from merba.datasets.annotations import checked_frames, correct, read_annotations
+from merba.datasets.layout import find_folder, find_table, open_root, with_frames
+from merba.datasets.rows import sample_rows
+from merba.datasets.tasks import label_rows
+
+ADAPTER = "casme3"
+TABLES = ("cas(me)3_part_A_ME_label_JpgIndex_v2.xlsx", "annotation/cas(me)3_part_A_ME_label_JpgIndex_v2.xlsx")
+COLUMNS = {
+    "subject": "Subject",
+    "clip": "Filename",
+    "onset": "Onset",
+    "apex": "Apex",
+    "offset": "Offset",
+    "emotion": "emotion",
+}
+FRAMES = ("part_A/data", "part_A", "data", "RGB", "")
+FPS = 30.0
+
+
+def read(
+    root: Path,
+    *,
+    name: str,
+    annotations: str | None = None,
+    frames: str | None = None,
+    corrections: str | None = None,
+    task: str = "emotion",
+    missing: str = "error",
+) -> pd.DataFrame:
+    """Sample sheet of the table and `<frames>/spNO.1/b/color/`; a clip is named by its video and onset, `b_166`.
+
+    An apex at or before its onset is null: in 55 clips the frames before the apex were not recorded. See
+    docs/datasets.md for the settings.
+    """
+    home = open_root(root, ADAPTER)
+    table = find_table(home, TABLES, annotations)
+    clips = read_annotations(table, ADAPTER, COLUMNS)
+    clips["video"] = clips["clip"]
+    clips["clip"] = clips["video"].str.lower() + "_" + clips["onset"]
+    clips = correct(clips, ADAPTER, corrections)
+    clips = label_rows(clips, ADAPTER, table, task, None, missing)
+    clips = checked_frames(clips, ADAPTER, table, late_apex=True)
+    folder = find_folder(home, [frames] if frames else FRAMES, r"spNO\.\d+", "the subjects' folders spNO.1, …")
+    clips = with_frames(clips, folder, lambda clip: (clip["subject"], clip["video"], "color"), missing)
+    return sample_rows(clips.assign(dataset=name, kind="frames", fps=FPS).to_dict("records"))

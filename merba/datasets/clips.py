@@ -1,0 +1,70 @@
+"""Anybody's clips: videos or folders of frames, listed in a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from merba.datasets.annotations import checked_frames, read_annotations, report
+from merba.datasets.layout import find_table, nearest, open_root, report_missing
+from merba.datasets.rows import sample_rows
+from merba.datasets.tasks import label_rows
+from merba.errors import ClipProblem
+from merba.frames import VIDEO_SUFFIXES, frame_names
+
+ADAPTER = "clips"
+COLUMNS = {name: name for name in ("subject", "clip", "source", "emotion")}
+OPTIONAL = {name: name for name in ("onset", "apex", "offset", "fps")}
+
+
+def read(
+    root: Path,
+    *,
+    name: str,
+    annotations: str = "clips.csv",
+    task: str = "3db",
+    missing: str = "error",
+) -> pd.DataFrame:
+    """Sample sheet of a table with subject, clip, source, emotion and, where known, onset, apex, offset and fps.
+
+    source: a video or a folder of frames, relative to the table. Without onset and offset a clip is used whole; the
+    offset of a video stays null then, as counting its frames would mean decoding it.
+    """
+    home = open_root(root, ADAPTER)
+    table = find_table(home, (), annotations)
+    clips = read_annotations(table, ADAPTER, COLUMNS, OPTIONAL).reindex(columns=[*COLUMNS, *OPTIONAL], fill_value="")
+    clips = label_rows(clips, ADAPTER, table, task, None, missing)
+    kept, absent, unread = {}, [], []
+    for row, clip in clips.to_dict("index").items():
+        source = table.parent / clip["source"]
+        if not source.exists():
+            absent.append(f"row {row}: {source}{_near(source)}")
+        elif source.is_file() and source.suffix.lower() not in VIDEO_SUFFIXES:
+            unread.append(f"row {row}: {source} is neither a folder of frames nor a video")
+        else:
+            try:
+                kept[row] = clip | _opened(clip, source)
+            except ClipProblem as problem:
+                unread.append(f"row {row}: {problem}")
+    report(unread, ADAPTER, table)
+    report_missing(absent, f"{len(absent)} of the {len(clips)} sources in {table} don't exist", ADAPTER, missing)
+    clips = checked_frames(pd.DataFrame.from_dict(kept, orient="index"), ADAPTER, table, open_end=True)
+    clips["fps"] = pd.to_numeric(clips["fps"], errors="coerce")
+    return sample_rows(clips.assign(dataset=name).to_dict("records"))
+
+
+def _opened(clip: Mapping[str, str], source: Path) -> dict[str, str]:
+    """source, kind, onset and offset of a clip: where the table leaves these empty, the clip's first and last frame."""
+    if source.is_file():
+        return {"source": str(source), "kind": "video", "onset": clip["onset"] or "0"}
+    frames = {"source": str(source), "kind": "frames"}
+    if clip["onset"] and clip["offset"]:
+        return frames
+    numbers = list(frame_names(source))
+    return frames | {"onset": clip["onset"] or str(numbers[0]), "offset": clip["offset"] or str(numbers[-1])}
+
+
+def _near(path: Path) -> str:
+    return nearest(path.name, [other.name for other in path.parent.iterdir()]) if path.parent.is_dir() else ""

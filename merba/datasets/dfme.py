@@ -1,0 +1,71 @@
+"""DFME (Zhao et al. 2023): a training set and the tests A and B, one table each, frames of each clip in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from merba.datasets.annotations import checked_frames, correct, read_annotations, report
+from merba.datasets.layout import find_table, layout_error, nearest, open_root, with_frames
+from merba.datasets.rows import sample_rows
+from merba.datasets.tasks import label_rows
+from merba.errors import MerbaError
+
+ADAPTER = "dfme"
+SPLITS = ("train", "test_a", "test_b")
+TABLES = {split: f"{split}.csv" for split in SPLITS}
+COLUMNS = {name: name for name in ("subject", "clip", "onset", "apex", "offset", "emotion")}
+
+
+def read(
+    root: Path,
+    *,
+    name: str,
+    tables: Mapping[str, str] | None = None,
+    columns: Mapping[str, str] | None = None,
+    frames: str = "frames/{clip}",
+    fps: float | None = None,
+    corrections: str | None = None,
+    task: str = "emotion",
+    missing: str = "error",
+) -> pd.DataFrame:
+    """Sample sheet of three tables, one a split, and a folder of frames a clip.
+
+    The release's headers and folders could not be verified, so both are settings. tables: split → file; columns: any
+    of subject, clip, onset, apex, offset, emotion → header; frames: path of a clip's folder from root, with {clip},
+    {subject} and {split}; fps: 200 to 500 in this release, null where unknown.
+    """
+    home = open_root(root, ADAPTER)
+    _known("tables", tables or {}, SPLITS)
+    _known("columns", columns or {}, COLUMNS)
+    splits = []
+    for split, file in (TABLES | dict(tables or {})).items():
+        table = find_table(home, (), file, f"tables.{split}")
+        clips = read_annotations(table, ADAPTER, COLUMNS | dict(columns or {}))
+        clips = correct(clips, ADAPTER, corrections)
+        clips = label_rows(clips, ADAPTER, table, task, None, missing)
+        splits.append(checked_frames(clips, ADAPTER, table).assign(split=split))
+    clips = pd.concat(splits)
+    twice = clips[clips.duplicated(["subject", "clip"])]
+    faults = [f"row {row} of {clip['split']}: {clip['clip']} is in two splits" for row, clip in twice.iterrows()]
+    report(faults, ADAPTER, root)
+
+    def parts(clip: Mapping[str, str]) -> tuple[str, ...]:
+        return Path(frames.format_map({key: clip[key] for key in ("subject", "clip", "split")})).parts
+
+    try:
+        clips = with_frames(clips, home, parts, missing)
+    except KeyError as key:
+        known = "{subject}, {clip}, {split}"
+        raise layout_error(ADAPTER, f"frames: {frames!r} has {{{key.args[0]}}}; known are {known}") from key
+    return sample_rows(clips.assign(dataset=name, kind="frames", fps=fps).to_dict("records"))
+
+
+def _known(setting: str, given: Mapping[str, str], known: Iterable[str]) -> None:
+    for key in given:
+        if key not in known:
+            raise MerbaError(
+                f"{setting} of adapter {ADAPTER}: {key!r} is none of {', '.join(known)}{nearest(key, known)}"
+            )

@@ -1,0 +1,94 @@
+"""From annotated emotions to the classes of a task, and the list of the MEGC2019 composite."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from merba.datasets.annotations import report
+from merba.datasets.layout import loose, nearest, report_missing
+from merba.errors import MerbaError
+
+EMOTIONS = ("anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise")
+SYNONYMS = {"happy": "happiness", "sad": "sadness", "other": "others"}
+CLASSES = ("negative", "positive", "surprise")
+WITHOUT_CLASS = ("repression", "others")
+THREE_CLASSES = {
+    **dict.fromkeys(("negative", "anger", "contempt", "disgust", "fear", "sadness"), "negative"),
+    **dict.fromkeys(("positive", "happiness"), "positive"),
+    "surprise": "surprise",
+}
+# MEGC2019 takes disgust and repression of CASME II as negative, and leaves its few clips of fear and sadness out.
+THREE_CLASSES_OF_CASME2 = {
+    "disgust": "negative",
+    "repression": "negative",
+    "happiness": "positive",
+    "surprise": "surprise",
+}
+COMPOSITE = Path(__file__).with_name("megc2019.csv")
+
+log = logging.getLogger(__name__)
+
+
+@cache
+def composite(dataset: str | None = None) -> pd.DataFrame:
+    """The 442 clips of the MEGC2019 composite, or those of one dataset: dataset, subject, clip, label."""
+    listed = pd.read_csv(COMPOSITE, dtype=str)
+    return listed if dataset is None else listed[listed["dataset"] == dataset].reset_index(drop=True)
+
+
+def label_rows(rows: pd.DataFrame, adapter: str, path: Path, task: str, only: str | None, missing: str) -> pd.DataFrame:
+    """The rows that belong to a task, with their class in `label`; what is left out is logged by emotion.
+
+    task: `3db` (negative, positive, surprise) or `emotion` (the seven). only: `megc2019` keeps exactly the clips of the
+    composite, under the list's classes; those that the rows lack raise MerbaError, or are logged with missing `drop`.
+    """
+    if only:
+        return _listed(rows, adapter, path, only, missing)
+    classes = _classes(adapter, task)
+    emotions = rows["emotion"].str.casefold().replace(SYNONYMS)
+    known = [*EMOTIONS, *CLASSES, *WITHOUT_CLASS]
+    unknown = rows.index[~emotions.isin(known)]
+    report(
+        [
+            f"row {index} ({rows.at[index, 'subject']} {rows.at[index, 'clip']}): "
+            f"emotion {rows.at[index, 'emotion']!r} is unknown{nearest(emotions[index], known)}"
+            for index in unknown
+        ],
+        adapter,
+        path,
+    )
+    labels = emotions.map(classes)
+    left_out = Counter(emotions[labels.isna()])
+    if left_out:
+        counts = ", ".join(f"{count} {emotion}" for emotion, count in sorted(left_out.items()))
+        log.info("%s: %d clips have no class in task %s: %s", path, left_out.total(), task, counts)
+    return rows.assign(label=labels)[labels.notna()]
+
+
+def _classes(adapter: str, task: str) -> dict[str, str]:
+    if task == "emotion":
+        return {emotion: emotion for emotion in EMOTIONS}
+    if task == "3db":
+        return THREE_CLASSES_OF_CASME2 if adapter == "casme2" else THREE_CLASSES
+    raise MerbaError(f"task {task!r} of adapter {adapter} is none of 3db, emotion")
+
+
+def _listed(rows: pd.DataFrame, adapter: str, path: Path, only: str, missing: str) -> pd.DataFrame:
+    if only != "megc2019" or composite(adapter).empty:
+        raise MerbaError(f"only: {only!r} can't be had from adapter {adapter}; megc2019 lists smic_hs, casme2 and samm")
+    listed = composite(adapter)
+    labels = dict(zip(_keys(listed), listed["label"], strict=True))
+    found = _keys(rows)
+    absent = listed[~_keys(listed).isin(found)]
+    what = f"{len(absent)} of the {len(labels)} clips of MEGC2019 are not in {path}"
+    report_missing(list(absent["subject"] + " " + absent["clip"]), what, adapter, missing)
+    return rows.assign(label=found.map(labels))[found.isin(labels)]
+
+
+def _keys(rows: pd.DataFrame) -> pd.Series:
+    return rows["subject"].map(loose) + "/" + rows["clip"].map(loose)

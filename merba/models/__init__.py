@@ -1,0 +1,60 @@
+"""The models, by name: `create_model(name, num_classes, **overrides)`. A new model is one file and one line here."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from pathlib import Path
+
+from torch import nn
+
+# name → the module here that has it and its class; the module's SIZES[name] are the arguments of that size. Modules are
+# imported when asked for: a training job loads one of them.
+MODELS: dict[str, tuple[str, str]] = {
+    "merba_base": ("merba", "MERba"),
+    "merba_small": ("merba", "MERba"),
+    "merba_tiny": ("merba", "MERba"),
+    "merba_nano": ("merba", "MERba"),
+    "mambavision_tiny": ("mambavision", "MambaVision"),
+    "mambavision_tiny2": ("mambavision", "MambaVision"),
+    "mambavision_small": ("mambavision", "MambaVision"),
+    "mambavision_base": ("mambavision", "MambaVision"),
+    "mambavision_large": ("mambavision", "MambaVision"),
+    "mambavision_large2": ("mambavision", "MambaVision"),
+    "mambavision_large3": ("mambavision", "MambaVision"),
+    "htnet": ("htnet", "HTNet"),
+    "ststnet": ("ststnet", "STSTNet"),
+}
+
+
+def create_model(
+    name: str, num_classes: int, *, pretrained: str | Path | None = None, **overrides: object
+) -> nn.Module:
+    """The model of that name; `overrides` replace single arguments of its size (see the class in its file).
+
+    Input float (B, C, H, W); output logits (B, num_classes), for DGCM a tuple (coarse (B, 4), fine (B, 4)).
+    `pretrained` is a MambaVision checkpoint file, for MERba and MambaVision (see `merba.models.pretrained`). An unknown
+    name or argument, or sizes that don't fit each other, raise ValueError; a file that can't be used, MerbaError.
+    """
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}; known: {', '.join(MODELS)}")
+    file, class_name = MODELS[name]
+    module = import_module(f"merba.models.{file}")
+    model_class = getattr(module, class_name)
+    known = list(inspect.signature(model_class).parameters)[1:]
+    for argument in overrides:
+        if argument not in known:
+            raise ValueError(f"{name} has no argument {argument!r}; it has {', '.join(known)}")
+    settings = {**module.SIZES[name], **overrides}
+    if pretrained is None:
+        return model_class(num_classes, **settings)
+    from merba.models.pretrained import default_layer_scale, load_pretrained, read_checkpoint
+
+    if file not in ("merba", "mambavision"):
+        raise ValueError(f"{name} takes no pretrained file; a MERba or MambaVision would")
+    state = read_checkpoint(pretrained)
+    if file == "merba":
+        settings.setdefault("layer_scale", default_layer_scale(state))
+    model = model_class(num_classes, **settings)
+    load_pretrained(model, state, str(pretrained))
+    return model

@@ -1,0 +1,57 @@
+"""The scan by mamba-ssm's CUDA kernel, where that package is installed with its Mamba-1 kernel.
+
+Its kernel wants sequences in memory order, channels before length, so tokens are gathered along the paths, windows
+become batch items, directions groups of channels with their own B and C, and results are scattered back. Gradients of
+B and C are sums by atomic additions there: they may differ from run to run in the last bits.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from merba.scan import reference
+from merba.scan.reference import conv, conv_backward, gather, scatter
+
+__all__ = ["conv", "conv_backward", "scan", "scan_backward"]
+
+
+def _sequences(x: Tensor, paths: Tensor) -> Tensor:
+    """(batch, K, tokens, m) → (batch × windows, K, m, length), contiguous; past a path's end 0."""
+    return gather(x, paths).permute(0, 2, 1, 4, 3).flatten(0, 1).contiguous()
+
+
+def _map(x: Tensor, paths: Tensor, tokens: int) -> Tensor:
+    """The way back: (batch × windows, K, m, length) → (batch, K, tokens, m)."""
+    return scatter(x.unflatten(0, (-1, paths.shape[1])).permute(0, 2, 1, 4, 3), paths, tokens)
+
+
+def _kernel_arguments(u, delta, A, B, C, D, delta_bias, paths):
+    """The arguments of selective_scan_fn: u, delta (b, d, l); A (d, n); B, C (b, groups, n, l); D, delta_bias (d,)."""
+    u, delta, B, C = (_sequences(x.to(u.dtype), paths) for x in (u, delta, B, C))
+    A, D, delta_bias = (x.float().flatten(0, 1).contiguous() for x in (A, D, delta_bias))
+    return u.flatten(1, 2), delta.flatten(1, 2), A, B, C, D, delta_bias
+
+
+def _call(u, delta, A, B, C, D, delta_bias, delta_softplus: bool) -> Tensor:
+    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+
+    return selective_scan_fn(u, delta, A, B, C, D, delta_bias=delta_bias, delta_softplus=delta_softplus)
+
+
+def scan(u, delta, A, B, C, D, delta_bias, paths, delta_softplus: bool) -> Tensor:
+    """Forward pass; see `merba.scan.window_scan`."""
+    inputs = (u, delta, A, B, C, D, delta_bias)
+    if reference.arithmetic_type(*inputs) == torch.float64:
+        return reference.scan(*inputs, paths, delta_softplus)
+    y = _call(*_kernel_arguments(*inputs, paths), delta_softplus)
+    return _map(y.unflatten(1, (paths.shape[0], -1)), paths, u.shape[2]).to(u.dtype)
+
+
+def scan_backward(grad, u, delta, A, B, C, D, delta_bias, paths, delta_softplus: bool) -> tuple[Tensor, ...]:
+    """Gradients of u, delta, A, B, C, D, delta_bias, each in its input's type."""
+    inputs = (u, delta, A, B, C, D, delta_bias)
+    if reference.arithmetic_type(*inputs) == torch.float64:
+        return reference.scan_backward(grad, *inputs, paths, delta_softplus)
+    directions, tokens = paths.shape[0], u.shape[2]
+    ...

@@ -1,0 +1,258 @@
+"""SIMD lanes for Numba: values of several float32 numbers, with arithmetic, loads, stores, exp2 and softplus.
+
+Sixteen neighbouring channels are one `Lanes` value (LLVM's <16 x float>: one AVX-512 register, two of AVX2, four of
+NEON), four states of them one `Block` (<64 x float>). Kernels written with these need no luck with a compiler's
+vectoriser. All is IEEE arithmetic but for the fusing of a*b + c: NaN and infinity come through.
+"""
+
+from __future__ import annotations
+
+import logging
+import operator
+import zlib
+from pathlib import Path
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, overload, register_model
+
+LANES, STATES = 16, 4
+BLOCK = STATES * LANES
+ZERO, ONE, LOG2E = np.float32(0), np.float32(1), np.float32(1.4426950408889634)
+
+# Polynomials with the least maximal relative error: 2**r on [-1/2, 1/2], exact at 0 (error 9e-8), and
+# log((1 + s)/(1 - s))/s in s² on [0, 1/9] (4e-9).
+EXP2 = (1.0, 0.6931470036506653, 0.24022242426872253, 0.05550733581185341, 0.009671512991189957, 0.001326472731307149)
+LOG_RATIO = (2.0, 0.66666316986084, 0.400249093770981, 0.2796060144901276, 0.2817833423614502)
+
+
+_THIS_FILE = zlib.crc32(Path(__file__).read_bytes())
+
+
+def kernel(function):
+    """Compile without the GIL, cached on disk where a cache folder can be written."""
+    # Numba's cache notices changes in the kernel's own file; by its name, also changes in this one.
+    function.__qualname__ += f"_{_THIS_FILE:08x}"
+    try:
+        return numba.njit(nogil=True, error_model="numpy", cache=True)(function)
+    except RuntimeError as problem:  # raised where neither this folder nor the user's cache can be written
+        logging.getLogger(__name__).info("kernels are compiled anew by every process: %s", problem)
+        return numba.njit(nogil=True, error_model="numpy")(function)
+
+
+_FLOAT, _INT = ir.FloatType(), ir.IntType(32)
+_FUSE = ("contract",)
+
+
+class LanesType(types.Type):
+    """Numba's type of some float32 numbers in SIMD registers."""
+
+    def __init__(self, width: int):
+        self.width = width
+        self.vector = ir.VectorType(_FLOAT, width)
+        super().__init__(name=f"Lanes({width})")
+
+
+@register_model(LanesType)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, manager, kind):
+        super().__init__(manager, kind, kind.vector)
+
+
+Lanes, Block = LanesType(LANES), LanesType(BLOCK)
+
+
+def _integers(*values: int) -> ir.Constant:
+    return ir.Constant(ir.VectorType(_INT, len(values)), [ir.Constant(_INT, value) for value in values])
+
+
+def _constant(kind, value: float) -> ir.Constant:
+    return ir.Constant(kind.vector, [ir.Constant(_FLOAT, float(np.float32(value)))] * kind.width)
+
+
+def _pick(builder, vector, *lanes: int):
+    """A vector of the named lanes of another."""
+    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), _integers(*lanes))
+
+
+def _repeat(builder, number, width: int):
+    """A vector with one number in every lane."""
+    one = builder.insert_element(ir.Constant(ir.VectorType(_FLOAT, 1), ir.Undefined), number, ir.Constant(_INT, 0))
+    return _pick(builder, one, *[0] * width)
+
+
+def _address(context, builder, kind, array, position, width: int):
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [position]), ir.VectorType(_FLOAT, width).as_pointer())
+
+
+def _loader(result: LanesType, count: int, spread_lanes=None):
+    """An intrinsic (array, flat position) that reads `count` numbers and spreads them over lanes as listed."""
+
+    @intrinsic
+    def load(typing, array, position):
+        def emit(context, builder, signature, args):
+            value = builder.load(_address(context, builder, signature.args[0], *args, count), align=4)
+            return value if spread_lanes is None else _pick(builder, value, *spread_lanes)
+
+        return result(array, types.intp), emit
+
+    return load
+
+
+load = _loader(Lanes, LANES)
+load_block = _loader(Block, BLOCK)
+load_over_states = _loader(Block, LANES, [lane % LANES for lane in range(BLOCK)])  # 16 channels, for each state
+load_over_channels = _loader(Block, STATES, [lane // LANES for lane in range(BLOCK)])  # 4 states, for each channel
+
+
+@intrinsic
+def prefetch(typing, array, position):
+    """Ask for a cache line that will be needed soon; any position is allowed."""
+
+    def emit(context, builder, signature, args):
+        address = builder.bitcast(_address(context, builder, signature.args[0], *args, 1), ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [address.type, _INT, _INT, _INT])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [address, *(ir.Constant(_INT, value) for value in (0, 2, 1))])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), emit
+
+
+@intrinsic
+def store(typing, array, position, lanes):
+    """Write the lanes to an array from a flat position on."""
+
+    def emit(context, builder, signature, args):
+        kind, _, lanes = signature.args
+        builder.store(args[2], _address(context, builder, kind, *args[:2], lanes.width), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, lanes), emit
+
+
+@intrinsic
+def add_channel_sums(typing, array, position, block):
+    """Add a block's sum over channels to four states of an array; halves are added until one lane is left."""
+
+    def emit(context, builder, signature, args):
+        value, width = args[2], LANES
+        while width > 1:
+            low = [state * width + lane for state in range(STATES) for lane in range(width // 2)]
+            high = [lane + width // 2 for lane in low]
+            value = builder.fadd(_pick(builder, value, *low), _pick(builder, value, *high))
+            width //= 2
+        address = _address(context, builder, signature.args[0], *args[:2], STATES)
+        builder.store(builder.fadd(builder.load(address, align=4), value), address, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, Block), emit
+
+
+@intrinsic
+def sum_states(typing, block):
+    """Sum of a block's four states, channel by channel."""
+
+    def emit(context, builder, signature, args):
+        rows = [_pick(builder, args[0], *range(at, at + LANES)) for at in range(0, BLOCK, LANES)]
+        value = rows[0]
+        for row in rows[1:]:
+            value = builder.fadd(value, row, flags=_FUSE)
+        return value
+
+    return Lanes(Block), emit
+
+
+@intrinsic
+def spread(typing, number):
+    """A number in each of 16 lanes."""
+
+    def emit(context, builder, signature, args):
+        return _repeat(builder, args[0], LANES)
+
+    return Lanes(types.float32), emit
+
+
+@intrinsic
+def zeros(typing):
+    """A block of zeros."""
+
+    def emit(context, builder, signature, args):
+        return _constant(Block, 0)
+
+    return Block(), emit
+
+
+def _lane_operator(symbol, instruction: str) -> None:
+    """Arithmetic of lanes with lanes of the same width, or with a number on either side."""
+
+    @intrinsic
+    def apply(typing, a, b):
+        result = a if isinstance(a, LanesType) else b
+
+        def emit(context, builder, signature, args):
+            pair = zip(signature.args, args, strict=True)
+            a, b = (x if kind == result else _repeat(builder, x, result.width) for kind, x in pair)
+            return getattr(builder, instruction)(a, b, flags=_FUSE)
+
+        return result(a, b), emit
+
+    @overload(symbol)
+    def _(a, b):
+        return (lambda a, b: apply(a, b)) if isinstance(a, LanesType) or isinstance(b, LanesType) else None
+
+
+for _symbol, _instruction in (("add", "fadd"), ("sub", "fsub"), ("mul", "fmul"), ("truediv", "fdiv")):
+    _lane_operator(getattr(operator, _symbol), _instruction)
+
+
+@intrinsic
+def choose_negative(typing, x, negative, otherwise):
+    """Lane by lane: the second argument where the first is below 0, else the third."""
+
+    def emit(context, builder, signature, args):
+        return builder.select(builder.fcmp_ordered("<", args[0], _constant(Lanes, 0)), args[1], args[2])
+
+    return Lanes(Lanes, Lanes, Lanes), emit
+
+
+@intrinsic
+def exp2(typing, lanes):
+    """2**x to 1e-7: 0 below -126, infinity from 128, NaN for NaN. A polynomial, and a shift into the exponent."""
+
+    def emit(context, builder, signature, args):
+        x = args[0]
+        integers = ir.VectorType(_INT, lanes.width)
+        for order, limit in (("<", -126.25), (">", 129)):  # comparisons with NaN are false
+            x = builder.select(builder.fcmp_ordered(order, x, _constant(lanes, limit)), _constant(lanes, limit), x)
+        rounder = _constant(lanes, 1.5 * 2**23)  # adding it leaves the nearest integer in the low bits of the sum
+        shifted = builder.fadd(x, rounder)
+        fraction = builder.fsub(x, builder.fsub(shifted, rounder))
+        power = _constant(lanes, 2 * EXP2[-1])
+        for coefficient in EXP2[-2::-1]:
+            power = builder.fmul(power, fraction, flags=_FUSE)
+            power = builder.fadd(power, _constant(lanes, 2 * coefficient), flags=_FUSE)
+        exponent = builder.add(builder.bitcast(shifted, integers), _integers(*[126] * lanes.width))
+        scale = builder.shl(exponent, _integers(*[23] * lanes.width))  # 2**(integer - 1), as 2**128 would not fit
+        return builder.fmul(power, builder.bitcast(scale, lanes.vector))
+
+    return lanes(lanes), emit
+
+
+@kernel
+def softplus_and_slope(x):
+    """log(1 + exp(x)) and its derivative, the sigmoid, without overflow; over 20 exactly x and 1, as in Mamba."""
+    minus_size = choose_negative(x, x, ZERO - x)
+    e = exp2(minus_size * LOG2E)
+    ratio = e / (e + np.float32(2))
+    square = ratio * ratio
+    series = square * np.float32(LOG_RATIO[4]) + np.float32(LOG_RATIO[3])
+    series = series * square + np.float32(LOG_RATIO[2])
+    series = series * square + np.float32(LOG_RATIO[1])
+    series = series * square + np.float32(LOG_RATIO[0])
+    slope = choose_negative(x, e, spread(ONE)) / (e + ONE)
+    return choose_negative(x, spread(ZERO), x) + ratio * series, slope

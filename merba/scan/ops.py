@@ -1,0 +1,92 @@
+"""The scan's PyTorch operators: each backend's functions, registered with fake and autograd rules.
+
+A backend is a module of this folder with four functions on plain tensors:
+
+    scan(u, delta, A, B, C, D, delta_bias, paths, delta_softplus) → y
+    scan_backward(grad, u, delta, A, B, C, D, delta_bias, paths, delta_softplus) → gradients of u … delta_bias
+    conv(x, weight, paths) → y
+    conv_backward(grad, x, weight, paths) → gradients of x, weight
+
+u, delta, y (batch, K, tokens, channels); B, C (batch, K, tokens, n); A (K, channels, n); D, delta_bias (K, channels);
+paths (K, windows, length) int32 with -1 for nothing; the convolution's x (batch, 1 or K, tokens, channels), weight
+(K, channels, 3). Every result is contiguous, and has the type of the input that it belongs to (y: that of u or x).
+Backends are imported when first called, so that one that is not installed does no harm.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import torch
+from torch import Tensor
+
+BACKENDS = ("reference", "numba", "triton", "mamba_ssm")
+
+_SCAN_INPUTS = (
+    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor D, Tensor delta_bias, Tensor paths, "
+    "bool delta_softplus"
+)
+_CONV_INPUTS = "Tensor x, Tensor weight, Tensor paths"
+
+
+def _check_tokens(paths: Tensor, tokens: int) -> None:
+    """Kernels trust the paths blindly; on a GPU a look at them would cost a synchronisation, so only on the CPU."""
+    if paths.device.type != "cpu" or paths.numel() == 0:
+        return
+    low, high, visited = int(paths.min()), int(paths.max()), int((paths >= 0).sum())
+    if low < -1 or high >= tokens or visited != paths.shape[0] * tokens:
+        raise ValueError(
+            f"paths visit {visited} tokens, numbers {low} to {high}, in {paths.shape[0]} directions; every direction "
+            f"must visit the tokens 0 to {tokens - 1} once each, with -1 for nothing"
+        )
+
+
+def _empty_like(*inputs: Tensor) -> tuple[Tensor, ...]:
+    return tuple(x.new_empty(x.shape) for x in inputs)
+
+
+def _register(backend: str, name: str, inputs: str, differentiable: int):
+    """Register `merba::window_<name>_<backend>` and its backward; the first `differentiable` inputs get gradients.
+
+    A forward operator's result looks like its first input, but for a direction axis as long as that of the paths.
+    """
+    module = f"{__package__}.{backend}"
+    results = ", ".join(["Tensor"] * differentiable)
+    operator = f"merba::window_{name}_{backend}"
+
+    def forward(*args):
+        _check_tokens(args[differentiable], args[0].shape[2])
+        return getattr(import_module(module), name)(*args)
+
+    def backward(*args):
+        return getattr(import_module(module), f"{name}_backward")(*args)
+
+    forward_op = torch.library.custom_op(operator, forward, mutates_args=(), schema=f"({inputs}) -> Tensor")
+    backward_op = torch.library.custom_op(
+        f"{operator}_backward", backward, mutates_args=(), schema=f"(Tensor grad, {inputs}) -> ({results})"
+    )
+
+    @forward_op.register_fake
+    def _(*args):
+        paths = args[differentiable]
+        batch, _, tokens, channels = args[0].shape
+        return args[0].new_empty(batch, paths.shape[0], tokens, channels)
+
+    @backward_op.register_fake
+    def _(grad, *args):
+        return _empty_like(*args[:differentiable])
+
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*(x for x in inputs if isinstance(x, Tensor)))
+        ctx.settings = [x for x in inputs if not isinstance(x, Tensor)]
+
+    def autograd(ctx, grad):
+        gradients = backward_op(grad, *ctx.saved_tensors, *ctx.settings)
+        return *gradients, None, *(None for _ in ctx.settings)
+
+    forward_op.register_autograd(autograd, setup_context=setup_context)
+    return forward_op
+
+
+SCAN = {name: _register(name, "scan", _SCAN_INPUTS, 7) for name in BACKENDS}
+CONV = {name: _register(name, "conv", _CONV_INPUTS, 2) for name in BACKENDS}

@@ -1,0 +1,203 @@
+"""Frames in natural order, decoded one at a time, from folders and videos."""
+
+import math
+import struct
+
+import cv2
+import numpy as np
+import pytest
+from shared_data import shared_data
+
+from merba.errors import ClipProblem
+from merba.frames import frame_number, open_clip, read_image
+
+IMAGE = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8), (0, 0), 2)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Writes an image under each name, with the frame's place in the list as its grey level."""
+
+    def write(*names):
+        for level, name in enumerate(names):
+            cv2.imwrite(str(tmp_path / name), np.full((8, 8, 3), level, np.uint8))
+        return tmp_path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("img1.jpg", 1), ("reg_img46.jpg", 46), ("006_05562.jpg", 5562), ("175.jpg", 175), ("Thumbs.db", None)],
+)
+def test_the_frame_number_is_the_last_number_of_the_name(name, number):
+    assert frame_number(name) == number
+
+
+def test_frames_are_in_the_order_of_their_numbers_not_of_their_names(folder):
+    clip = open_clip(folder("img10.png", "img9.png", "img100.png"), "frames")
+    assert clip.numbers == [9, 10, 100]
+    assert [int(clip.read(number)[0, 0, 0]) for number in clip.numbers] == [1, 0, 2]
+
+
+def test_upper_case_extensions_count_and_other_files_do_not(folder):
+    path = folder("a7.BMP", "a8.JPG")
+    (path / "Thumbs.db").write_bytes(b"1")
+    (path / "._a9.jpg").write_bytes(b"1")
+    (path / "cover.jpg").write_bytes(b"1")
+    assert open_clip(path, "frames").numbers == [7, 8]
+
+
+def test_two_images_of_one_number_are_a_problem_that_names_both(folder):
+    with pytest.raises(ClipProblem, match="frame 1: img01.png and img1.png"):
+        open_clip(folder("img01.png", "img1.png"), "frames")
+
+
+@pytest.mark.parametrize("kind", ["frames", "video"])
+def test_an_absent_source_is_a_problem_that_names_it(tmp_path, kind):
+    with pytest.raises(ClipProblem, match="absent"):
+        open_clip(tmp_path / "absent", kind)
+
+
+def test_an_empty_folder_is_a_problem(tmp_path):
+    with pytest.raises(ClipProblem, match="no numbered image"):
+        open_clip(tmp_path, "frames")
+
+
+def test_an_unknown_kind_is_an_error():
+    with pytest.raises(ValueError, match="frames or video"):
+        open_clip("x", "flow")
+
+
+def test_a_missing_frame_is_a_problem_that_says_which_frames_there_are(folder):
+    with pytest.raises(ClipProblem, match="frame 5 is missing.*2 frames from 4 to 6"):
+        open_clip(folder("4.png", "6.png"), "frames").read(5)
+
+
+def test_frames_between_two_numbers_include_both_and_none_means_the_end(folder):
+    clip = open_clip(folder(*(f"{n}.png" for n in (3, 4, 5, 7))), "frames")
+    assert clip.between(4, 7) == [4, 5, 7]
+    assert clip.between(None, 4) == [3, 4]
+    assert clip.between() == [3, 4, 5, 7]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tif"])
+@pytest.mark.parametrize("part", [0, 0.3, 0.7, 0.98])
+def test_an_image_that_is_cut_short_is_a_problem(tmp_path, suffix, part):
+    data = cv2.imencode(suffix, IMAGE)[1].tobytes()
+    path = tmp_path / f"1{suffix}"
+    path.write_bytes(data[: int(part * len(data))])
+    with pytest.raises(ClipProblem, match="damaged"):
+        read_image(path)
+
+
+def test_only_the_frames_that_are_asked_for_are_decoded(folder):
+    path = folder("1.png", "2.png")
+    (path / "2.png").write_bytes(b"damaged")
+    assert open_clip(path, "frames").read(1).shape == (8, 8, 3)
+
+
+def test_grey_and_sixteen_bit_images_come_out_as_eight_bit_colour(tmp_path):
+    grey = IMAGE[..., 0]
+    cv2.imwrite(str(tmp_path / "1.png"), grey)
+    cv2.imwrite(str(tmp_path / "2.png"), grey.astype(np.uint16) * 257)
+    cv2.imwrite(str(tmp_path / "3.tif"), IMAGE.astype(np.uint16) * 257)
+    repeated = np.repeat(grey[..., None], 3, axis=2)
+    clip = open_clip(tmp_path, "frames")
+    np.testing.assert_array_equal(clip.read(1), repeated)
+    np.testing.assert_array_equal(clip.read(2), repeated)
+    np.testing.assert_array_equal(clip.read(3), IMAGE)
+
+
+def test_floating_point_images_are_a_problem(tmp_path):
+    cv2.imwrite(str(tmp_path / "1.tif"), IMAGE.astype(np.float32))
+    with pytest.raises(ClipProblem, match="float32"):
+        open_clip(tmp_path, "frames").read(1)
+
+
+def test_a_frame_of_another_size_is_a_problem(folder):
+    path = folder("1.png")
+    cv2.imwrite(str(path / "2.png"), IMAGE)
+    clip = open_clip(path, "frames")
+    clip.read(1)
+    with pytest.raises(ClipProblem, match="frame 2 .* is 64×48, others are 8×8"):
+        clip.read(2)
+
+
+def test_the_frame_rate_of_a_folder_is_unknown(folder):
+    assert math.isnan(open_clip(folder("1.png"), "frames").fps)
+
+
+@pytest.fixture
+def video(tmp_path):
+    """A video of 12 frames, 64×48 at 25 fps: frame n has grey level 20 n, under a white band in its upper quarter."""
+    path = tmp_path / "clip.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, (64, 48))
+    for number in range(12):
+        frame = np.full((48, 64, 3), 20 * number, np.uint8)
+        frame[:12] = 255
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+def shown_number(frame):
+    """The number that a frame of the video shows, at a place that stays below the band in each rotation by 90°."""
+    return round(float(frame[20:30, 20:30].mean()) / 20)
+
+
+def test_a_video_counts_its_frames_from_zero(video):
+    clip = open_clip(video, "video")
+    assert clip.numbers == list(range(12))
+    assert clip.fps == 25
+
+
+def test_video_frames_are_right_in_any_order(video):
+    clip = open_clip(video, "video")
+    assert [shown_number(clip.read(number)) for number in (5, 5, 11, 0, 3)] == [5, 5, 11, 0, 3]
+
+
+def test_a_frame_past_the_end_of_a_video_is_a_problem(video):
+    with pytest.raises(ClipProblem, match="frame 12 is missing .*12 frames"):
+        open_clip(video, "video").read(12)
+
+
+def test_a_file_that_is_no_video_is_a_problem(tmp_path):
+    (tmp_path / "x.mp4").write_bytes(b"no video")
+    with pytest.raises(ClipProblem, match="can't be decoded"):
+        open_clip(tmp_path / "x.mp4", "video")
+
+
+def test_a_rotated_phone_video_comes_out_upright(video):
+    data = bytearray(video.read_bytes())
+    matrix = data.index(b"tkhd") + 44
+    quarter_turn = (0, 65536, 0, -65536, 0, 0, 48 * 65536, 0, 1 << 30)
+    data[matrix : matrix + 36] = struct.pack(">9i", *quarter_turn)
+    video.write_bytes(data)
+    frame = open_clip(video, "video").read(3)
+    assert frame.shape == (64, 48, 3)
+    assert frame[:, 40:].min() > 200 > 100 > frame[:, :30].max()  # the band at the top has turned to the right
+
+
+def test_frames_of_a_variable_frame_rate_are_right(video):
+    data = bytearray(video.read_bytes())
+    times = data.index(b"stts")
+    assert struct.unpack(">II", data[times + 8 : times + 16]) == (1, 12)
+    duration = struct.unpack(">I", data[times + 16 : times + 20])[0]
+    # Six frames at the old rate, six at five times it: one more entry of eight bytes.
+    data[times + 8 : times + 20] = struct.pack(">5I", 2, 6, duration, 6, duration // 5)
+    for box in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stts"):
+        size = data.index(box) - 4
+        data[size : size + 4] = struct.pack(">I", struct.unpack(">I", data[size : size + 4])[0] + 8)
+    video.write_bytes(data)
+    clip = open_clip(video, "video")
+    assert clip.fps > 30
+    assert clip.numbers == list(range(12))
+    assert [shown_number(clip.read(number)) for number in range(12)] == list(range(12))
+
+
+def test_a_real_video_has_its_472_frames():
+    clip = open_clip(shared_data("clips/WolfgangLanger_Pexels.mp4"), "video")
+    assert clip.fps == pytest.approx(24000 / 1001)
+    assert len(clip.numbers) == 472
+    assert clip.read(471).shape == (360, 640, 3)
