@@ -102,11 +102,10 @@ def test_the_photograph_is_installed_and_not_downloaded():
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_gives_others(tmp_path):
     settings = {"subjects": 1, "clips": 1, "size": 0.15}
     for dataset in LAYOUTS:
-        digests = set()
         for name, seed in (("a", 0), ("b", 0), ("c", 1)):
             render({**settings, "seed": seed}, dataset, tmp_path / name)
-            digests.add((seed, digest(tmp_path / name / dataset)))
-        assert len(digests) == 2
+        first, again, other = (digest(tmp_path / name / dataset) for name in "abc")
+        assert first == again != other
 
 
 def test_workbooks_hold_no_time_of_day(demo):
@@ -222,7 +221,7 @@ def test_surprise_opens_the_eyes(clips):
         if row["label"] == "surprise":
             v = local_motion(truth)[1]
             upper, lower = (truth["landmarks"][at].mean(0).round().astype(int) for at in ([37, 38], [40, 41]))
-            assert v[lower[1], lower[0]] - v[upper[1], upper[0]] > 0.15
+            assert v[lower[1], lower[0]] - v[upper[1], upper[0]] > 0.4
 
 
 def test_every_movement_of_the_seven_is_another(clips):

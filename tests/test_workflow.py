@@ -17,7 +17,7 @@ MICRO = ROOT / "tests" / "micro.yaml"
 
 
 def snakemake(folder, *arguments, config=MICRO, fails=False):
-    """Run Snakemake in `folder` on two cores; its whole output. The test fails if the exit status is not as expected."""
+    """Run Snakemake in `folder` on two cores; its whole output. Fails unless the exit status is as expected."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
     if config:
         command += ["--configfile", config]

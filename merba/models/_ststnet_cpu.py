@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import get_num_threads, njit, prange, set_num_threads
+from numba import njit
 
-# Reassociation and contraction let sums use vector units; NaN and infinity keep their meaning.
-_FAST = {"reassoc", "contract", "nsz"}
+from merba.scan.numba import _run
+
+# Sums may be reassociated, which lets them use vector units; NaN and infinity keep their meaning.
+_fast = njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
+_exact = njit(nogil=True, cache=True)
 
 
-@njit(cache=True, inline="always")
+@_exact
 def _pad(x, padded, width):
     """Clip (channels, H, W) into rows of W + 4, zeros around it: a 3×3 tap is then one constant offset."""
     for c in range(x.shape[0]):
@@ -26,7 +29,7 @@ def _pad(x, padded, width):
             padded[c, start : start + x.shape[2]] = x[c, i]
 
 
-@njit(cache=True, fastmath=_FAST)
+@_fast
 def _conv_relu(padded, kernel, bias, width, out):
     """out = relu(3×3 convolution) of one output channel, over the flattened rows (their last two columns unused)."""
     size = out.size
@@ -46,7 +49,7 @@ def _conv_relu(padded, kernel, bias, width, out):
         out[t] = max(out[t], np.float32(0))
 
 
-@njit(cache=True, fastmath=_FAST)
+@_fast
 def _kernel_gradient(padded, gradient, width, out):
     """out (channels, 3, 3) = correlation of the padded clip with the gradient of one output channel."""
     size = gradient.size
@@ -67,7 +70,7 @@ def _kernel_gradient(padded, gradient, width, out):
             out[c, i, 0], out[c, i, 1], out[c, i, 2] = a, b, d
 
 
-@njit(cache=True, fastmath=_FAST)
+@_fast
 def _row_sums(row):
     total = squares = np.float32(0)
     for t in range(row.size):
@@ -76,7 +79,7 @@ def _row_sums(row):
     return total, squares
 
 
-@njit(cache=True, fastmath=_FAST)
+@_fast
 def _window_maxima(y, first, last, width, sign, column, pooled):
     """Maxima of sign · y over rows first ≤ r < last and the columns 3j − 1, 3j, 3j + 1; column[0] stands for −1."""
     inner = column[1:-1]
@@ -89,17 +92,15 @@ def _window_maxima(y, first, last, width, sign, column, pooled):
         pooled[j] = sign * max(column[3 * j], column[3 * j + 1], column[3 * j + 2])
 
 
-@njit(cache=True, parallel=True)
-def _pool(x, weight, bias, sign):
-    """Pooled ReLU responses before batch norm, and each clip's sums for the batch statistics.
+@_exact
+def _pool(first, last, x, weight, bias, sign, pooled, sums):
+    """Of clips first ≤ n < last: pooled ReLU responses before batch norm, and sums for the batch statistics.
 
     sign is −1 for filters whose norm has a negative weight: their maximum after it is the minimum before it.
     """
-    batch, channels, height, columns = x.shape
+    _, channels, height, columns = x.shape
     filters, width, rows = weight.shape[0], columns + 4, height + 2
-    pooled = np.empty((batch, filters, (height + 1) // 3 + 1, (columns + 1) // 3 + 1), np.float32)
-    sums = np.zeros((batch, 2, filters))
-    for n in prange(batch):
+    for n in range(first, last):
         padded = np.zeros((channels, (height + 4) * width + 2), np.float32)
         _pad(x[n], padded, width)
         y = np.empty(rows * width, np.float32)
@@ -111,12 +112,11 @@ def _pool(x, weight, bias, sign):
                 sums[n, 0, f] += total
                 sums[n, 1, f] += squares
             for i in range(pooled.shape[2]):
-                first, last = max(3 * i - 1, 0), min(3 * i + 2, rows)
-                _window_maxima(y, first, last, width, sign[f], column, pooled[n, f, i])
-    return pooled, sums
+                top, bottom = max(3 * i - 1, 0), min(3 * i + 2, rows)
+                _window_maxima(y, top, bottom, width, sign[f], column, pooled[n, f, i])
 
 
-@njit(cache=True)
+@_exact
 def _unpool(y, pooled, gradient, width, dy):
     """Add each gradient to dy where its window first holds the pooled value in raster order, as PyTorch breaks ties.
 
@@ -135,13 +135,13 @@ def _unpool(y, pooled, gradient, width, dy):
             dy[place] += gradient[i, j]
 
 
-@njit(cache=True, fastmath=_FAST)
+@_fast
 def _response_gradient(y, slope, offset, out):
     for t in range(y.size):
         out[t] = slope * y[t] + offset
 
 
-@njit(cache=True, fastmath=_FAST)
+@_fast
 def _through_relu(y, dy):
     total = np.float32(0)
     for t in range(y.size):
@@ -150,17 +150,15 @@ def _through_relu(y, dy):
     return total
 
 
-@njit(cache=True, parallel=True)
-def _backward(x, weight, bias, pooled, gradient, slope, offset):
-    """Gradients of the filters and their biases, per clip.
+@_exact
+def _backward(first, last, x, weight, bias, pooled, gradient, slope, offset, weight_gradient, bias_gradient):
+    """Of clips first ≤ n < last: gradients of the filters and their biases.
 
     `gradient` belongs to the pooled responses; the batch statistics add slope · response + offset everywhere.
     """
-    batch, channels, height, columns = x.shape
+    _, channels, height, columns = x.shape
     filters, width, rows = weight.shape[0], columns + 4, height + 2
-    weight_gradient = np.empty((batch, filters, channels, 3, 3), np.float32)
-    bias_gradient = np.empty((batch, filters), np.float32)
-    for n in prange(batch):
+    for n in range(first, last):
         padded = np.zeros((channels, (height + 4) * width + 2), np.float32)
         _pad(x[n], padded, width)
         before, size = width + 1, rows * width
@@ -175,7 +173,6 @@ def _backward(x, weight, bias, pooled, gradient, slope, offset):
             _unpool(y_full, pooled[n, f], gradient[n, f], width, dy_full)
             bias_gradient[n, f] = _through_relu(y, dy)
             _kernel_gradient(padded, dy, width, weight_gradient[n, f])
-    return weight_gradient, bias_gradient
 
 
 class ConvNormPool(torch.autograd.Function):
@@ -187,11 +184,12 @@ class ConvNormPool(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias, gamma, beta, eps):
-        set_num_threads(min(torch.get_num_threads(), get_num_threads()))
+        batch, _, height, width = x.shape
         sign = torch.where(gamma < 0, -1.0, 1.0)
-        arrays = [t.detach().contiguous().numpy() for t in (x, weight, bias)]
-        pooled, sums = (torch.from_numpy(a) for a in _pool(*arrays, sign.numpy()))
-        count = x.shape[0] * (x.shape[2] + 2) * (x.shape[3] + 2)
+        pooled = x.new_empty(batch, len(weight), (height + 1) // 3 + 1, (width + 1) // 3 + 1)
+        sums = x.new_zeros(batch, 2, len(weight), dtype=torch.float64)
+        _run(_pool, batch, x.contiguous(), weight.contiguous(), bias.contiguous(), sign, pooled, sums)
+        count = batch * (height + 2) * (width + 2)
         mean, squares = sums.sum(0) / count
         variance = (squares - mean.square()).clamp_(min=0)
         mean, variance = mean.float(), variance.float()
@@ -211,7 +209,9 @@ class ConvNormPool(torch.autograd.Function):
         # Every response moves the batch's mean and variance, and with them every output.
         slope = -scale * gamma_gradient / (ctx.count * deviation)
         offset = -scale * total / ctx.count - slope * mean
-        pixels = (gradient * scale.view(-1, 1, 1)).contiguous()
-        arrays = [t.detach().contiguous().numpy() for t in (x, weight, bias, pooled, pixels, slope, offset)]
-        weights, biases = (torch.from_numpy(a).sum(0) for a in _backward(*arrays))
-        return None, weights, biases, gamma_gradient, total, None
+        pixels = gradient * scale.view(-1, 1, 1)
+        weights = x.new_empty(len(x), *weight.shape)
+        biases = x.new_empty(len(x), len(weight))
+        inputs = (t.contiguous() for t in (x, weight, bias, pooled, pixels, slope, offset))
+        _run(_backward, len(x), *inputs, weights, biases)
+        return None, weights.sum(0), biases.sum(0), gamma_gradient, total, None

@@ -164,7 +164,7 @@ class HTNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1:] != self.input_shape:
-            raise ValueError(f"the input has shape {tuple(x.shape)}; (batch, {self.input_shape}) would fit")
+            raise ValueError(f"the input has shape {tuple(x.shape)}; {('batch', *self.input_shape)} would fit")
         # A patch's pixels become channels, the colour channel fastest.
         x = F.pixel_unshuffle(x, self.patch_size).unflatten(1, (x.shape[1], -1)).transpose(1, 2).flatten(1, 2)
         x = self.to_patch_embedding[1](x)

@@ -110,9 +110,9 @@ class Level(nn.Module):
 
 
 class MambaVision(nn.Module):
-    """MambaVision; input float (B, in_channels, H, W), output logits (B, num_classes). The defaults are B's sizes at 224×224.
+    """MambaVision; input float (B, in_channels, image_size, image_size), output logits (B, num_classes).
 
-    Levels 1 and 2 are convolution blocks, 3 and 4 mixers, then self-attention in the later half of the blocks (of an odd
+    The defaults are B's sizes. Levels 1 and 2 are convolution blocks, 3 and 4 mixers, then self-attention in the later half of the blocks (of an odd
     number the smaller half), both inside windows. heads and windows are those of levels 3 and 4.
     """
 
@@ -121,6 +121,7 @@ class MambaVision(nn.Module):
         num_classes: int,
         *,
         in_channels: int = 3,
+        image_size: int = 224,
         stem_dim: int = 64,
         dim: int = 128,
         depths: Sequence[int] = (3, 3, 10, 5),
@@ -134,7 +135,7 @@ class MambaVision(nn.Module):
         for level, h in enumerate(heads, start=3):
             if (dim << (level - 1)) % h:
                 raise ValueError(f"heads of level {level} is {h}; a divisor of its {dim << (level - 1)} channels would fit")
-        self.in_channels = in_channels
+        self.input_shape = (in_channels, image_size, image_size)
         self.patch_embed = PatchEmbed(in_channels, stem_dim, dim)
         self.levels = nn.ModuleList()
         rates = torch.linspace(0, drop_path, sum(depths)).split(list(depths))
@@ -161,8 +162,8 @@ class MambaVision(nn.Module):
         self.apply(_initialise)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"the input has shape {tuple(x.shape)}; (batch, {self.in_channels}, H, W) would fit")
+        if x.shape[1:] != self.input_shape:
+            raise ValueError(f"the input has shape {tuple(x.shape)}; {('batch', *self.input_shape)} would fit")
         x = self.patch_embed(x.contiguous(memory_format=torch.channels_last))
         for level in self.levels:
             x = level(x)

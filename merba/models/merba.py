@@ -46,6 +46,8 @@ class DropPath(nn.Module):
 
     def __init__(self, p: float):
         super().__init__()
+        if not 0 <= p < 1:
+            raise ValueError(f"drop_path is {p}; 0 up to, but not including, 1 would fit")
         self.p = p
 
     def forward(self, x: Tensor, branch: Tensor) -> Tensor:

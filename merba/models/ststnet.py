@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from merba.models.dropout import Dropout
 
-SIZES = {"ststnet": {}}
+SIZES: dict[str, dict] = {"ststnet": {}}
 
 
 class STSTNet(nn.Module):
@@ -22,7 +23,6 @@ class STSTNet(nn.Module):
 
     def __init__(self, num_classes: int = 3, *, in_channels: int = 3, dropout: float = 0.5):
         super().__init__()
-        self.in_channels, self.dropout = in_channels, dropout
         self.input_shape = (in_channels, 28, 28)
         self.conv1 = nn.Conv2d(in_channels, 3, 3, padding=2)
         self.conv2 = nn.Conv2d(in_channels, 5, 3, padding=2)
@@ -30,12 +30,13 @@ class STSTNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(3)
         self.bn2 = nn.BatchNorm2d(5)
         self.bn3 = nn.BatchNorm2d(8)
+        self.dropout = Dropout(dropout)
         self.fc = nn.Linear(5 * 5 * 16, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[1:] != (self.in_channels, 28, 28):
+        if x.shape[1:] != self.input_shape:
             raise ValueError(
-                f"STSTNet takes (batch, {self.in_channels}, 28, 28), not {tuple(x.shape)}: "
+                f"STSTNet takes (batch, {self.input_shape[0]}, 28, 28), not {tuple(x.shape)}: "
                 "resize the flow to 28×28, or set in_channels"
             )
         convolutions, norms = (self.conv1, self.conv2, self.conv3), (self.bn1, self.bn2, self.bn3)
@@ -52,7 +53,7 @@ class STSTNet(nn.Module):
         else:
             x, mean, variance = _conv_norm_pool(x, weight, bias, gamma, beta, self.bn1.eps)
             self._track_statistics(mean, variance * (len(x) * 900 / (len(x) * 900 - 1)))
-            x = x * _dropout_mask(x, self.dropout)
+            x = self.dropout(x)
         # Average pooling by 2 and the linear layer are one linear map of the 10×10 maps.
         pooled_fc = self.fc.weight.view(-1, 16, 5, 1, 5, 1).expand(-1, -1, -1, 2, -1, 2) / 4
         return F.linear(x.flatten(1), pooled_fc.reshape(-1, 1600), self.fc.bias)
@@ -79,12 +80,3 @@ def _conv_norm_pool(
     variance, mean = torch.var_mean(x.detach(), (0, 2, 3), correction=0)
     x = F.batch_norm(x, None, None, gamma, beta, training=True, eps=eps)
     return F.max_pool2d(x, 3, stride=3, padding=1), mean, variance
-
-
-def _dropout_mask(x: Tensor, p: float) -> Tensor:
-    """0 with probability p, else 1 / (1 − p), for each element on its own."""
-    if p == 0.5:  # a random bit each: 64 elements for one draw of the generator
-        words = torch.empty(-(-x.numel() // 64), dtype=torch.int64, device=x.device).random_(-(2**63), None)
-        bits = words.view(torch.uint8).unsqueeze(1) >> torch.arange(8, dtype=torch.uint8, device=x.device)
-        return bits.bitwise_and_(1).flatten()[: x.numel()].view_as(x).to(x.dtype) * 2
-    return F.dropout(torch.ones_like(x), p)

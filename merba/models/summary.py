@@ -7,7 +7,7 @@ products, attention and scans; norms and activations are left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import pandas as pd
 import torch
@@ -25,19 +25,21 @@ COLUMNS = ["block", "depth", "window", "input", "output", "parameters", "flops"]
 def architecture(model: nn.Module, input_shape: Sequence[int]) -> pd.DataFrame:
     """Table I of a model for one input of shape (C, H, W): columns COLUMNS, one row a block, the last one the total.
 
-    depth is the number of blocks; window the side of the windows, <NA> where a block works on the whole map; input and
-    output are "channels×height×width". MERba is listed by stages and kinds of block, other models by their modules.
+    depth is the number of modules in the row; window the side of its windows, <NA> where it works on the whole map; input
+    and output are "channels×height×width". MERba is listed by stages and kinds of block, other models by their modules.
     """
     names = {module: f"{type(model).__name__}.{name}".rstrip(".") for name, module in model.named_modules()}
     shapes, flops = _trace(model, input_shape)
     rows = []
-    for block, window, size, modules in _merba_groups(model) if isinstance(model, MERba) else _plain_groups(model):
+    groups = _merba_groups(model) if isinstance(model, MERba) else _plain_groups(model, shapes)
+    for block, window, size, modules in groups:
         input_size, output_size = shapes[modules[0]][0], shapes[modules[-1]][1]
         parameters = sum(p.numel() for module in modules for p in module.parameters())
         cost = sum(flops.get(names[module], 0) for module in modules)
         rows.append([block, len(modules), window, _size(input_size, size), _size(output_size, size), parameters, cost])
     parameters = sum(p.numel() for p in model.parameters())
-    rows.append(["total", sum(row[1] for row in rows), None, rows[0][3], rows[-1][4], parameters, flops["Global"]])
+    depth, last = sum(row[1] for row in rows), rows[-1][4]
+    rows.append(["total", depth, None, _size(tuple(input_shape), None), last, parameters, flops["Global"]])
     return pd.DataFrame(rows, columns=COLUMNS).astype({"window": "Int64"})
 
 
@@ -79,13 +81,16 @@ def _merba_groups(model: MERba) -> list[Group]:
     return [*groups, ("norm", None, None, [model.norm]), ("head", None, None, [model.head])]
 
 
-def _plain_groups(model: nn.Module) -> list[Group]:
-    """Top-level modules, and those of lists; only those that run (some serve to hold parameters)."""
-    groups = []
-    for name, module in model.named_children():
-        inner = module.named_children() if isinstance(module, nn.ModuleList) else [("", module)]
-        groups += [(f"{name}.{i}".rstrip("."), None, None, [part]) for i, part in inner]
-    return groups
+def _plain_groups(model: nn.Module, ran: Container[nn.Module]) -> list[Group]:
+    """The outermost modules that ran (containers may only hold them); the model itself where none did."""
+
+    def walk(name: str, module: nn.Module) -> list[Group]:
+        if module in ran:
+            return [(name, None, None, [module])]
+        return [group for inner, part in module.named_children() for group in walk(f"{name}.{inner}", part)]
+
+    groups = [group for name, module in model.named_children() for group in walk(name, module)]
+    return groups or [(type(model).__name__, None, None, [model])]
 
 
 def _size(shape: tuple[int, ...], size: tuple[int, int] | None) -> str:

@@ -25,18 +25,28 @@ __all__ = [
 ]  # fmt: skip
 
 VARIABLE = "MERBA_SCAN"
+_GPUS = ("cuda", "xpu")  # ROCm calls itself cuda
+_DEVICES = {"reference": None, "numba": ("cpu",), "triton": _GPUS, "mamba_ssm": ("cuda",)}
 _CPU_BACKEND = "numba" if find_spec("numba") else "reference"
-_CUDA_BACKEND = "triton" if find_spec("triton") else "reference"
+_GPU_BACKEND = "triton" if find_spec("triton") else "reference"
 
 
 def _choose(backend: str | None, x: Tensor) -> str:
-    """Argument > environment variable > automatic: numba on CPU, triton on CUDA, where they are installed."""
+    """Argument > environment variable > automatic: numba on CPU, triton on GPU, where they are installed."""
+    device = x.device.type
     name = backend or os.environ.get(VARIABLE)
-    if name is None or name == "":
-        return {"cpu": _CPU_BACKEND, "cuda": _CUDA_BACKEND}.get(x.device.type, "reference")
+    if not name:
+        return _CPU_BACKEND if device == "cpu" else _GPU_BACKEND if device in _GPUS else "reference"
+    origin = "backend" if backend else f"environment variable {VARIABLE}"
     if name not in BACKENDS:
-        origin = "backend" if backend else f"environment variable {VARIABLE}"
         raise ValueError(f"{origin}: unknown scan backend {name!r}; known: {', '.join(BACKENDS)}")
+    devices = _DEVICES[name]
+    interpreted = name == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
+    if devices and device not in devices and not interpreted:
+        raise ValueError(
+            f"{origin}: {name} computes on {' or '.join(devices)}, but the tensors are on {device}; leave the choice "
+            f"open, or move them"
+        )
     return name
 
 

@@ -8,6 +8,7 @@ B and C are sums by atomic additions there: they may differ from run to run in t
 from __future__ import annotations
 
 import torch
+from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 from torch import Tensor
 
 from merba.scan import reference
@@ -33,18 +34,13 @@ def _kernel_arguments(u, delta, A, B, C, D, delta_bias, paths):
     return u.flatten(1, 2), delta.flatten(1, 2), A, B, C, D, delta_bias
 
 
-def _call(u, delta, A, B, C, D, delta_bias, delta_softplus: bool) -> Tensor:
-    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
-
-    return selective_scan_fn(u, delta, A, B, C, D, delta_bias=delta_bias, delta_softplus=delta_softplus)
-
-
 def scan(u, delta, A, B, C, D, delta_bias, paths, delta_softplus: bool) -> Tensor:
     """Forward pass; see `merba.scan.window_scan`."""
     inputs = (u, delta, A, B, C, D, delta_bias)
     if reference.arithmetic_type(*inputs) == torch.float64:
         return reference.scan(*inputs, paths, delta_softplus)
-    y = _call(*_kernel_arguments(*inputs, paths), delta_softplus)
+    *arguments, shift = _kernel_arguments(*inputs, paths)
+    y = selective_scan_fn(*arguments, delta_bias=shift, delta_softplus=delta_softplus)
     return _map(y.unflatten(1, (paths.shape[0], -1)), paths, u.shape[2]).to(u.dtype)
 
 
@@ -54,4 +50,15 @@ def scan_backward(grad, u, delta, A, B, C, D, delta_bias, paths, delta_softplus:
     if reference.arithmetic_type(*inputs) == torch.float64:
         return reference.scan_backward(grad, *inputs, paths, delta_softplus)
     directions, tokens = paths.shape[0], u.shape[2]
-    ...
+    leaves = [x.detach().requires_grad_() for x in _kernel_arguments(*inputs, paths)]
+    *arguments, shift = leaves
+    with torch.enable_grad():  # the kernel comes as an autograd function: its backward needs what its forward saved
+        y = selective_scan_fn(*arguments, delta_bias=shift, delta_softplus=delta_softplus)
+    grad = _sequences(grad.to(y.dtype), paths).flatten(1, 2)
+    grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_bias = torch.autograd.grad(y, leaves, grad)
+
+    of_tokens = [x.unflatten(1, (directions, -1)) for x in (grad_u, grad_delta)] + [grad_B, grad_C]
+    grad_u, grad_delta, grad_B, grad_C = (_map(x, paths, tokens) for x in of_tokens)
+    grad_A, grad_D, grad_bias = (x.unflatten(0, (directions, -1)) for x in (grad_A, grad_D, grad_bias))
+    gradients = (grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_bias)
+    return tuple(g.to(x.dtype).contiguous() for g, x in zip(gradients, inputs, strict=True))

@@ -16,6 +16,7 @@ Backends are imported when first called, so that one that is not installed does 
 from __future__ import annotations
 
 from importlib import import_module
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -27,6 +28,15 @@ _SCAN_INPUTS = (
     "bool delta_softplus"
 )
 _CONV_INPUTS = "Tensor x, Tensor weight, Tensor paths"
+
+
+def _module(backend: str) -> ModuleType:
+    try:
+        return import_module(f"{__package__}.{backend}")
+    except ImportError as problem:
+        raise ValueError(
+            f"the scan backend {backend!r} can't be used here: {problem}; `merba doctor` says more"
+        ) from problem
 
 
 def _check_tokens(paths: Tensor, tokens: int) -> None:
@@ -50,16 +60,15 @@ def _register(backend: str, name: str, inputs: str, differentiable: int):
 
     A forward operator's result looks like its first input, but for a direction axis as long as that of the paths.
     """
-    module = f"{__package__}.{backend}"
     results = ", ".join(["Tensor"] * differentiable)
     operator = f"merba::window_{name}_{backend}"
 
     def forward(*args):
         _check_tokens(args[differentiable], args[0].shape[2])
-        return getattr(import_module(module), name)(*args)
+        return getattr(_module(backend), name)(*args)
 
     def backward(*args):
-        return getattr(import_module(module), f"{name}_backward")(*args)
+        return getattr(_module(backend), f"{name}_backward")(*args)
 
     forward_op = torch.library.custom_op(operator, forward, mutates_args=(), schema=f"({inputs}) -> Tensor")
     backward_op = torch.library.custom_op(

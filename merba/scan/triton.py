@@ -326,7 +326,7 @@ def _conv_backward(
 
 def _on(x: Tensor):
     """Triton launches on the current device; make it the tensor's. (The interpreter of the tests runs on the CPU.)"""
-    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+    return nullcontext() if x.device.type == "cpu" else torch.get_device_module(x.device).device(x.device)
 
 
 def scan(u, delta, A, B, C, D, delta_bias, paths, delta_softplus: bool) -> Tensor:

@@ -1,10 +1,13 @@
 from pathlib import Path
 
+import cv2
+
 from merba.datasets.demo import render
 from merba.joblog import job_log
 from merba.sheet import DEMO_ROOT
 
 dataset = snakemake.wildcards.dataset
 with job_log(snakemake.log[0], f"render demo {dataset}"):
+    cv2.setNumThreads(1)
     render(snakemake.params.demo, dataset, DEMO_ROOT)
     Path(snakemake.output[0]).touch()

@@ -1,0 +1,53 @@
+"""Apexes: found within two frames on the demo, kept where annotated, problems named."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_faces import clip_of, photograph, rows_of  # noqa: F401
+
+from merba.apex import apexes_of_subject
+from merba.faces import faces_of_subject
+
+
+def test_an_annotated_apex_is_kept(tmp_path, photograph):  # noqa: F811
+    rows = rows_of(clip_of(tmp_path / "a", [photograph] * 5, apex=3))
+    apexes = apexes_of_subject(rows, faces_of_subject(rows, {}), {}, {})
+    assert apexes.loc[0, ["onset", "apex", "offset"]].tolist() == [1, 3, 5]
+    assert apexes.loc[0, "source"] == "annotation"
+
+
+def test_clips_without_room_for_an_apex_are_named_problems(tmp_path, photograph):  # noqa: F811
+    rows = rows_of(
+        clip_of(tmp_path / "one", [photograph]),
+        clip_of(tmp_path / "late", [photograph] * 4, apex=9),
+        clip_of(tmp_path / "empty", [np.zeros((200, 200, 3), np.uint8)] * 4),
+    )
+    apexes = apexes_of_subject(rows, faces_of_subject(rows, {}), {}, {})
+    assert "has 1 frames from onset to offset" in apexes["problem"][0]
+    assert "apex 9 is not between onset 1 and offset 4" in apexes["problem"][1]
+    assert "no face was found" in apexes["problem"][2]
+
+
+@pytest.mark.long
+def test_detected_apexes_are_within_two_frames_of_the_truth_where_the_middle_frame_is_not(demo_root, demo_sheet):
+    errors, guesses = [], []
+    for _, rows in demo_sheet[demo_sheet["dataset"] == "smic_hs"].groupby("subject"):
+        rows = rows.reset_index(drop=True)
+        apexes = apexes_of_subject(rows, faces_of_subject(rows, {}), {}, {})
+        assert (apexes["source"] == "detected").all()
+        for clip, apex, frames in zip(rows["clip"], apexes["apex"], apexes["frames"], strict=True):
+            true = int(np.load(demo_root / "smic_hs" / "truth" / f"{clip}.npz")["apex"])
+            errors.append(abs(apex - true))
+            guesses.append(abs(frames[len(frames) // 2] - true))
+    assert len(errors) == 18
+    assert np.mean(np.array(errors) <= 2) >= 0.9
+    assert np.mean(np.array(guesses) <= 2) < 0.9
+
+
+@pytest.mark.long
+def test_only_clips_without_annotation_are_detected(demo_sheet):
+    rows = demo_sheet[demo_sheet["dataset"] == "casme2"]
+    rows = rows[rows["subject"] == rows["subject"].iloc[0]].reset_index(drop=True)
+    apexes = apexes_of_subject(rows, faces_of_subject(rows, {}), {}, {})
+    assert ((apexes["source"] == "detected") == rows["apex"].isna()).all()
+    assert pd.notna(apexes["apex"]).all()

@@ -1,0 +1,107 @@
+"""The layout that the mamba_ssm backend hands over, with mamba-ssm's own reference in place of its CUDA kernel."""
+
+import importlib.util
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+from scan_oracle import assert_close, problem, scan_results
+
+from merba.scan import usable
+
+INTERFACE = "mamba_ssm.ops.selective_scan_interface"
+
+
+def load_interface(monkeypatch) -> ModuleType:
+    """mamba-ssm's own file of that name, with what it imports and the CPU can't have replaced by empty modules."""
+    pytest.importorskip("einops", reason="einops, which mamba-ssm needs, is not installed")
+    package = importlib.util.find_spec("mamba_ssm")
+    if package is None:
+        pytest.skip("mamba-ssm is not installed")
+    nothing = dict.fromkeys(("custom_fwd", "custom_bwd", "_layer_norm_fwd"), lambda function=None, **_: function)
+    for name in ("mamba_ssm", "mamba_ssm.ops", "mamba_ssm.utils", "mamba_ssm.utils.torch", "mamba_ssm.ops.triton",
+                 "mamba_ssm.ops.triton.layer_norm", "selective_scan_cuda"):  # fmt: skip
+        stub = ModuleType(name)
+        stub.__dict__.update(nothing)
+        monkeypatch.setitem(sys.modules, name, stub)
+    file = Path(package.submodule_search_locations[0], "ops", "selective_scan_interface.py")
+    spec = importlib.util.spec_from_file_location(INTERFACE, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setitem(sys.modules, INTERFACE, module)
+    return module
+
+
+class Kernel(torch.autograd.Function):
+    """mamba-ssm's reference as an autograd function, as its kernel is."""
+
+    reference = None
+
+    @staticmethod
+    def forward(ctx, softplus, *tensors):
+        ctx.softplus = softplus
+        ctx.save_for_backward(*tensors)
+        return Kernel.call(softplus, *tensors)
+
+    @staticmethod
+    def call(softplus, *tensors):
+        *arguments, bias = tensors
+        return Kernel.reference(*arguments, delta_bias=bias, delta_softplus=softplus)
+
+    @staticmethod
+    def backward(ctx, grad):
+        def gradients():
+            with torch.enable_grad():
+                leaves = [x.detach().requires_grad_() for x in ctx.saved_tensors]
+                return torch.autograd.grad(Kernel.call(ctx.softplus, *leaves), leaves, grad)
+
+        with ThreadPoolExecutor(
+            1
+        ) as fresh:  # inside an operator PyTorch records no gradients; in another thread it does
+            return None, *fresh.submit(gradients).result()
+
+
+@pytest.fixture
+def on_cpu(monkeypatch):
+    """The backend, allowed on the CPU and calling the reference."""
+    interface = load_interface(monkeypatch)
+    Kernel.reference = interface.selective_scan_ref
+
+    def selective_scan_fn(*arguments, delta_bias, delta_softplus):
+        return Kernel.apply(delta_softplus, *arguments, delta_bias)
+
+    monkeypatch.setattr(interface, "selective_scan_fn", selective_scan_fn)
+    monkeypatch.delitem(sys.modules, "merba.scan.mamba_ssm", raising=False)
+    monkeypatch.setitem(sys.modules["merba.scan"]._DEVICES, "mamba_ssm", ("cpu",))
+    yield
+    sys.modules.pop("merba.scan.mamba_ssm", None)
+
+
+@pytest.mark.parametrize("softplus", [True, False])
+@pytest.mark.parametrize(
+    "shape", [(2, ("hr",), 1, 5, None, 3, 2), (2, ("hr", "vr", "hz", "vz"), 4, 5, 3, 6, 8)], ids=["plain", "windows"]
+)
+def test_scan_and_its_gradients(on_cpu, shape, softplus):
+    inputs, paths = problem(*shape, softplus=softplus)
+    expected = scan_results(inputs, paths, "reference", softplus, torch.float64)
+    assert_close(scan_results(inputs, paths, "mamba_ssm", softplus), expected, 5e-6)
+
+
+def test_half_precision_keeps_its_type(on_cpu):
+    inputs, paths = problem(1, ("hr", "vz"), 3, 3, 2, 4, 2)
+    results = scan_results(inputs, paths, "mamba_ssm", dtype=torch.bfloat16)
+    assert all(x.dtype == torch.bfloat16 for x in results.values())
+    expected = scan_results([x.bfloat16() for x in inputs], paths, "reference", dtype=torch.float64)
+    assert_close({"y": results["y"]}, {"y": expected["y"]}, 1e-2)
+
+
+def test_doctor_says_how_to_get_the_kernel(monkeypatch):
+    specs = {"mamba_ssm": SimpleNamespace(), "selective_scan_cuda": None}
+    monkeypatch.setattr(usable, "find_spec", specs.get)
+    monkeypatch.setattr(usable, "version", lambda _: "2.3")
+    usable_, reason = usable.backends()["mamba_ssm"]
+    assert not usable_
+    assert "MAMBA_KEEP_CUDA_BUILD=TRUE" in reason
