@@ -4,7 +4,7 @@ CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --resources gpu=1
 
-.PHONY: demo report check test lint lock clean
+.PHONY: demo report check test test-slow lint lock clean
 
 demo: .venv/demo.installed
 	$(SNAKEMAKE)
@@ -19,6 +19,10 @@ check: .venv/test.installed lint
 
 test: .venv/test.installed lint
 	$(BIN)/pytest -q -m "not slow" --durations=15
+
+# What takes minutes each: the whole demo with its controls.
+test-slow: .venv/test.installed
+	$(BIN)/pytest -q -m slow --durations=15
 
 lint: .venv/test.installed
 	$(BIN)/ruff check .

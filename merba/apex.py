@@ -106,9 +106,7 @@ def apexes_of_subject(
     )
 
 
-def _apex_of_clip(
-    row: Any, face: Mapping[str, Any], settings: ApexSettings, face_settings: FaceSettings
-) -> dict[str, Any]:
+def _apex_of_clip(row: Any, face: Mapping[str, Any], settings: ApexSettings, face_settings: FaceSettings) -> dict[str, Any]:
     clip = open_clip(Path(row.source), row.kind)
     onset, offset = (None if pd.isna(value) else int(value) for value in (row.onset, row.offset))
     numbers = clip.between(onset, offset)

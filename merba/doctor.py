@@ -44,9 +44,7 @@ def _python() -> Finding:
     version = platform.python_version_tuple()
     works = version[:2] >= ("3", "11")
     cores = os.cpu_count()
-    return Finding(
-        "python", works, f"{platform.python_version()}, {cores} cores" if works else "3.11 or later is needed"
-    )
+    return Finding("python", works, f"{platform.python_version()}, {cores} cores" if works else "3.11 or later is needed")
 
 
 def _torch() -> Finding:

@@ -166,9 +166,7 @@ def _people(clips: pd.DataFrame) -> list[str]:
     return sorted((clips["dataset"] + "/" + clips["subject"]).unique())
 
 
-def _prediction_rows(
-    test: pd.DataFrame, seed: int, selection: str, chosen: Selection, classes: Sequence[str]
-) -> pd.DataFrame:
+def _prediction_rows(test: pd.DataFrame, seed: int, selection: str, chosen: Selection, classes: Sequence[str]) -> pd.DataFrame:
     """The contract's predictions: clip, true, predicted, every class's probability, epoch, selection."""
     rows = test[KEY].assign(
         seed=seed,

@@ -146,14 +146,10 @@ def alignment_transform(points: np.ndarray, size: int, margin: float) -> np.ndar
 
 def align(image: np.ndarray, transform: np.ndarray, size: int, interpolation: str = "linear") -> np.ndarray:
     """The aligned face (size, size[, 3]) of a frame under a 2×3 transform from frame px to aligned px."""
-    return cv2.warpAffine(
-        image, transform, (size, size), flags=INTERPOLATION[interpolation], borderMode=cv2.BORDER_REPLICATE
-    )
+    return cv2.warpAffine(image, transform, (size, size), flags=INTERPOLATION[interpolation], borderMode=cv2.BORDER_REPLICATE)
 
 
-def aligned_grey(
-    clip: Clip, numbers: Iterable[int], face: Mapping[str, Any], settings: FaceSettings
-) -> list[np.ndarray]:
+def aligned_grey(clip: Clip, numbers: Iterable[int], face: Mapping[str, Any], settings: FaceSettings) -> list[np.ndarray]:
     """Aligned grey faces, uint8 (size, size), of the frames `numbers`; `face` is a row of `faces_of_subject`."""
     transform = np.array(face["transform"], np.float64).reshape(2, 3)
     return [

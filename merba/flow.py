@@ -26,6 +26,7 @@ class FlowSettings:
     """Channels and OpenCV's TV-L1 parameters; each field is described in merba/schemas/config.schema.yaml."""
 
     channels: Sequence[str] = ("u", "v")
+    remove_shift: bool = False
     tau: float = 0.25
     lambda_: float = 0.15
     theta: float = 0.3
@@ -100,7 +101,8 @@ def flow_of_subject(
     """
     cv2.setNumThreads(1)
     flow, problems = [], []
-    solver = None if faces is None else tv_l1(FlowSettings(**settings))
+    chosen = FlowSettings(**settings)
+    solver = None if faces is None else tv_l1(chosen)
     for position, row in enumerate(rows.itertuples()):
         try:
             if row.kind == "flow":
@@ -117,9 +119,10 @@ def flow_of_subject(
                     face,
                     FaceSettings(**face_settings),
                 )
-                flow.append(
-                    flow_channels(solver.calc(*pair, None).transpose(2, 0, 1), FlowSettings(**settings).channels)
-                )
+                found = solver.calc(*pair, None).transpose(2, 0, 1)
+                if chosen.remove_shift:
+                    found = found - np.median(found, axis=(1, 2), keepdims=True)
+                flow.append(flow_channels(found, chosen.channels))
             problems.append(None)
         except ClipProblem as problem:
             log.warning("%s %s %s: %s", row.dataset, row.subject, row.clip, problem)

@@ -24,9 +24,7 @@ def job_log(path: str | Path, task: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     file, terminal = logging.FileHandler(path, "w"), logging.StreamHandler(sys.stderr)
     terminal.setLevel(logging.WARNING)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=[file, terminal], force=True
-    )
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=[file, terminal], force=True)
     logging.captureWarnings(True)
     started = time.perf_counter()
     log.info("start: %s", task)

@@ -97,9 +97,7 @@ def load_packs(pairs: Sequence[tuple[Path, Path]]) -> tuple[np.ndarray, pd.DataF
         arrays.append(np.load(array, mmap_mode="r"))
         tables.append(table[table["row"] >= 0].sort_values("row"))
     if len(formats) > 1 or len({array.shape[1:] for array in arrays}) > 1:
-        found = "; ".join(
-            f"{path.name}: {form}, {np.load(path, mmap_mode='r').shape}" for form, path in formats.items()
-        )
+        found = "; ".join(f"{path.name}: {form}, {np.load(path, mmap_mode='r').shape}" for form, path in formats.items())
         raise MerbaError(f"the packs of one experiment differ ({found}); use datasets of one flow format")
     return np.concatenate(arrays), pd.concat(tables, ignore_index=True), next(iter(formats))
 

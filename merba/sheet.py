@@ -62,9 +62,7 @@ def check_sheet(sheet: pd.DataFrame) -> None:
         wrong = sheet[first] >= sheet[last] if first == "onset" else sheet[first] > sheet[last]
         for index in sheet.index[wrong.fillna(False).astype(bool)]:
             a, b = sheet.at[index, first], sheet.at[index, last]
-            faults.append(
-                f"{_name(sheet, index)}: {first} {a} is not before {last} {b}; correct the row in the annotation table"
-            )
+            faults.append(f"{_name(sheet, index)}: {first} {a} is not before {last} {b}; correct the row in the annotation table")
     for name, group in sheet.groupby("dataset")["subject"]:
         faults.extend(_id_clashes(f"dataset {name}", group.unique()))
     if sheet.empty:

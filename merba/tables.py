@@ -69,10 +69,7 @@ def result_rows(
 
 def _scores(part: pd.DataFrame, code: Mapping[str, int], *, prefix: str, spread: bool) -> dict[str, Any]:
     k = len(code)
-    seeds = [
-        (one["true"].map(code).to_numpy(), one["predicted"].map(code).to_numpy(), one)
-        for _, one in part.groupby("seed")
-    ]
+    seeds = [(one["true"].map(code).to_numpy(), one["predicted"].map(code).to_numpy(), one) for _, one in part.groupby("seed")]
     each = [scores(confusion(true, predicted, k)) for true, predicted, _ in seeds]
     found = {
         f"{prefix}uf1": np.mean([one.uf1 for one in each]),

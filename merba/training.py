@@ -275,9 +275,7 @@ def _class_weights(labels: Tensor, classes: int, settings: TrainingSettings) -> 
     """Weights float32 (classes,), inverse to frequency with mean 1 over clips; 0 for a class without clips."""
     counts = torch.bincount(labels, minlength=classes).float()
     if missing := int((counts == 0).sum()):
-        log.warning(
-            "%d of %d classes have no training clip in this fold and will hardly be predicted", missing, classes
-        )
+        log.warning("%d of %d classes have no training clip in this fold and will hardly be predicted", missing, classes)
     if settings.class_weights == "none":
         return None
     return torch.where(counts > 0, counts.sum() / ((counts > 0).sum() * counts.clamp_min(1)), 0.0)

@@ -86,11 +86,23 @@ def tables():
 
 
 def figures():
-    return expand(
+    confusion = expand(
         "results/figures/confusion_{experiment}.{kind}",
         experiment=EXPERIMENTS,
         kind=["csv", "png"],
     )
+    with_faces = [dataset for dataset in DATASETS if needs_faces(dataset)]
+    return confusion + expand("results/figures/samples_{dataset}.png", dataset=with_faces)
+
+
+def first_subject(wildcards):
+    """The stages' files of the subject that a dataset's sample figure shows."""
+    subject = subjects(wildcards.dataset)[0]
+    return {
+        "faces": f"results/faces/{wildcards.dataset}/{subject}.parquet",
+        "apex": f"results/apex/{wildcards.dataset}/{subject}.parquet",
+        "flow": f"results/flow/{wildcards.dataset}/{subject}.npz",
+    }
 
 
 def rendered():

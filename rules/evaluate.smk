@@ -85,3 +85,30 @@ rule confusion:
         experiment=lambda wildcards: EXPERIMENTS[wildcards.experiment],
     script:
         "../workflow/scripts/confusion.py"
+
+
+rule samples_figure:
+    input:
+        frames_of,
+        unpack(first_subject),
+        samples=ancient("results/samples.parquet"),
+    output:
+        report(
+            "results/figures/samples_{dataset}.png",
+            category="Data",
+            caption="../workflow/report/samples.rst",
+            labels={"dataset": "{dataset}"},
+        ),
+    log:
+        "logs/samples_figure/{dataset}.log",
+    params:
+        subject=lambda wildcards: subjects(wildcards.dataset)[0],
+        size=config["faces"]["size"],
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=10,
+    conda:
+        "../envs/conda.yaml"
+    script:
+        "../workflow/scripts/samples_figure.py"

@@ -55,6 +55,17 @@ def test_flow_points_right_and_down_in_pixels_of_the_aligned_face(tmp_path, phot
     assert centre == pytest.approx(linear @ [2, 1], abs=0.25)
 
 
+def test_the_shift_of_the_whole_head_can_be_removed(tmp_path, photograph):  # noqa: F811
+    rows = rows_of(clip_of(tmp_path / "a", [photograph, photograph, shifted(photograph, 2, 1)], apex=3))
+    faces = faces_of_subject(rows, {})
+    apexes = apexes_of_subject(rows, faces, {}, {})
+    kept, _ = flow_of_subject(rows, faces, apexes, {}, {})
+    removed, _ = flow_of_subject(rows, faces, apexes, {"remove_shift": True}, {})
+    assert np.abs(np.median(kept[0], axis=(1, 2))).min() > 0.5
+    assert np.median(removed[0], axis=(1, 2)) == pytest.approx([0, 0], abs=1e-3)
+    assert np.ptp(kept[0] - removed[0], axis=(1, 2)) == pytest.approx([0, 0], abs=4e-3)
+
+
 def test_a_clip_with_a_problem_has_no_flow_and_keeps_its_place(tmp_path, photograph):  # noqa: F811
     rows = rows_of(
         clip_of(tmp_path / "empty", [np.zeros((200, 200, 3), np.uint8)] * 3),
@@ -93,14 +104,14 @@ def test_the_defaults_are_those_of_opencv():
 
 
 def test_every_setting_reaches_the_solver():
-    changed = FlowSettings(("u",), 0.1, 0.2, 0.4, 3, 2, 0.02, 10, 4, 0.5, 0.1, 3)
+    changed = FlowSettings(("u",), False, 0.1, 0.2, 0.4, 3, 2, 0.02, 10, 4, 0.5, 0.1, 3)
     solver = tv_l1(changed)
     found = (
         solver.getTau(), solver.getLambda(), solver.getTheta(), solver.getScalesNumber(), solver.getWarpingsNumber(),
         solver.getEpsilon(), solver.getInnerIterations(), solver.getOuterIterations(), solver.getScaleStep(),
         solver.getGamma(), solver.getMedianFiltering(),
     )  # fmt: skip
-    assert found == pytest.approx(tuple(vars(changed).values())[1:])
+    assert found == pytest.approx(tuple(vars(changed).values())[2:])
 
 
 def test_a_cv2_without_optflow_is_explained(monkeypatch):

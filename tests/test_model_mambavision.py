@@ -20,8 +20,8 @@ def seeded():
         ("mambavision_tiny2", 35.1),
         ("mambavision_small", 50.1),
         ("mambavision_base", 97.7),
-        ("mambavision_large", 227.9),
-        ("mambavision_large2", 241.5),
+        ("mambavision_large", 227.96),
+        ("mambavision_large2", 241.55),
         ("mambavision_large3", 739.6),
     ],
 )
@@ -66,7 +66,7 @@ def test_names_and_shapes_are_those_of_the_published_base_checkpoint():
         "head.weight": (1000, 1024),
     }.items():
         assert shapes.get(name) == shape, name
-    assert len(shapes) == 338
+    assert len(shapes) == 356
 
 
 def test_mixer_equals_its_formulas_step_by_step():
@@ -98,9 +98,7 @@ def test_windows_are_cut_in_raster_order_from_the_zero_padded_map_and_put_back()
     y = Level(3, [Spy()], window=2, downsample=False)(x)
     torch.testing.assert_close(y, x + 1)
     padded = F.pad(x, (0, 1, 0, 1))
-    windows = [
-        padded[b, :, top : top + 2, left : left + 2].flatten(1).T for b in (0, 1) for top in (0, 2) for left in (0, 2, 4)
-    ]
+    windows = [padded[b, :, top : top + 2, left : left + 2].flatten(1).T for b in (0, 1) for top in (0, 2) for left in (0, 2, 4)]
     assert torch.equal(seen[0], torch.stack(windows))
 
 

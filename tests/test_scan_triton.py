@@ -76,6 +76,31 @@ def test_kernels_in_the_interpreter(check, problems):
     assert not problems[check], problems[check]
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("capability", [80, 90])
+def test_kernels_compile_for_gpus_without_one(capability):
+    triton = pytest.importorskip("triton", reason="triton is not installed")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from merba.scan import triton as scan
+    from merba.scan import triton_conv as conv
+
+    half = ("u", "delta", "B", "C", "x", "y", "grad", "grad_u", "grad_delta", "grad_x")
+    single = ("A", "D", "bias", "weight", "grad_B", "grad_C", "partial", "kept")
+    pointers = {
+        **dict.fromkeys(half, "*bf16"), **dict.fromkeys(single, "*fp32"),
+        **dict.fromkeys(("paths", "before", "after"), "*i32"),
+    }  # fmt: skip
+    constants = {"SOFTPLUS": True, "N": 8, "BLOCK_C": 64, "BLOCK_T": 32, "BLOCK": 256}
+    kernels = (scan._scan_forward, scan._scan_backward, conv._conv_forward, conv._conv_backward, conv._neighbours)
+    for kernel in kernels:
+        fixed = {name: value for name, value in constants.items() if name in kernel.arg_names}
+        signature = {name: "constexpr" if name in fixed else pointers.get(name, "i32") for name in kernel.arg_names}
+        compiled = triton.compile(ASTSource(kernel, signature, fixed), target=GPUTarget("cuda", capability, 32))
+        assert "cubin" in compiled.asm
+
+
 if __name__ == "__main__":
     found = {}
     for check, run in CHECKS.items():

@@ -27,9 +27,7 @@ MODELS: dict[str, tuple[str, str]] = {
 }
 
 
-def create_model(
-    name: str, num_classes: int, *, pretrained: str | Path | None = None, **overrides: object
-) -> nn.Module:
+def create_model(name: str, num_classes: int, *, pretrained: str | Path | None = None, **overrides: object) -> nn.Module:
     """The model of that name; `overrides` replace single arguments of its size (see the class in its file).
 
     Input float (B, C, H, W); output logits (B, num_classes), for DGCM a tuple (coarse (B, 4), fine (B, 4)).

@@ -120,8 +120,8 @@ def _pool(first, last, x, weight, bias, sign, pooled, sums):
 def _unpool(y, pooled, gradient, width, dy):
     """Add each gradient to dy where its window first holds the pooled value in raster order, as PyTorch breaks ties.
 
-    y and dy begin with width + 1 zeros, so that the window (i, j) begins at 3 · (i · width + j). The search looks at all
-    nine places and has no branch to mispredict.
+    y and dy begin with width + 1 zeros, so that the window (i, j) begins at 3 · (i · width + j). The search looks at
+    all nine places and has no branch to mispredict.
     """
     for i in range(pooled.shape[0]):
         for j in range(pooled.shape[1]):
@@ -178,8 +178,8 @@ def _backward(first, last, x, weight, bias, pooled, gradient, slope, offset, wei
 class ConvNormPool(torch.autograd.Function):
     """Convolution (3×3, padding 2) → ReLU → batch norm by batch statistics → max pooling 3, stride 3, padding 1.
 
-    x float32 (B, channels, H, W); weight (filters, channels, 3, 3); bias, gamma, beta (filters,). Returns the pooled maps
-    (B, filters, ⌊(H+1)/3⌋+1, ⌊(W+1)/3⌋+1) and the batch's mean and biased variance (filters,). x gets no gradient.
+    x float32 (B, channels, H, W); weight (filters, channels, 3, 3); bias, gamma, beta (filters,). Returns the pooled
+    maps (B, filters, ⌊(H+1)/3⌋+1, ⌊(W+1)/3⌋+1) and the batch's mean and biased variance (filters,). x gets no gradient.
     """
 
     @staticmethod

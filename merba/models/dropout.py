@@ -1,9 +1,9 @@
 """Dropout, and GELU with dropout, that cost one pass on the CPU.
 
 PyTorch draws a CPU dropout mask one element after the other; for small models that is the slowest part of a training
-step. Here the mask is a hash of the element's index and a key, computed in registers and never stored: the backward pass
-hashes again. The key comes from PyTorch's generator, so that seeds and `torch.utils.checkpoint` work as ever. On other
-devices, in other types and when compiling, the modules are PyTorch's own functions.
+step. Here the mask is a hash of the element's index and a key, computed in registers and never stored: the backward
+pass hashes again. The key comes from PyTorch's generator, so that seeds and `torch.utils.checkpoint` work as ever. On
+other devices, in other types and when compiling, the modules are PyTorch's own functions.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ _S1, _S2, _S3, _S4, _S5, _S6 = (np.float32(8 * math.sqrt(0.5) * k * e) for k, e 
 
 @_kernel
 def _multiplier(i, low, high, threshold, scale):
-    """0 or scale: a Weyl sequence from one half of the key, then Wellons' "lowbias32" hash with the other half in it."""
+    """0 or scale: a Weyl sequence from one half of the key, then Wellons' "lowbias32" hash with the other in it."""
     h = uint32(uint32(uint32(i) * uint32(0x9E3779B9)) + low)
     h = uint32(uint32(h ^ (h >> uint32(16))) * uint32(0x7FEB352D))
     h = uint32(uint32(h ^ (h >> uint32(15)) ^ high) * uint32(0x846CA68B))

@@ -60,8 +60,8 @@ def classification_loss(
     """Scalar training loss of logits, or of DGCM's pair, against labels (B,) int64.
 
     DGCM: L_coarse + λ L_fine with λ = progress, the part of the training that is over (0 to 1); `convex` gives
-    (1 − λ) L_coarse + λ L_fine. L_fine is the mean over the samples whose true class is a negative one, 0 if there are none.
-    class_weights (classes,) weigh each sample by its true class; means are weighted means.
+    (1 − λ) L_coarse + λ L_fine. L_fine is the mean over the samples whose true class is a negative one, 0 if there are
+    none. class_weights (classes,) weigh each sample by its true class; means are weighted means.
     """
     if isinstance(outputs, Tensor):
         return F.cross_entropy(outputs.float(), labels, class_weights, label_smoothing=label_smoothing)

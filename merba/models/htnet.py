@@ -21,10 +21,11 @@ FIXED_CENTRES = ((0.36, 0.39), (0.36, 0.79), (0.75, 0.39), (0.75, 0.79))
 def htnet_regions(flow: Tensor, landmarks: Tensor | None = None) -> Tensor:
     """HTNet's input: four regions of half the image's side, around the eyes and the corners of the mouth.
 
-    flow (B, C, H, W), H and W even; landmarks (B, 68, 2), x and y in the flow's pixels, or None. Result as flow: the image-left
-    eye at top left, its mouth corner at top right, the image-right eye and mouth corner below them. Regions are moved to lie
-    inside the image. Two deviations from the authors: without landmarks (None, or NaN for a clip) the regions are fixed, and
-    with them x is the column (their code takes it for the row, which moves a region by the difference of x and y).
+    flow (B, C, H, W), H and W even; landmarks (B, 68, 2), x and y in the flow's pixels, or None. Result as flow: the
+    image-left eye at top left, its mouth corner at top right, the image-right eye and mouth corner below them. Regions
+    are moved to lie inside the image; sizes that don't fit raise ValueError. Two deviations from the authors: without
+    landmarks (None, or NaN for a clip) the regions are fixed, and with them x is the column (their code takes it for
+    the row, which moves a region by the difference of x and y).
     """
     batch, _, height, width = flow.shape
     if height % 2 or width % 2:
@@ -127,8 +128,8 @@ class Transformer(nn.Module):
 class HTNet(nn.Module):
     """Patches, then a transformer within each of 4^l blocks of the map, l = 2, 1, 0; between levels the map is halved.
 
-    Input float (B, in_channels, image_size, image_size) as from `htnet_regions`; output logits (B, num_classes). image_size must
-    be a multiple of 4 patches: 28 or 56 … with patches of 7. Width and heads double from level to level.
+    Input float (B, in_channels, image_size, image_size) as from `htnet_regions`; output logits (B, num_classes).
+    image_size must be a multiple of 4 patches: 28, 56, … with patches of 7. Width and heads double at each level.
     """
 
     def __init__(

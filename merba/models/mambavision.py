@@ -1,7 +1,7 @@
 """MambaVision (Hatamizadeh & Kautz, CVPR 2025), the paper's baseline, written from its paper.
 
-Numerically the official network, with the official names and shapes of all parameters, so that its published checkpoints
-load by name (`merba.models.pretrained`; their licence is non-commercial and none is shipped here).
+Numerically the official network, with the official names and shapes of all parameters, so that its published
+checkpoints load by name (`merba.models.pretrained`; their licence is non-commercial and none is shipped here).
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class MambaVisionMixer(nn.Module):
         z = window_conv(z, self.conv1d_z.weight[:, 0], paths=path)[:, 0]
         dt, B, C = self.x_proj(x).split(self.sizes, dim=-1)
         A = -torch.exp(self.A_log.float())
-        # The official network adds the bias of dt twice, in the projection and in the scan; its checkpoints are trained so.
+        # The official network adds the bias of dt twice, in the projection and in the scan, and is trained so.
         dt, bias = self.dt_proj(dt), self.dt_proj.bias
         y = selective_scan(x, dt, A, B, C, self.D, delta_bias=bias, delta_softplus=True)
         return self.out_proj(torch.cat([y, z], dim=-1))
@@ -134,13 +134,14 @@ class MambaVision(nn.Module):
         super().__init__()
         for level, h in enumerate(heads, start=3):
             if (dim << (level - 1)) % h:
-                raise ValueError(f"heads of level {level} is {h}; a divisor of its {dim << (level - 1)} channels would fit")
+                raise ValueError(f"heads of level {level} is {h}; a divisor of {dim << (level - 1)} would fit")
         self.input_shape = (in_channels, image_size, image_size)
         self.patch_embed = PatchEmbed(in_channels, stem_dim, dim)
         self.levels = nn.ModuleList()
-        rates = torch.linspace(0, drop_path, sum(depths)).split(list(depths))
-        for level, (depth, rate) in enumerate(zip(depths, rates, strict=True)):
+        rates = [drop_path * i / (sum(depths) - 1) for i in range(sum(depths))]
+        for level, depth in enumerate(depths):
             width, late = dim << level, level >= 2
+            own_rates = rates[sum(depths[:level]) :][:depth]
             if late:
                 attention = [i > depth // 2 if depth % 2 else i >= depth // 2 for i in range(depth)]
                 blocks = [
@@ -152,10 +153,10 @@ class MambaVision(nn.Module):
                         drop_path=p,
                         layer_scale=layer_scale,
                     )
-                    for attend, p in zip(attention, rate.tolist(), strict=True)
+                    for attend, p in zip(attention, own_rates, strict=True)
                 ]
             else:
-                blocks = [ConvBlock(width, p) for p in rate.tolist()]
+                blocks = [ConvBlock(width, p) for p in own_rates]
             self.levels.append(Level(width, blocks, windows[level - 2] if late else None, downsample=level < 3))
         self.norm = nn.BatchNorm2d(width)
         self.head = nn.Linear(width, num_classes)

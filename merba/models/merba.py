@@ -8,8 +8,8 @@
           attention blocks          self-attention over the whole map
       → norm, average → head        one linear layer, or DGCM
 
-Maps are kept in channels-last memory, so that a map (B, C, H, W) and its tokens (B, H·W, C), listed in raster order, are
-two views of the same numbers. Windows are never cut out: the scan reads their tokens by index.
+Maps are kept in channels-last memory, so that a map (B, C, H, W) and its tokens (B, H·W, C), listed in raster order,
+are two views of the same numbers. Windows are never cut out: the scan reads their tokens by index.
 """
 
 from __future__ import annotations
@@ -106,8 +106,9 @@ class FFE(nn.Sequential):
 class Mixer(nn.Module):
     """MambaVision's mixer along K paths at once, without its last linear layer.
 
-    Tokens (B, L, dim) → two halves (B, K, L, dim / 2), each token's result at its own place. `sets` is 1 where all directions
-    share the weights (the input projection is then computed once for all), or K; it is every parameter's first axis.
+    Tokens (B, L, dim) → two halves (B, K, L, dim / 2), each token's result at its own place. `sets` is 1 where all
+    directions share the weights (the input projection is then computed once for all), or K; it is every parameter's
+    first axis.
     """
 
     def __init__(self, dim: int, sets: int, state: int, dt_min: float = 0.001, dt_max: float = 0.1):
@@ -123,7 +124,7 @@ class Mixer(nn.Module):
         self.conv = weight(2 * inner, 3)  # one kernel a channel: those of x, then of z
         self.x_proj = weight(sum(self.sizes), inner)
         self.dt_proj = weight(inner, rank)
-        # Mamba's start: the bias is the inverse softplus of time steps spread evenly, in logarithm, over dt_min … dt_max.
+        # Mamba's start: the bias is the inverse softplus of time steps spread evenly, in logarithm, from dt_min to dt_max.
         dt = torch.empty(sets, inner).uniform_(math.log(dt_min), math.log(dt_max)).exp()
         self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))
         self.A_log = nn.Parameter(torch.arange(1.0, state + 1).log().repeat(sets, inner, 1))
@@ -153,14 +154,14 @@ class Mixer(nn.Module):
 
 
 def _project(x: Tensor, weight: Tensor) -> Tensor:
-    """Linear map of x (B, 1 or K, L, in) by one weight (1, out, in) for all directions, or by each one's (K, out, in)."""
+    """Linear map of x (B, 1 or K, L, in) by the weight (1, out, in) of all directions, or by each one's (K, out, in)."""
     if len(weight) == 1:
         return F.linear(x, weight[0])
     return torch.einsum("bkli,koi->bklo", x.expand(-1, len(weight), -1, -1), weight)
 
 
 class LocalExtractor(nn.Module):
-    """The mixer along several paths through each window, fused by token, then the linear layer that was the mixer's last."""
+    """The mixer along several paths through each window, fused by token; then the linear layer that ended the mixer."""
 
     def __init__(self, dim: int, directions: int, mixer: str, fusion: str, state: int, dropout: float):
         super().__init__()
@@ -176,7 +177,7 @@ class LocalExtractor(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over all tokens, or, given windows (W, length) of token indices, inside each of them."""
+    """Multi-head self-attention over all tokens, or, given windows (W, length) of token indices, inside each one."""
 
     def __init__(self, dim: int, heads: int, dropout: float):
         super().__init__()
@@ -248,7 +249,7 @@ def _scale(x: Tensor, gamma: Tensor | None) -> Tensor:
 class LGFI(nn.Module):
     """Stages 2–4, local-global feature integration: downsampling, local extractor blocks, global attention blocks.
 
-    Map (B, dim / 2, H, W) → (B, dim, ⌈H/2⌉, ⌈W/2⌉). Where a path runs: through windows (`local`) or through the whole map
+    Map (B, dim / 2, H, W) → (B, dim, ⌈H/2⌉, ⌈W/2⌉). Paths run through windows (`local`) or through the whole map
     (`global`); attention likewise. Windows at the edge of a map that they don't divide hold their real tokens only.
     """
 
@@ -304,13 +305,13 @@ class MERba(nn.Module):
     The defaults are merba_base: MambaVision-B's sizes (paper, Table I). What the ablations change:
 
     - `extractor`, `attention`: "local" (inside windows) or "global" (the whole map) — Table VI
-    - `directions`: a list of scan directions, or their names in one string, or a preset of `merba.scan.PRESETS` — Table VII
+    - `directions`: a list of scan directions, their names in one string, or a preset (`merba.scan.PRESETS`) — Table VII
     - `fusion`: "mean" or "sum" of the directions; `mixer`: "shared" or "per_direction" weights
     - `head`: "linear", or "dgcm" for the seven-class task
 
-    depths: convolution blocks of stage 1, then local extractor blocks of stages 2–4; heads: of stages 2–4. Dropout is in the
-    MLPs, after the attention's projection and after the extractor's last linear layer. Drop path rises linearly from 0 at the
-    first block to `drop_path` at the last. Values that don't fit raise ValueError.
+    depths: convolution blocks of stage 1, then local extractor blocks of stages 2–4; heads: of stages 2–4. Dropout is in
+    the MLPs, after the attention's projection and after the extractor's last linear layer. Drop path rises linearly from
+    0 at the first block to `drop_path` at the last. Values that don't fit raise ValueError.
     """
 
     def __init__(
@@ -357,8 +358,8 @@ class MERba(nn.Module):
         for stage, h in enumerate(heads, start=2):
             if (dim << (stage - 1)) % h:
                 raise ValueError(
-                    f"heads of stage {stage} is {h}, which does not divide its {dim << (stage - 1)} channels (dim {dim}); "
-                    f"{math.gcd(dim << (stage - 1), h)} would fit"
+                    f"heads of stage {stage} is {h}, which does not divide its {dim << (stage - 1)} channels "
+                    f"(dim {dim}); {math.gcd(dim << (stage - 1), h)} would fit"
                 )
 
         stride = stem_stride(height, width)

@@ -12,7 +12,7 @@ from collections.abc import Container, Mapping, Sequence
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch._subclasses import FakeTensorMode
+from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from merba.models import create_model
@@ -25,8 +25,8 @@ COLUMNS = ["block", "depth", "window", "input", "output", "parameters", "flops"]
 def architecture(model: nn.Module, input_shape: Sequence[int]) -> pd.DataFrame:
     """Table I of a model for one input of shape (C, H, W): columns COLUMNS, one row a block, the last one the total.
 
-    depth is the number of modules in the row; window the side of its windows, <NA> where it works on the whole map; input
-    and output are "channels×height×width". MERba is listed by stages and kinds of block, other models by their modules.
+    depth is the number of modules in the row; window the side of its windows, <NA> where it works on the whole map;
+    input and output are "channels×height×width". MERba is listed by stages and kinds of block, other models by module.
     """
     names = {module: f"{type(model).__name__}.{name}".rstrip(".") for name, module in model.named_modules()}
     shapes, flops = _trace(model, input_shape)
@@ -52,7 +52,7 @@ def direction_costs(
     """
     rows = []
     for label, directions in direction_sets.items():
-        with FakeTensorMode():  # no memory, no time for random weights
+        with torch.device("meta"):  # no memory, no time for random weights
             model = create_model(name, num_classes, directions=directions, **overrides)
         total = architecture(model, model.input_shape).iloc[-1]
         listed = directions if isinstance(directions, str) else " ".join(directions)
@@ -111,8 +111,10 @@ def _trace(model: nn.Module, input_shape: Sequence[int]) -> tuple[dict[nn.Module
     training = model.training
     counter = FlopCounterMode(display=False, depth=None, custom_mapping=_scan_formulas())
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), counter:
-            model.eval()(torch.empty(1, *input_shape))
+        with torch.no_grad(), counter:  # on tensors that are shapes only
+            state = {name: tensor.to("meta") for name, tensor in model.state_dict().items()}
+            state |= {name: tensor.to("meta") for name, tensor in model.named_buffers()}
+            functional_call(model.eval(), state, torch.empty(1, *input_shape, device="meta"))
     finally:
         model.train(training)
         for hook in hooks:

@@ -1,8 +1,9 @@
 """The scan on CPU by Numba: fused SIMD kernels (`numba_kernels`), their threads, and the layout that they want.
 
 Arithmetic is float32; where an input is float64, the reference does the work. Channels are filled up with zeros to a
-multiple of 16, states to one of 4 (an infinite u gives NaN instead of infinity where they have to be). Gradients of parameters are summed over
-fixed groups of sequences and then in the groups' order, so that results are the same bits for any number of threads.
+multiple of 16, states to one of 4 (an infinite u gives NaN instead of infinity where they have to be). Gradients of
+parameters are summed over fixed groups of sequences and then in the groups' order, so that results are the same bits
+for any number of threads.
 """
 
 from __future__ import annotations

@@ -15,19 +15,23 @@ from pathlib import Path
 import numba
 import numpy as np
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.extending import intrinsic, models, overload, register_model
 
 LANES, STATES = 16, 4
 BLOCK = STATES * LANES
-ZERO, ONE, LOG2E = np.float32(0), np.float32(1), np.float32(1.4426950408889634)
+ZERO, ONE, TWO, LOG2E = np.float32(0), np.float32(1), np.float32(2), np.float32(1.4426950408889634)
 
-# Polynomials with the least maximal relative error: 2**r on [-1/2, 1/2], exact at 0 (error 9e-8), and
-# log((1 + s)/(1 - s))/s in s² on [0, 1/9] (4e-9).
+# Polynomials with the least maximal relative error: 2**r on [-1/2, 1/2], exact at 0 (error 9e-8), so that a state that
+# hardly decays is kept over many steps; and log((1 + s)/(1 - s))/s in s² on [0, 1/9] (4e-9).
 EXP2 = (1.0, 0.6931470036506653, 0.24022242426872253, 0.05550733581185341, 0.009671512991189957, 0.001326472731307149)
 LOG_RATIO = (2.0, 0.66666316986084, 0.400249093770981, 0.2796060144901276, 0.2817833423614502)
 
+# AVX-512 has instructions for a number's fraction and for multiplying with a power of two: half the work of exp2.
+# (Not where the user has Numba compile for another processor than this one.)
+AVX512 = not (config.CPU_NAME or config.CPU_FEATURES) and get_host_cpu_features().get("avx512dq", False)
 
 _THIS_FILE = zlib.crc32(Path(__file__).read_bytes())
 
@@ -115,9 +119,8 @@ def prefetch(typing, array, position):
 
     def emit(context, builder, signature, args):
         address = builder.bitcast(_address(context, builder, signature.args[0], *args, 1), ir.IntType(8).as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [address.type, _INT, _INT, _INT])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [address, *(ir.Constant(_INT, value) for value in (0, 2, 1))])
+        for_reading, second_level, data = (ir.Constant(_INT, value) for value in (0, 2, 1))
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), address, for_reading, second_level, data)
         return context.get_dummy_value()
 
     return types.void(array, types.intp), emit
@@ -220,27 +223,60 @@ def choose_negative(typing, x, negative, otherwise):
     return Lanes(Lanes, Lanes, Lanes), emit
 
 
-@intrinsic
-def exp2(typing, lanes):
-    """2**x to 1e-7: 0 below -126, infinity from 128, NaN for NaN. A polynomial, and a shift into the exponent."""
+def _call(builder, name: str, result, *args):
+    """Call one of LLVM's own functions."""
+    kind = ir.FunctionType(result, [x.type for x in args])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
 
-    def emit(context, builder, signature, args):
-        x = args[0]
-        integers = ir.VectorType(_INT, lanes.width)
-        for order, limit in (("<", -126.25), (">", 129)):  # comparisons with NaN are false
-            x = builder.select(builder.fcmp_ordered(order, x, _constant(lanes, limit)), _constant(lanes, limit), x)
-        rounder = _constant(lanes, 1.5 * 2**23)  # adding it leaves the nearest integer in the low bits of the sum
-        shifted = builder.fadd(x, rounder)
-        fraction = builder.fsub(x, builder.fsub(shifted, rounder))
-        power = _constant(lanes, 2 * EXP2[-1])
-        for coefficient in EXP2[-2::-1]:
-            power = builder.fmul(power, fraction, flags=_FUSE)
-            power = builder.fadd(power, _constant(lanes, 2 * coefficient), flags=_FUSE)
-        exponent = builder.add(builder.bitcast(shifted, integers), _integers(*[126] * lanes.width))
-        scale = builder.shl(exponent, _integers(*[23] * lanes.width))  # 2**(integer - 1), as 2**128 would not fit
-        return builder.fmul(power, builder.bitcast(scale, lanes.vector))
 
-    return lanes(lanes), emit
+def _polynomial(builder, x, coefficients):
+    """Σ coefficients[i] xⁱ."""
+    kind = LanesType(x.type.count)
+    value = _constant(kind, coefficients[-1])
+    for coefficient in coefficients[-2::-1]:
+        value = builder.fadd(builder.fmul(value, x, flags=_FUSE), _constant(kind, coefficient), flags=_FUSE)
+    return value
+
+
+def _exp2_anywhere(builder, x):
+    """2**fraction by the polynomial, times 2**integer by a shift into the exponent."""
+    kind, integers = LanesType(x.type.count), ir.VectorType(_INT, x.type.count)
+    for order, limit in (("<", -126), (">", 128)):  # comparisons with NaN are false: it stays
+        x = builder.select(builder.fcmp_ordered(order, x, _constant(kind, limit)), _constant(kind, limit), x)
+    integer = _call(builder, f"llvm.rint.v{kind.width}f32", x.type, x)
+    power = _polynomial(builder, builder.fsub(x, integer), [2 * coefficient for coefficient in EXP2])
+    exponent = builder.add(builder.fptosi(integer, integers), _integers(*[126] * kind.width))
+    scale = builder.shl(exponent, _integers(*[23] * kind.width))  # of 2**(integer - 1), as 2**128 would not fit
+    return builder.fmul(power, builder.bitcast(scale, x.type))
+
+
+def _exp2_avx512(builder, x):
+    """The same by the instructions vreduceps and vscalefps, register by register."""
+    parts = []
+    for start in range(0, x.type.count, 16):
+        part = _pick(builder, x, *range(start, start + 16))
+        keep = (part, ir.Constant(ir.IntType(16), -1), ir.Constant(_INT, 4))  # all lanes, rounding as it is
+        nearest = ir.Constant(_INT, 8)
+        fraction = _call(builder, "llvm.x86.avx512.mask.reduce.ps.512", part.type, part, nearest, *keep)
+        power, integer = _polynomial(builder, fraction, EXP2), builder.fsub(part, fraction)
+        parts.append(_call(builder, "llvm.x86.avx512.mask.scalef.ps.512", part.type, power, integer, *keep))
+    while len(parts) > 1:
+        lanes = _integers(*range(2 * parts[0].type.count))
+        parts = [builder.shuffle_vector(low, high, lanes) for low, high in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
+
+
+def _exp2(emitter):
+    @intrinsic
+    def exp2(typing, lanes):
+        """2**x to 1e-7: 0 from about -126 down, infinity from 128, NaN for NaN."""
+        return lanes(lanes), lambda context, builder, signature, args: emitter(builder, args[0])
+
+    return exp2
+
+
+exp2_anywhere = _exp2(_exp2_anywhere)
+exp2 = _exp2(_exp2_avx512) if AVX512 else exp2_anywhere
 
 
 @kernel
@@ -248,11 +284,13 @@ def softplus_and_slope(x):
     """log(1 + exp(x)) and its derivative, the sigmoid, without overflow; over 20 exactly x and 1, as in Mamba."""
     minus_size = choose_negative(x, x, ZERO - x)
     e = exp2(minus_size * LOG2E)
-    ratio = e / (e + np.float32(2))
+    e_1, e_2 = e + ONE, e + TWO
+    inverse = ONE / (e_1 * e_2)  # one division for both: divisions are slow
+    ratio = e * e_1 * inverse  # e / (2 + e)
     square = ratio * ratio
     series = square * np.float32(LOG_RATIO[4]) + np.float32(LOG_RATIO[3])
     series = series * square + np.float32(LOG_RATIO[2])
     series = series * square + np.float32(LOG_RATIO[1])
     series = series * square + np.float32(LOG_RATIO[0])
-    slope = choose_negative(x, e, spread(ONE)) / (e + ONE)
+    slope = choose_negative(x, e, spread(ONE)) * e_2 * inverse
     return choose_negative(x, spread(ZERO), x) + ratio * series, slope
