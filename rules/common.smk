@@ -92,7 +92,9 @@ def figures():
         kind=["csv", "png"],
     )
     with_faces = [dataset for dataset in DATASETS if needs_faces(dataset)]
-    return confusion + expand("results/figures/samples_{dataset}.png", dataset=with_faces)
+    return confusion + expand(
+        "results/figures/samples_{dataset}.png", dataset=with_faces
+    )
 
 
 def first_subject(wildcards):

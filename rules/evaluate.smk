@@ -101,14 +101,14 @@ rule samples_figure:
         ),
     log:
         "logs/samples_figure/{dataset}.log",
-    params:
-        subject=lambda wildcards: subjects(wildcards.dataset)[0],
-        size=config["faces"]["size"],
+    conda:
+        "../envs/conda.yaml"
     threads: 1
     resources:
         mem_mb=1500,
         runtime=10,
-    conda:
-        "../envs/conda.yaml"
+    params:
+        subject=lambda wildcards: subjects(wildcards.dataset)[0],
+        size=config["faces"]["size"],
     script:
         "../workflow/scripts/samples_figure.py"

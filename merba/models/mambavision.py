@@ -112,8 +112,8 @@ class Level(nn.Module):
 class MambaVision(nn.Module):
     """MambaVision; input float (B, in_channels, image_size, image_size), output logits (B, num_classes).
 
-    The defaults are B's sizes. Levels 1 and 2 are convolution blocks, 3 and 4 mixers, then self-attention in the later half of the blocks (of an odd
-    number the smaller half), both inside windows. heads and windows are those of levels 3 and 4.
+    The defaults are B's sizes. Levels 1 and 2 are convolution blocks; 3 and 4 mixers, then self-attention in the later
+    half of the blocks (the smaller half of an odd number), both inside windows. heads and windows are of levels 3 and 4.
     """
 
     def __init__(

@@ -146,7 +146,7 @@ def selective_scan(
     y = window_scan(
         u, delta, A, B, C, D, paths=path, delta_bias=delta_bias, delta_softplus=delta_softplus, backend=backend
     )
-    return y[:, 0]
+    return y.squeeze(1)
 
 
 def window_conv(x: Tensor, weight: Tensor, *, paths: Tensor, backend: str | None = None) -> Tensor:

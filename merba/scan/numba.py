@@ -89,9 +89,8 @@ def scan_backward(grad, u, delta, A, B, C, D, delta_bias, paths, delta_softplus:
     directions, channels, n = A.shape
     padded_channels, padded_n = arguments[0].shape[-1], arguments[3].shape[-1]
     groups = min(GROUPS, max(1, u.shape[0] * paths.shape[1]))
-    grad_u, grad_delta = torch.empty_like(arguments[0]), torch.empty_like(arguments[1])
-    grad_B, grad_C = torch.zeros_like(arguments[3]), torch.zeros_like(arguments[4])
-    partial = grad_u.new_zeros(groups, directions, padded_channels // LANES, padded_n + 2, LANES)
+    grad_u, grad_delta, grad_B, grad_C = (torch.empty_like(arguments[i]) for i in (0, 1, 3, 4))
+    partial = grad_u.new_empty(groups, directions, padded_channels // LANES, padded_n + 2, LANES)
     grad = _ready(grad, padded_channels - channels)
     _run(kernels.scan_backward, directions * groups, grad, *arguments, grad_u, grad_delta, grad_B, grad_C, partial)
 
@@ -124,8 +123,8 @@ def conv_backward(grad: Tensor, x: Tensor, weight: Tensor, paths: Tensor) -> tup
         return reference.conv_backward(grad, x, weight, paths)
     arguments = _conv_arguments(x, weight, paths)
     channels = x.shape[-1]
-    grad_x, groups = torch.zeros_like(arguments[0]), min(GROUPS, max(1, x.shape[0]))
-    partial = grad_x.new_zeros(groups, paths.shape[0], 3, grad_x.shape[-1])
+    grad_x, groups = torch.empty_like(arguments[0]), min(GROUPS, max(1, x.shape[0]))
+    partial = grad_x.new_empty(groups, paths.shape[0], 3, grad_x.shape[-1])
     _run(kernels.conv_backward, groups, _ready(grad, grad_x.shape[-1] - channels), *arguments, grad_x, partial)
 
     grad_weight = _group_sum(partial)[..., :channels].transpose(1, 2)

@@ -117,9 +117,8 @@ def scan_backward(
 ):
     """Tasks are directions × groups of sequences; a group sums into its own rows of `partial`.
 
-    partial (groups, K, channels/16, n + 2, 16) takes each group's gradients of A, D and bias; grad_B, grad_C are zero
-    at the start. Decays and states of one block over a sequence are recomputed into scratch (25 kB for 49 tokens),
-    then its tokens are walked backwards.
+    partial (groups, K, channels/16, n + 2, 16) takes each group's gradients of A, D and bias. Decays and states of one
+    block over a sequence are recomputed into scratch (25 kB for 49 tokens), then its tokens are walked backwards.
     """
     batch, directions, tokens, channels = u.shape
     _, windows, length = paths.shape
@@ -131,9 +130,13 @@ def scan_backward(
 
     for task in range(first, last):
         k, group = task // groups, task % groups
+        partial[group, k] = 0
         for sequence in range(group * batch * windows // groups, (group + 1) * batch * windows // groups):
             b, w = sequence // windows, sequence % windows
             origin, path = (b * directions + k) * tokens, paths[k, w]
+            for t in range(path_length(path)):
+                grad_B[b, k, path[t]] = 0
+                grad_C[b, k, path[t]] = 0
             for c in range(0, channels, LANES):
                 shift, skip = load(bias, k * channels + c), load(D, k * channels + c)
                 sums = ((group * directions + k) * channels + c) * (n_state + 2)
@@ -226,7 +229,7 @@ def conv_forward(first, last, x, weight, paths, y):
 def conv_backward(first, last, grad, x, weight, paths, grad_x, partial):
     """Tasks are groups of batch items; a group sums into its own rows of `partial` (groups, K, 3, channels).
 
-    grad_x is zero at the start; directions that share x add to it in their order.
+    Directions that share x add to its gradient in their order.
     """
     batch, directions, tokens, channels = grad.shape
     _, windows, length = paths.shape
@@ -236,7 +239,9 @@ def conv_backward(first, last, grad, x, weight, paths, grad_x, partial):
     store(grad_line, 0, zero)
 
     for group in range(first, last):
+        partial[group] = 0
         for b in range(group * batch // groups, (group + 1) * batch // groups):
+            grad_x[b] = 0
             for k in range(directions):
                 source = (b * x.shape[1] + min(k, x.shape[1] - 1)) * tokens
                 target = (b * directions + k) * tokens
