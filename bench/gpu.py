@@ -90,9 +90,7 @@ def norm_error(found: Tensor, expected: Tensor) -> float:
     return ((found.double() - expected).norm() / expected.norm()).item()
 
 
-def check_scan(
-    backend: str, side: int, channels: int, batch: int, kind: str, device: str, window: int = WINDOW
-) -> dict:
+def check_scan(backend: str, side: int, channels: int, batch: int, kind: str, device: str, window: int = WINDOW) -> dict:
     """Largest relative error of output and gradients, scan and convolution, against the reference in float64."""
     inputs, paths, grad = scan_problem(side, channels, batch, TYPES[kind], device, window)
     exact = [x.detach().double().requires_grad_() for x in inputs]

@@ -124,9 +124,7 @@ def _write_clips(root: Path) -> None:
     shutil.rmtree(root / "rendered")
     frames = sorted((root / "ann" / "smile").iterdir(), key=lambda path: int(path.stem[3:]))
     first = cv2.imread(str(frames[0]))
-    writer = cv2.VideoWriter(
-        str(root / "bob.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 25, (first.shape[1], first.shape[0])
-    )
+    writer = cv2.VideoWriter(str(root / "bob.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 25, (first.shape[1], first.shape[0]))
     for frame in frames:
         writer.write(cv2.imread(str(frame)))
     writer.release()

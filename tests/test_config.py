@@ -79,6 +79,4 @@ def test_the_schema_describes_exactly_the_settings_of_the_code(section, settings
 
 
 def test_the_configuration_reference_is_that_of_the_schema():
-    assert (CONFIG.parent / "docs" / "configuration.md").read_text() == reference(), (
-        "the file's head says how to renew it"
-    )
+    assert (CONFIG.parent / "docs" / "configuration.md").read_text() == reference(), "the file's head says how to renew it"

@@ -150,9 +150,7 @@ def test_samm_gives_no_apex_where_the_cell_is_no_frame_number(copied, apex):
 
 
 def test_known_errors_of_samm_are_corrected_by_clip_and_only_where_the_value_is_wrong():
-    rows = pd.DataFrame(
-        {"subject": ["032", "032"], "clip": ["032_3_1"] * 2, "apex": ["1930", "4930"], "offset": "4970"}
-    )
+    rows = pd.DataFrame({"subject": ["032", "032"], "clip": ["032_3_1"] * 2, "apex": ["1930", "4930"], "offset": "4970"})
     assert correct(rows, "samm")["apex"].tolist() == ["", "4930"]
 
 

@@ -36,8 +36,7 @@ def clips(demo):
     """Every rendered clip: its sheet row, opened frames and truth."""
     rows = plan(MICRO, demo).to_dict("records")
     return [
-        (row, open_clip(row["source"], "frames"), np.load(demo / row["dataset"] / "truth" / f"{row['clip']}.npz"))
-        for row in rows
+        (row, open_clip(row["source"], "frames"), np.load(demo / row["dataset"] / "truth" / f"{row['clip']}.npz")) for row in rows
     ]
 
 

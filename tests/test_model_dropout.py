@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from merba.models.dropout import Dropout, GELUDropout
+from merba.models.dropout import Dropout, LinearGELUDropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
@@ -32,51 +32,58 @@ def test_gradient_goes_through_the_same_elements():
     torch.testing.assert_close(x.grad, torch.where(y == 0, 0.0, 2 / 0.7))
 
 
-def test_gelu_without_dropout_is_pytorchs():
-    x = torch.linspace(-9, 9, 10_001, requires_grad=True)
-    y = GELUDropout(0.0)(x)
-    expected = F.gelu(x)
-    torch.testing.assert_close(y, expected, atol=2e-6, rtol=1e-6)
-    grads = [torch.autograd.grad(z.sum(), x)[0] for z in (y, expected)]
-    torch.testing.assert_close(*grads, atol=5e-6, rtol=1e-6)
+def test_without_dropout_the_layer_is_gelu_of_a_linear_one():
+    layer = LinearGELUDropout(1, 3, 0.0)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0], [-1.0], [0.5]]))
+        layer.bias.copy_(torch.tensor([0.0, 0.5, -2.0]))
+    x = torch.linspace(-9, 9, 10_001)[:, None].requires_grad_()
+    results = [layer(x), F.gelu(F.linear(x, layer.weight, layer.bias))]
+    torch.testing.assert_close(*results, atol=2e-6, rtol=1e-6)
+    gradient = torch.randn(10_001, 3)
+    inputs = [x, layer.weight, layer.bias]
+    for fused, separate in zip(*(torch.autograd.grad(y, inputs, gradient) for y in results), strict=True):
+        torch.testing.assert_close(fused, separate, atol=1e-5, rtol=1e-3)
 
 
-def test_gelu_dropout_is_gelu_then_dropout():
-    x = torch.randn(100, 300)
+def test_the_layer_drops_after_gelu_what_dropout_drops():
+    layer, x = LinearGELUDropout(6, 300, 0.4), torch.randn(2, 50, 6)
     torch.manual_seed(5)
-    fused = GELUDropout(0.4)(x)
+    fused = layer(x)
     torch.manual_seed(5)
-    separate = Dropout(0.4)(F.gelu(x))
+    separate = Dropout(0.4)(F.gelu(F.linear(x, layer.weight, layer.bias)))
     torch.testing.assert_close(fused, separate, atol=4e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("module", [Dropout(0.5), GELUDropout(0.5)])
-def test_evaluation_drops_nothing(module):
-    x = torch.randn(10, 10)
-    expected = F.gelu(x) if isinstance(module, GELUDropout) else x
-    assert torch.equal(module.eval()(x), expected)
+def test_evaluation_drops_nothing():
+    layer, x = LinearGELUDropout(6, 5, 0.5).eval(), torch.randn(10, 6)
+    assert torch.equal(layer(x), F.gelu(F.linear(x, layer.weight, layer.bias)))
+    assert torch.equal(Dropout(0.5).eval()(x), x)
 
 
 def test_seed_decides_and_threads_do_not():
-    x = torch.ones(100_000)
+    module, x = LinearGELUDropout(7, 33, 0.5), torch.randn(1000, 7)
     results = []
     threads = torch.get_num_threads()
     for n in (1, 2):
         torch.set_num_threads(n)
         torch.manual_seed(3)
-        results.append(Dropout(0.5)(x))
+        y = Dropout(0.5)(module(x))
+        results.append([y, torch.autograd.grad(y.sum(), module.bias)[0]])
     torch.set_num_threads(threads)
-    assert torch.equal(*results)
+    assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
 
 
-def test_nan_stays_nan_where_kept():
-    y = GELUDropout(0.0)(torch.tensor([float("nan"), 1.0]))
-    assert y[0].isnan() and y[1].isfinite()
+def test_nan_stays_nan_in_its_row_only():
+    x = torch.zeros(3, 6)
+    x[1] = float("nan")
+    y = LinearGELUDropout(6, 5, 0.0)(x)
+    assert y[1].isnan().all() and y[[0, 2]].isfinite().all()
 
 
 def test_checkpointing_repeats_the_mask():
-    x = torch.randn(1000, requires_grad=True)
-    module = GELUDropout(0.5)
+    x = torch.randn(100, 6, requires_grad=True)
+    module = LinearGELUDropout(6, 20, 0.5)
     torch.manual_seed(7)
     (plain,) = torch.autograd.grad(module(x).sum(), x)
     torch.manual_seed(7)

@@ -28,9 +28,7 @@ def negative(*shape):
 def test_a_scalar_recurrence_solved_by_hand():
     # One channel, one state, Δ = 1, A = ln(1/2), B = C = u = 1: h_t = h_{t-1}/2 + 1 = 2 - 2^-(t-1)... and y = h + 3u
     ones = torch.ones(1, 5, 1)
-    y = selective_scan(
-        ones, ones, torch.log(torch.tensor([[0.5]])), ones, ones, torch.tensor([3.0]), backend="reference"
-    )
+    y = selective_scan(ones, ones, torch.log(torch.tensor([[0.5]])), ones, ones, torch.tensor([3.0]), backend="reference")
     assert torch.allclose(y.flatten(), torch.tensor([2 - 0.5**t + 3 for t in range(5)]))
 
 
@@ -56,9 +54,7 @@ def test_reference_gradients_of_the_scan(softplus):
     paths = torch.from_numpy(window_paths(["hr", "vz"], 3, 2, 2))
 
     def scan(u, delta, A, B, C, D, bias):
-        return window_scan(
-            u, delta, A, B, C, D, paths=paths, delta_bias=bias, delta_softplus=softplus, backend="reference"
-        )
+        return window_scan(u, delta, A, B, C, D, paths=paths, delta_bias=bias, delta_softplus=softplus, backend="reference")
 
     tokens = (2, 2, 6)
     inputs = (double(*tokens, 3), double(*tokens, 3), negative(3, 2), double(*tokens, 2), double(*tokens, 2))
@@ -69,9 +65,7 @@ def test_reference_gradients_of_the_scan(softplus):
 def test_reference_gradients_of_the_convolution(shape):
     paths = torch.from_numpy(window_paths(["hr", "vz"], 3, 2, 2))
     weight = double(2, 3, 3) if len(shape) == 4 else double(3, 3)
-    assert torch.autograd.gradcheck(
-        lambda x, w: window_conv(x, w, paths=paths, backend="reference"), (double(*shape), weight)
-    )
+    assert torch.autograd.gradcheck(lambda x, w: window_conv(x, w, paths=paths, backend="reference"), (double(*shape), weight))
 
 
 def test_the_convolution_is_pytorchs_along_the_path():
@@ -180,9 +174,7 @@ def test_empty_batches_and_sequences(backend):
     results = scan_results(inputs, paths, backend)
     assert results["y"].shape == (0, 2, 12, 6)
     assert torch.equal(results["A"], torch.zeros(2, 6, 4))
-    y = selective_scan(
-        torch.ones(2, 0, 3), torch.ones(2, 0, 3), -torch.ones(3, 2), *torch.ones(2, 2, 0, 2), backend=backend
-    )
+    y = selective_scan(torch.ones(2, 0, 3), torch.ones(2, 0, 3), -torch.ones(3, 2), *torch.ones(2, 2, 0, 2), backend=backend)
     assert y.shape == (2, 0, 3)
 
 

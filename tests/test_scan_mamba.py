@@ -58,9 +58,7 @@ class Kernel(torch.autograd.Function):
                 leaves = [x.detach().requires_grad_() for x in ctx.saved_tensors]
                 return torch.autograd.grad(Kernel.call(ctx.softplus, *leaves), leaves, grad)
 
-        with ThreadPoolExecutor(
-            1
-        ) as fresh:  # inside an operator PyTorch records no gradients; in another thread it does
+        with ThreadPoolExecutor(1) as fresh:  # inside an operator PyTorch records no gradients; in another thread it does
             return None, *fresh.submit(gradients).result()
 
 

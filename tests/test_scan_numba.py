@@ -77,9 +77,7 @@ def test_tiny_and_huge_steps(size):
 def test_softplus_is_as_exact_for_the_smallest_steps():
     u, B, C = torch.ones(1, 1, 16), torch.ones(1, 1, 1), torch.ones(1, 1, 1)
     for raw in (-60.0, -25.0, -15.0, -3.0, 0.0, 19.0, 20.5, 80.0):
-        y = selective_scan(
-            u, torch.full((1, 1, 16), raw), -torch.ones(16, 1), B, C, delta_softplus=True, backend="numba"
-        )
+        y = selective_scan(u, torch.full((1, 1, 16), raw), -torch.ones(16, 1), B, C, delta_softplus=True, backend="numba")
         expected = np.log1p(np.exp(raw)) if raw < 20 else raw
         assert y[0, 0, 0].item() == pytest.approx(expected, rel=3e-6)
 
@@ -119,9 +117,7 @@ def test_results_are_the_same_bits_for_any_number_of_threads():
     try:
         for threads in (1, 2, 3, 7):
             torch.set_num_threads(threads)
-            results.append(
-                (scan_results(inputs, paths, "numba"), conv_results(inputs[0][:, 0], weight, paths, "numba"))
-            )
+            results.append((scan_results(inputs, paths, "numba"), conv_results(inputs[0][:, 0], weight, paths, "numba")))
     finally:
         torch.set_num_threads(before)
     for scan, conv in results[1:]:

@@ -25,9 +25,7 @@ def load_dataset(name: str, settings: Mapping[str, object]) -> pd.DataFrame:
     options = dict(settings)
     adapter = options.pop("adapter")
     if adapter not in ADAPTERS:
-        raise MerbaError(
-            f"datasets.{name}: adapter {adapter!r} is none of {', '.join(ADAPTERS)}{nearest(adapter, ADAPTERS)}"
-        )
+        raise MerbaError(f"datasets.{name}: adapter {adapter!r} is none of {', '.join(ADAPTERS)}{nearest(adapter, ADAPTERS)}")
     read = ADAPTERS[adapter]
     known = [key for key in signature(read).parameters if key not in ("root", "name")]
     root = options.pop("root", None)

@@ -127,9 +127,7 @@ def checked_frames(
             wrong &= rows[column] != ""
         for index in rows.index[wrong]:
             faults.append(f"{_place(rows, index)}: {column} {rows.at[index, column]!r} is not a frame number")
-    frames = pd.DataFrame(
-        {column: rows[column].where(rows[column].str.fullmatch(r"\d+")).astype("Int64") for column in FRAMES}
-    )
+    frames = pd.DataFrame({column: rows[column].where(rows[column].str.fullmatch(r"\d+")).astype("Int64") for column in FRAMES})
     if late_apex:
         frames["apex"] = frames["apex"].mask(frames["apex"] <= frames["onset"])
     for first, last, mend in (
@@ -145,9 +143,7 @@ def checked_frames(
     for _, group in rows.groupby(["subject", "clip"]):
         if len(group) > 1:
             places = " and ".join(map(str, group.index))
-            faults.append(
-                f"rows {places}: {group.iloc[0]['subject']} {group.iloc[0]['clip']} is there twice; remove one"
-            )
+            faults.append(f"rows {places}: {group.iloc[0]['subject']} {group.iloc[0]['clip']} is there twice; remove one")
     report(faults, adapter, path)
     return rows.assign(**frames)
 
@@ -183,6 +179,4 @@ def _header_row(path: Path, adapter: str, cells: list[list[str]], columns: Mappi
     there = [cell.strip() for cell in cells[best] if cell.strip()]
     missing = [name for plain, name in wanted.items() if plain not in candidates[best]]
     hints = ", ".join(f"{name!r}{nearest(name, there)}" for name in missing)
-    raise layout_error(
-        adapter, f"{path}: no header row with column {hints}; the nearest is row {best + 1}: {shown(there)}"
-    )
+    raise layout_error(adapter, f"{path}: no header row with column {hints}; the nearest is row {best + 1}: {shown(there)}")

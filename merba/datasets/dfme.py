@@ -66,6 +66,4 @@ def read(
 def _known(setting: str, given: Mapping[str, str], known: Iterable[str]) -> None:
     for key in given:
         if key not in known:
-            raise MerbaError(
-                f"{setting} of adapter {ADAPTER}: {key!r} is none of {', '.join(known)}{nearest(key, known)}"
-            )
+            raise MerbaError(f"{setting} of adapter {ADAPTER}: {key!r} is none of {', '.join(known)}{nearest(key, known)}")

@@ -1,4 +1,4 @@
-"""Dropout, and GELU with dropout, that cost one pass on the CPU.
+"""Dropout, and the first layer of an MLP with its GELU and dropout, that cost one pass after the product on the CPU.
 
 PyTorch draws a CPU dropout mask one element after the other; for small models that is the slowest part of a training
 step. Here the mask is a hash of the element's index and a key, computed in registers and never stored: the backward
@@ -9,7 +9,6 @@ other devices, in other types and when compiling, the modules are PyTorch's own 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from merba.scan.numba import _run
 
-_CHUNK = 1 << 14  # elements a task
+_CHUNK, _ROWS = 1 << 14, 128  # elements and rows of a task
 
 
 class Dropout(nn.Module):
@@ -37,13 +36,18 @@ class Dropout(nn.Module):
         return F.dropout(x, self.p, self.training)
 
 
-class GELUDropout(Dropout):
-    """GELU, then dropout."""
+class LinearGELUDropout(nn.Linear):
+    """dropout(gelu(linear(x))): the first layer of an MLP."""
+
+    def __init__(self, in_features: int, out_features: int, dropout: float):
+        super().__init__(in_features, out_features)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         if _on_cpu(x) and self.training:
-            return _HashedGELUDropout.apply(x, self.p, torch.randint(2**32, (2,)))
-        return F.dropout(F.gelu(x), self.p, self.training)
+            key = torch.randint(2**32, (2,))
+            return _HashedGELUDropout.apply(F.linear(x, self.weight), self.bias, self.dropout.p, key)
+        return self.dropout(F.gelu(super().forward(x)))
 
 
 def _on_cpu(x: Tensor) -> bool:
@@ -54,35 +58,53 @@ class _HashedDropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, p: float, key: Tensor) -> Tensor:
         ctx.p, ctx.key = p, key
-        return _apply(_drop, p, key, x)
+        return _drop(x, p, key)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        return _apply(_drop, ctx.p, ctx.key, grad), None, None
+        return _drop(grad, ctx.p, ctx.key), None, None
 
 
 class _HashedGELUDropout(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, p: float, key: Tensor) -> Tensor:
+    def forward(ctx, x: Tensor, bias: Tensor, p: float, key: Tensor) -> Tensor:
         ctx.p, ctx.key = p, key
-        ctx.save_for_backward(x)
-        return _apply(_gelu_drop, p, key, x)
+        ctx.save_for_backward(x, bias)
+        rows = x.contiguous().view(-1, len(bias))
+        y = torch.empty_like(rows)
+        _run(_gelu_drop_rows, _tasks(rows), *_numbers(p, key), rows, bias, y)
+        return y.view(x.shape)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        (x,) = ctx.saved_tensors
-        return _apply(_gelu_drop_backward, ctx.p, ctx.key, x, grad), None, None
+        x, bias = ctx.saved_tensors
+        rows = x.contiguous().view(-1, len(bias))
+        grad_x = torch.empty_like(rows)
+        partial = torch.zeros(_tasks(rows), len(bias))  # the bias's gradient by task, so that threads don't matter
+        arrays = (rows, bias, grad.contiguous().view(rows.shape), grad_x, partial)
+        _run(_gelu_drop_rows_backward, _tasks(rows), *_numbers(ctx.p, ctx.key), *arrays)
+        return grad_x.view(x.shape), partial.sum(0), None, None
 
 
-def _apply(kernel: Callable, p: float, key: Tensor, *inputs: Tensor) -> Tensor:
-    result = torch.empty(inputs[0].shape)
-    tasks = -(-result.numel() // _CHUNK)
-    arrays = [x.contiguous().view(-1) for x in inputs]
-    _run(kernel, tasks, *key.tolist(), int(p * 2**32), 1 / (1 - p), *arrays, result.view(-1))
-    return result
+def _drop(x: Tensor, p: float, key: Tensor) -> Tensor:
+    x = x.contiguous()
+    y = torch.empty_like(x)
+    _run(_drop_chunks, -(-x.numel() // _CHUNK), *_numbers(p, key), x.view(-1), y.view(-1))
+    return y
 
 
-# Kernels work on the chunks first ≤ i < last. They walk slices from 0 on, which is what the compiler can vectorise.
+def _tasks(rows: Tensor) -> int:
+    return -(-len(rows) // _ROWS)
+
+
+def _numbers(p: float, key: Tensor) -> tuple[int, int, int, float]:
+    """The two halves of the key, the hash below which an element is dropped, and what the others are multiplied by."""
+    low, high = key.tolist()
+    return low, high, int(p * 2**32), 1 / (1 - p)
+
+
+# Kernels work on the chunks (of elements or rows) first ≤ i < last. Inner loops walk slices from 0 on, which is what the
+# compiler can vectorise.
 
 _kernel = njit(nogil=True, cache=True, fastmath={"contract"}, error_model="numpy")
 _HALF, _ONE, _ROOT_HALF = np.float32(0.5), np.float32(1), np.float32(math.sqrt(0.5))
@@ -103,7 +125,7 @@ def _multiplier(i, low, high, threshold, scale):
 
 
 @_kernel
-def _drop(first, last, low, high, threshold, scale, x, y):
+def _drop_chunks(first, last, low, high, threshold, scale, x, y):
     low, high, threshold, scale = uint32(low), uint32(high), uint32(threshold), np.float32(scale)
     start, stop = first * _CHUNK, min(last * _CHUNK, x.size)
     x, y = x[start:stop], y[start:stop]
@@ -112,38 +134,41 @@ def _drop(first, last, low, high, threshold, scale, x, y):
 
 
 @_kernel
-def _gelu_drop(first, last, low, high, threshold, scale, x, y):
+def _gelu_drop_rows(first, last, low, high, threshold, scale, x, bias, y):
     low, high, threshold, scale = uint32(low), uint32(high), uint32(threshold), np.float32(scale)
-    start, stop = first * _CHUNK, min(last * _CHUNK, x.size)
-    x, y = x[start:stop], y[start:stop]
-    for i in range(x.size):
-        v = x[i]
-        a = abs(v) * _ROOT_HALF
-        p = _ONE + a * (_E1 + a * (_E2 + a * (_E3 + a * (_E4 + a * (_E5 + a * _E6)))))
-        q = _ONE / p
-        q = q * q
-        q = q * q
-        q = q * q
-        q = q * q
-        normal = _ONE - _HALF * q if v > 0 else _HALF * q
-        y[i] = v * normal * _multiplier(start + i, low, high, threshold, scale)
+    for row in range(first * _ROWS, min(last * _ROWS, len(x))):
+        start, inputs, outputs = row * bias.size, x[row], y[row]
+        for i in range(bias.size):
+            v = inputs[i] + bias[i]
+            a = abs(v) * _ROOT_HALF
+            p = _ONE + a * (_E1 + a * (_E2 + a * (_E3 + a * (_E4 + a * (_E5 + a * _E6)))))
+            q = _ONE / p
+            q = q * q
+            q = q * q
+            q = q * q
+            q = q * q
+            normal = _ONE - _HALF * q if v > 0 else _HALF * q
+            outputs[i] = v * normal * _multiplier(start + i, low, high, threshold, scale)
 
 
 @_kernel
-def _gelu_drop_backward(first, last, low, high, threshold, scale, x, grad, y):
+def _gelu_drop_rows_backward(first, last, low, high, threshold, scale, x, bias, grad, grad_x, grad_bias):
     low, high, threshold, scale = uint32(low), uint32(high), uint32(threshold), np.float32(scale)
-    start, stop = first * _CHUNK, min(last * _CHUNK, x.size)
-    x, grad, y = x[start:stop], grad[start:stop], y[start:stop]
-    for i in range(x.size):
-        v = x[i]
-        a = abs(v) * _ROOT_HALF
-        p = _ONE + a * (_E1 + a * (_E2 + a * (_E3 + a * (_E4 + a * (_E5 + a * _E6)))))
-        slope = _S1 + a * (_S2 + a * (_S3 + a * (_S4 + a * (_S5 + a * _S6))))
-        r = _ONE / p
-        q = r * r
-        q = q * q
-        q = q * q
-        q = q * q
-        normal = _ONE - _HALF * q if v > 0 else _HALF * q
-        derivative = normal + v * slope * q * r
-        y[i] = grad[i] * derivative * _multiplier(start + i, low, high, threshold, scale)
+    for row in range(first * _ROWS, min(last * _ROWS, len(x))):
+        start, inputs, gradients, results = row * bias.size, x[row], grad[row], grad_x[row]
+        for i in range(bias.size):
+            v = inputs[i] + bias[i]
+            a = abs(v) * _ROOT_HALF
+            p = _ONE + a * (_E1 + a * (_E2 + a * (_E3 + a * (_E4 + a * (_E5 + a * _E6)))))
+            slope = _S1 + a * (_S2 + a * (_S3 + a * (_S4 + a * (_S5 + a * _S6))))
+            r = _ONE / p
+            q = r * r
+            q = q * q
+            q = q * q
+            q = q * q
+            normal = _ONE - _HALF * q if v > 0 else _HALF * q
+            derivative = normal + v * slope * q * r
+            results[i] = gradients[i] * derivative * _multiplier(start + i, low, high, threshold, scale)
+        sums = grad_bias[row // _ROWS]
+        for i in range(bias.size):
+            sums[i] += results[i]

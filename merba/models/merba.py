@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from merba.models.dropout import Dropout, GELUDropout
+from merba.models.dropout import Dropout, LinearGELUDropout
 from merba.models.heads import Outputs, make_head
 from merba.scan import PRESETS, window_conv, window_paths, window_scan
 
@@ -204,13 +204,12 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     def __init__(self, dim: int, hidden: int, dropout: float):
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.act = GELUDropout(dropout)
+        self.fc1 = LinearGELUDropout(dim, hidden, dropout)
         self.fc2 = nn.Linear(hidden, dim)
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.fc2(self.act(self.fc1(x))))
+        return self.dropout(self.fc2(self.fc1(x)))
 
 
 class Block(nn.Module):

@@ -143,9 +143,7 @@ def selective_scan(
         _expect(name, x, (batch, length, size))
     path = torch.arange(length, dtype=torch.int32, device=u.device)[None, None]
     u, delta, B, C = (x[:, None] for x in (u, delta, B, C))
-    y = window_scan(
-        u, delta, A, B, C, D, paths=path, delta_bias=delta_bias, delta_softplus=delta_softplus, backend=backend
-    )
+    y = window_scan(u, delta, A, B, C, D, paths=path, delta_bias=delta_bias, delta_softplus=delta_softplus, backend=backend)
     return y.squeeze(1)
 
 

@@ -42,9 +42,7 @@ def _run(kernel: Callable, tasks: int, *arguments: Tensor | bool) -> None:
     if threads > 1 and _pool is None:
         _pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="merba-scan")
     bounds = [tasks * i // threads for i in range(threads + 1)]
-    others = [
-        _pool.submit(kernel, first, last, *arguments) for first, last in zip(bounds[1:-1], bounds[2:], strict=True)
-    ]
+    others = [_pool.submit(kernel, first, last, *arguments) for first, last in zip(bounds[1:-1], bounds[2:], strict=True)]
     kernel(0, bounds[1], *arguments)
     for other in others:
         other.result()

@@ -112,9 +112,7 @@ def scan_forward(first, last, u, delta, A, B, C, D, bias, paths, softplus, y):
 
 
 @kernel
-def scan_backward(
-    first, last, grad, u, delta, A, B, C, D, bias, paths, softplus, grad_u, grad_delta, grad_B, grad_C, partial
-):
+def scan_backward(first, last, grad, u, delta, A, B, C, D, bias, paths, softplus, grad_u, grad_delta, grad_B, grad_C, partial):
     """Tasks are directions × groups of sequences; a group sums into its own rows of `partial`.
 
     partial (groups, K, channels/16, n + 2, 16) takes each group's gradients of A, D and bias. Decays and states of one

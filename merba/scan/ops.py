@@ -24,8 +24,7 @@ from torch import Tensor
 BACKENDS = ("reference", "numba", "triton", "mamba_ssm")
 
 _SCAN_INPUTS = (
-    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor D, Tensor delta_bias, Tensor paths, "
-    "bool delta_softplus"
+    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor D, Tensor delta_bias, Tensor paths, bool delta_softplus"
 )
 _CONV_INPUTS = "Tensor x, Tensor weight, Tensor paths"
 
@@ -34,9 +33,7 @@ def _module(backend: str) -> ModuleType:
     try:
         return import_module(f"{__package__}.{backend}")
     except ImportError as problem:
-        raise ValueError(
-            f"the scan backend {backend!r} can't be used here: {problem}; `merba doctor` says more"
-        ) from problem
+        raise ValueError(f"the scan backend {backend!r} can't be used here: {problem}; `merba doctor` says more") from problem
 
 
 def _check_tokens(paths: Tensor, tokens: int) -> None:

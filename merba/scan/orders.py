@@ -64,9 +64,7 @@ def _window_paths(directions: tuple[str, ...], height: int, width: int, window: 
     rows, columns = min(window or height, height), min(window or width, width)
     raster = np.arange(height * width, dtype=np.int32).reshape(height, width)
     windows = [
-        raster[top : top + rows, left : left + columns]
-        for top in range(0, height, rows)
-        for left in range(0, width, columns)
+        raster[top : top + rows, left : left + columns] for top in range(0, height, rows) for left in range(0, width, columns)
     ]
     paths = np.full((len(directions), len(windows), rows * columns), -1, np.int32)
     for k, direction in enumerate(directions):

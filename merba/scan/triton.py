@@ -253,9 +253,7 @@ def scan_backward(grad, u, delta, A, B, C, D, delta_bias, paths, delta_softplus:
         numbers = (sequences, tokens, channels, windows, length, grad_B[0].numel())
         sizes = {"SOFTPLUS": delta_softplus, "N": n, "BLOCK_C": CHANNELS}
         with on_device(u):
-            _scan_backward[groups, directions, blocks](
-                grad.contiguous(), *inputs, *outputs, *numbers, **sizes, num_warps=1
-            )
+            _scan_backward[groups, directions, blocks](grad.contiguous(), *inputs, *outputs, *numbers, **sizes, num_warps=1)
 
     grad_A, grad_D, grad_bias = (x.clone() for x in partial.sum(0).split([n, 1, 1], dim=1))
     gradients = (

@@ -131,9 +131,7 @@ def _prepare(x: Tensor, weight: Tensor, paths: Tensor) -> tuple[Tensor, ...]:
     before, after = paths.new_empty(2, directions, x.shape[2])
     block = 256
     grid = (triton.cdiv(paths.numel(), block),)
-    _neighbours[grid](
-        paths.contiguous(), before, after, paths.numel(), windows * length, length, x.shape[2], BLOCK=block
-    )
+    _neighbours[grid](paths.contiguous(), before, after, paths.numel(), windows * length, length, x.shape[2], BLOCK=block)
     return x.contiguous(), weight.contiguous(), before, after
 
 

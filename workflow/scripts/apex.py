@@ -8,8 +8,6 @@ from merba.sheet import subject_rows
 dataset, subject = snakemake.wildcards.dataset, snakemake.wildcards.subject
 with job_log(snakemake.log[0], f"apexes of {dataset} {subject}"):
     rows = subject_rows(pd.read_parquet(snakemake.input.samples), dataset, subject)
-    apexes = apexes_of_subject(
-        rows, pd.read_parquet(snakemake.input.faces), snakemake.params.settings, snakemake.params.faces
-    )
+    apexes = apexes_of_subject(rows, pd.read_parquet(snakemake.input.faces), snakemake.params.settings, snakemake.params.faces)
     with atomic(snakemake.output[0]) as draft:
         apexes.to_parquet(draft, index=False)

@@ -48,9 +48,7 @@ def generator(settings: DemoSettings, *names: str | int) -> np.random.Generator:
 def clip_plans(settings: DemoSettings, dataset: str) -> list[ClipPlan]:
     """The clips of one dataset, by subject and clip."""
     return [
-        _plan_clip(settings, dataset, subject, clip)
-        for subject in range(settings.subjects)
-        for clip in range(settings.clips)
+        _plan_clip(settings, dataset, subject, clip) for subject in range(settings.subjects) for clip in range(settings.clips)
     ]
 
 
