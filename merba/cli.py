@@ -16,10 +16,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"merba {merba.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_doctor(commands)
+    _add_model(commands)
     options = parser.parse_args(arguments)
     try:
         return options.run(options)
-    except MerbaError as error:
+    except (MerbaError, ValueError) as error:
         print(f"merba: {error}", file=sys.stderr)
         return 1
 
@@ -37,3 +38,29 @@ def _doctor(_: argparse.Namespace) -> int:
         state = "ok" if finding.works else "MISSING" if finding.needed else "no"
         print(f"{state:8}{finding.part:20}{finding.detail}")
     return int(any(finding.needed and not finding.works for finding in findings))
+
+
+def _add_model(commands) -> None:
+    parser = commands.add_parser(
+        "model",
+        help="print a model's blocks, sizes, parameters and FLOPs (the paper's Table I)",
+        epilog="example: merba model merba_base --classes 7",
+    )
+    parser.add_argument("name", help="a registered model, such as merba_base, merba_nano, mambavision_base, htnet, ststnet")
+    parser.add_argument("--classes", type=int, default=7, help="number of classes (default 7)")
+    parser.set_defaults(run=_model)
+
+
+def _model(options: argparse.Namespace) -> int:
+    import torch
+
+    from merba.models import create_model
+    from merba.models.summary import architecture
+
+    with torch.device("meta"):  # shapes only: no memory, no time for random weights
+        model = create_model(options.name, options.classes)
+    table = architecture(model, model.input_shape)
+    table["parameters"] = table["parameters"].map("{:,}".format)
+    table["flops"] = (table["flops"] / 1e9).map("{:.3f} G".format)
+    print(table.to_string(index=False, na_rep="–"))
+    return 0

@@ -21,7 +21,7 @@ from merba.files import atomic, checksum
 from merba.models import create_model
 from merba.packs import load_packs
 from merba.protocols import Split, loso_split
-from merba.sheet import KEY, safe_id
+from merba.sheet import KEY, class_names, safe_id
 from merba.training import FoldResult, Selection, TrainingSettings, choose_device, prepare, train_fold
 
 log = logging.getLogger(__name__)
@@ -134,11 +134,6 @@ def run_fold(
     ]
     with atomic(predictions) as draft:
         pd.concat(rows, ignore_index=True).to_parquet(draft, index=False)
-
-
-def class_names(sheet: pd.DataFrame, datasets: Sequence[str]) -> list[str]:
-    """The classes of the datasets' clips, in alphabetical order, which is the order of the models' outputs."""
-    return sorted(sheet.loc[sheet["dataset"].isin(datasets), "label"].unique())
 
 
 def honest_name(experiment: Mapping[str, Any]) -> str:

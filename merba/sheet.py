@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,11 @@ def _id_clashes(where: str, names: Iterable[str]) -> Iterable[str]:
         other = seen.setdefault(safe_id(name).lower(), name)
         if other != name:
             yield f"{where}: the subjects {other!r} and {name!r} need the same folder; rename one of them"
+
+
+def class_names(sheet: pd.DataFrame, datasets: Sequence[str]) -> list[str]:
+    """The classes of the datasets' clips, in alphabetical order, which is the order of the models' outputs."""
+    return sorted(sheet.loc[sheet["dataset"].isin(datasets), "label"].unique())
 
 
 def subject_rows(sheet: pd.DataFrame, dataset: str, subject_id: str) -> pd.DataFrame:

@@ -15,6 +15,23 @@ from merba.sheet import KEY
 DATASETS_3DB = ("smic_hs", "casme2", "samm")
 
 
+def table_1(models: Sequence[tuple[str, Mapping[str, Any], int]]) -> pd.DataFrame:
+    """Table I: blocks, windows, sizes, parameters and FLOPs of models, each given as (name, arguments, classes)."""
+    import torch
+
+    from merba.models import create_model
+    from merba.models.summary import architecture
+
+    parts = []
+    for name, arguments, classes in models:
+        with torch.device("meta"):  # shapes only: no memory, no time for random weights
+            model = create_model(name, classes, **arguments)
+        part = architecture(model, model.input_shape)
+        part.insert(0, "model", name)
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
 def class_counts(sheet: pd.DataFrame, data: str) -> pd.DataFrame:
     """Table III: clips by class and dataset, with their totals; the column `data` says what the clips are."""
     counts = pd.crosstab(sheet["label"], sheet["dataset"])

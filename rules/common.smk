@@ -3,7 +3,15 @@ import shutil
 
 from merba.config import complete, experiment_settings
 from merba.protocols import loso_subjects
-from merba.sheet import KEY, PREPROCESSING, digest, plan_sheet, safe_id, subject_rows
+from merba.sheet import (
+    KEY,
+    PREPROCESSING,
+    class_names,
+    digest,
+    plan_sheet,
+    safe_id,
+    subject_rows,
+)
 
 config.update(complete(dict(config)))
 sheet = plan_sheet(config)
@@ -81,8 +89,27 @@ def every_prediction():
     return [path for experiment in EXPERIMENTS for path in predictions(experiment)]
 
 
+def trained_models():
+    """(name, arguments, classes) of the experiments' models, each once."""
+    models = []
+    for settings in EXPERIMENTS.values():
+        arguments = {
+            k: v
+            for k, v in settings["model"].items()
+            if k not in ("name", "pretrained")
+        }
+        classes = len(class_names(sheet, settings["datasets"]))
+        if (model := (settings["model"]["name"], arguments, classes)) not in models:
+            models.append(model)
+    return models
+
+
 def tables():
-    return ["results/table_3_3db_counts.csv", "results/table_5_3db.csv"]
+    return [
+        "results/table_1_architecture.csv",
+        "results/table_3_3db_counts.csv",
+        "results/table_5_3db.csv",
+    ]
 
 
 def figures():

@@ -1,6 +1,30 @@
 # Tables and figures from predictions.
 
 
+rule table_1:
+    output:
+        report(
+            "results/table_1_architecture.csv",
+            category="Tables",
+            caption="../workflow/report/table_1.rst",
+        ),
+    log:
+        "logs/table_1.log",
+    conda:
+        "../envs/conda.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        models=[
+            ("merba_base", {}, 7),
+            *trained_models(),
+        ],
+    script:
+        "../workflow/scripts/table_1.py"
+
+
 rule table_3:
     input:
         samples="results/samples.parquet",

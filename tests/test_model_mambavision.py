@@ -109,5 +109,5 @@ def test_model_runs_forward_and_backward():
 
 
 def test_heads_that_do_not_divide_say_what_would():
-    with pytest.raises(ValueError, match="divisor of its 512 channels"):
+    with pytest.raises(ValueError, match="a divisor of 512 would fit"):
         create_model("mambavision_base", 3, heads=(7, 16))

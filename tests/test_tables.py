@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
 
-from merba.tables import confusion_table, result_rows, table_3, table_5
+from merba.tables import confusion_table, result_rows, table_1, table_3, table_5
 
 PUBLISHED = Path(__file__).parents[1] / "config" / "published"
 CLASSES = ["negative", "positive", "surprise"]
@@ -106,3 +106,12 @@ def test_a_confusion_table_counts_the_chosen_selection(sheet):
     oracle = found[found["selection"] == "oracle"]
     hits = ((oracle["true"] == "positive") & (oracle["predicted"] == "surprise")).sum()
     assert counts.loc["positive", "surprise"] == hits
+
+
+def test_table_1_lists_every_model_with_its_parameters():
+    from merba.models import create_model
+
+    table = table_1([("merba_nano", {"in_channels": 3}, 3), ("ststnet", {}, 3)])
+    totals = table[table["block"] == "total"].set_index("model")["parameters"]
+    for name, arguments in (("merba_nano", {"in_channels": 3}), ("ststnet", {})):
+        assert totals[name] == sum(p.numel() for p in create_model(name, 3, **arguments).parameters())

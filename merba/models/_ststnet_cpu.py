@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit
 
-from merba.scan.numba import _run
+from merba.models._cpu import kernel, run
 
-# Sums may be reassociated, which lets them use vector units; NaN and infinity keep their meaning.
-_fast = njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
-_exact = njit(nogil=True, cache=True)
+_fast = kernel("reassoc", "contract", "nsz")  # sums in any order can use vector units
+_exact = kernel()
 
 
 @_exact
@@ -188,7 +186,7 @@ class ConvNormPool(torch.autograd.Function):
         sign = torch.where(gamma < 0, -1.0, 1.0)
         pooled = x.new_empty(batch, len(weight), (height + 1) // 3 + 1, (width + 1) // 3 + 1)
         sums = x.new_zeros(batch, 2, len(weight), dtype=torch.float64)
-        _run(_pool, batch, x.contiguous(), weight.contiguous(), bias.contiguous(), sign, pooled, sums)
+        run(_pool, batch, x.contiguous(), weight.contiguous(), bias.contiguous(), sign, pooled, sums)
         count = batch * (height + 2) * (width + 2)
         mean, squares = sums.sum(0) / count
         variance = (squares - mean.square()).clamp_(min=0)
@@ -213,5 +211,5 @@ class ConvNormPool(torch.autograd.Function):
         weights = x.new_empty(len(x), *weight.shape)
         biases = x.new_empty(len(x), len(weight))
         inputs = (t.contiguous() for t in (x, weight, bias, pooled, pixels, slope, offset))
-        _run(_backward, len(x), *inputs, weights, biases)
+        run(_backward, len(x), *inputs, weights, biases)
         return None, weights.sum(0), biases.sum(0), gamma_gradient, total, None

@@ -13,10 +13,10 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numba import njit, uint32
+from numba import uint32
 from torch import Tensor, nn
 
-from merba.scan.numba import _run
+from merba.models._cpu import kernel, run
 
 _CHUNK, _ROWS = 1 << 14, 128  # elements and rows of a task
 
@@ -72,7 +72,7 @@ class _HashedGELUDropout(torch.autograd.Function):
         ctx.save_for_backward(x, bias)
         rows = x.contiguous().view(-1, len(bias))
         y = torch.empty_like(rows)
-        _run(_gelu_drop_rows, _tasks(rows), *_numbers(p, key), rows, bias, y)
+        run(_gelu_drop_rows, _tasks(rows), *_numbers(p, key), rows, bias, y)
         return y.view(x.shape)
 
     @staticmethod
@@ -82,14 +82,14 @@ class _HashedGELUDropout(torch.autograd.Function):
         grad_x = torch.empty_like(rows)
         partial = torch.zeros(_tasks(rows), len(bias))  # the bias's gradient by task, so that threads don't matter
         arrays = (rows, bias, grad.contiguous().view(rows.shape), grad_x, partial)
-        _run(_gelu_drop_rows_backward, _tasks(rows), *_numbers(ctx.p, ctx.key), *arrays)
+        run(_gelu_drop_rows_backward, _tasks(rows), *_numbers(ctx.p, ctx.key), *arrays)
         return grad_x.view(x.shape), partial.sum(0), None, None
 
 
 def _drop(x: Tensor, p: float, key: Tensor) -> Tensor:
     x = x.contiguous()
     y = torch.empty_like(x)
-    _run(_drop_chunks, -(-x.numel() // _CHUNK), *_numbers(p, key), x.view(-1), y.view(-1))
+    run(_drop_chunks, -(-x.numel() // _CHUNK), *_numbers(p, key), x.view(-1), y.view(-1))
     return y
 
 
@@ -106,7 +106,7 @@ def _numbers(p: float, key: Tensor) -> tuple[int, int, int, float]:
 # Kernels work on the chunks (of elements or rows) first ≤ i < last. Inner loops walk slices from 0 on, which is what the
 # compiler can vectorise.
 
-_kernel = njit(nogil=True, cache=True, fastmath={"contract"}, error_model="numpy")
+_kernel = kernel("contract")
 _HALF, _ONE, _ROOT_HALF = np.float32(0.5), np.float32(1), np.float32(math.sqrt(0.5))
 # erf(a) = 1 − 1 / (1 + Σ E_k a^k)^16 for a ≥ 0 to 3e-7 (Abramowitz & Stegun 7.1.28), and 8 √½ times the sum's slope.
 _E = tuple(map(np.float32, (0.0705230784, 0.0422820123, 0.0092705272, 0.0001520143, 0.0002765672, 0.0000430638)))

@@ -32,7 +32,7 @@ SIZES: dict[str, dict] = {
     "merba_tiny": {"stem_dim": 32, "dim": 80, "depths": (1, 1, 6, 2), "drop_path": 0.2},
     "merba_nano": {
         "image_size": 56,
-        "stem_dim": 16,
+        "stem_dim": 8,
         "dim": 16,
         "depths": (1, 1, 2, 1),
         "heads": (1, 2, 4),

@@ -240,14 +240,17 @@ def _polynomial(builder, x, coefficients):
 
 def _exp2_anywhere(builder, x):
     """2**fraction by the polynomial, times 2**integer by a shift into the exponent."""
-    kind, integers = LanesType(x.type.count), ir.VectorType(_INT, x.type.count)
+    kind = LanesType(x.type.count)
     for order, limit in (("<", -126), (">", 128)):  # comparisons with NaN are false: it stays
         x = builder.select(builder.fcmp_ordered(order, x, _constant(kind, limit)), _constant(kind, limit), x)
-    integer = _call(builder, f"llvm.rint.v{kind.width}f32", x.type, x)
-    power = _polynomial(builder, builder.fsub(x, integer), [2 * coefficient for coefficient in EXP2])
-    exponent = builder.add(builder.fptosi(integer, integers), _integers(*[126] * kind.width))
-    scale = builder.shl(exponent, _integers(*[23] * kind.width))  # of 2**(integer - 1), as 2**128 would not fit
-    return builder.fmul(power, builder.bitcast(scale, x.type))
+    rounder = _constant(kind, 1.5 * 2**23)  # adding it leaves the nearest integer in the low bits of the sum
+    shifted = builder.fadd(x, rounder)
+    fraction = builder.fsub(x, builder.fsub(shifted, rounder))
+    power = _polynomial(builder, fraction, [2 * coefficient for coefficient in EXP2])
+    bits = builder.bitcast(shifted, ir.VectorType(_INT, kind.width))
+    exponent = builder.add(bits, _integers(*[126] * kind.width))  # of 2**(integer - 1), as 2**128 would not fit
+    scale = builder.bitcast(builder.shl(exponent, _integers(*[23] * kind.width)), x.type)
+    return builder.fmul(power, scale)
 
 
 def _exp2_avx512(builder, x):
