@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,10 +29,12 @@ def _version(package: str) -> str | None:
 
 
 def machine(*packages: str) -> dict:
-    """Processor, GPU and versions of Python, PyTorch, NumPy and the named packages."""
+    """Processor, GPU, how busy the machine was before, and versions of Python, PyTorch, NumPy and the named packages."""
     return {
         "processor": _processor(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "cores": os.cpu_count(),
+        "load_before": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in ("torch", "numpy", *packages)},
     }

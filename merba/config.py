@@ -66,18 +66,23 @@ def experiment_settings(config: Mapping[str, Any], name: str, datasets: Collecti
 
 
 def _fill(node: Mapping[str, Any], value: Any) -> Any:
-    """`value` with the defaults of the schema `node`; `$ref`s are inherited settings and stay as given."""
+    """`value` with the defaults of the schema `node`, and its keys in the schema's order, others behind by name.
+
+    Snakemake compares parameters as they are written: a file with its keys in another order must not rerun a job.
+    Names that the user gives (of datasets, of experiments) keep their order; `$ref`s, inherited settings, are left as given.
+    """
     if not isinstance(value, dict):
         return value
-    for key, child in node.get("properties", {}).items():
-        if key not in value and "default" in child:
-            value[key] = deepcopy(child["default"])
-        if key in value:
-            value[key] = _fill(child, value[key])
-    if isinstance(extra := node.get("additionalProperties"), Mapping):
-        for key in value.keys() - node.get("properties", {}).keys():
-            value[key] = _fill(extra, value[key])
-    return value
+    known = node.get("properties", {})
+    filled = {}
+    for key, child in known.items():
+        if key in value or "default" in child:
+            filled[key] = _fill(child, value.get(key, deepcopy(child.get("default"))))
+    extra = node.get("additionalProperties")
+    others = [key for key in value if key not in known]
+    for key in others if isinstance(extra, Mapping) else sorted(others):
+        filled[key] = _fill(extra, value[key]) if isinstance(extra, Mapping) else value[key]
+    return filled
 
 
 def explain(error: ValidationError) -> str:

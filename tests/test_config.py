@@ -36,6 +36,18 @@ def test_defaults_fill_what_is_left_out_and_the_argument_is_left_alone():
     assert given == minimal()
 
 
+def test_the_order_of_keys_in_a_file_changes_nothing():
+    """Snakemake would rerun jobs whose parameters print differently."""
+
+    def turned(value):
+        return {key: turned(value[key]) for key in reversed(value)} if isinstance(value, dict) else value
+
+    given = minimal(flow={"theta": 0.2, "tau": 0.1}, training={"epochs": 3, "rate": 0.1})
+    given["datasets"]["mine"] |= {"task": "emotion", "annotations": "a.csv"}
+    given["experiments"]["a"]["model"] |= {"in_channels": 3, "dropout": 0.0}
+    assert repr(complete(given)) == repr(complete(turned(given)))
+
+
 def test_experiments_inherit_training_and_override_it():
     config = complete(minimal(training={"rate": 0.5}))
     config["experiments"]["a"]["training"] = {"epochs": 3}

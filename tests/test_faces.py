@@ -7,21 +7,19 @@ import pytest
 from scipy.spatial.transform import Rotation
 from shared_data import shared_data
 
+from merba.alignment import TEMPLATE, align, alignment_transform, five_points, similarity
+from merba.detectors import Dlib, Face, landmark_model
 from merba.errors import MerbaError
-from merba.faces import (
-    TEMPLATE,
-    Face,
-    align,
-    alignment_transform,
-    detect_faces,
-    faces_of_subject,
-    five_points,
-    landmark_model,
-    landmarks,
-    nearest_face,
-    similarity,
-)
+from merba.faces import faces_of_subject, nearest_face
 from merba.frames import open_clip
+
+
+def detect_faces(image, upsample):
+    return Dlib(upsample).faces(image)
+
+
+def landmarks(image, face):
+    return Dlib(0).landmarks([image], face)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +86,7 @@ def test_a_large_frame_gives_the_box_in_its_own_pixels(photograph):
 
 
 def test_aligned_eyes_nose_and_mouth_lie_where_the_template_has_them(photograph):
-    points = landmarks(photograph, detect_faces(photograph, 0)[0].box)
+    points = landmarks(photograph, detect_faces(photograph, 0)[0])
     transform = alignment_transform(points, 224, 0.0)
     aligned = five_points(points) @ transform[:, :2].T + transform[:, 2]
     template = TEMPLATE * 224 - 0.5
@@ -101,7 +99,7 @@ def test_a_turned_scaled_and_shifted_frame_gives_the_same_aligned_face(photograp
     move = np.hstack([cv2.getRotationMatrix2D((222, 115), 8, 1.2)[:, :2], [[20.0], [35.0]]])
     move[:, 2] += np.array([222, 115]) - move[:, :2] @ np.array([222, 115])
     moved = cv2.warpAffine(photograph, move, (512, 512), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
-    points = landmarks(photograph, detect_faces(photograph, 0)[0].box)
+    points = landmarks(photograph, detect_faces(photograph, 0)[0])
     a = align(photograph, alignment_transform(points, 224, 0.04), 224)
     b = align(moved, alignment_transform(points @ move[:, :2].T + move[:, 2], 224, 0.04), 224)
     assert np.abs(a.astype(float) - b).mean() < 3
@@ -142,7 +140,7 @@ def test_the_model_is_found_without_importing_its_package():
 
 
 def test_a_missing_model_says_where_it_comes_from(monkeypatch):
-    monkeypatch.setattr("merba.faces.find_spec", lambda name: None)
+    monkeypatch.setattr("merba.detectors.find_spec", lambda name: None)
     with pytest.raises(MerbaError, match="package face-recognition-models"):
         landmark_model()
 
@@ -166,5 +164,5 @@ def test_the_real_video_has_one_face_in_every_fourth_frame_without_jumps():
         frame = clip.read(number)
         faces = detect_faces(frame, 1)
         assert len(faces) == 1, number
-        means.append(landmarks(frame, faces[0].box).mean(0))
+        means.append(landmarks(frame, faces[0]).mean(0))
     assert len(means) == 118
