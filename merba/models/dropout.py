@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from merba.models._cpu import kernel, run
 
-_CHUNK, _ROWS = 1 << 14, 128  # elements and rows of a task
+_CHUNK = 1 << 13  # elements of a task, about
 
 
 class Dropout(nn.Module):
@@ -69,21 +69,21 @@ class _HashedGELUDropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, bias: Tensor, p: float, key: Tensor) -> Tensor:
         ctx.p, ctx.key = p, key
+        x = x.contiguous()
         ctx.save_for_backward(x, bias)
-        rows = x.contiguous().view(-1, len(bias))
-        y = torch.empty_like(rows)
-        run(_gelu_drop_rows, _tasks(rows), *_numbers(p, key), rows, bias, y)
-        return y.view(x.shape)
+        tile, y = _tile(bias), torch.empty_like(x)
+        run(_gelu_drop, -(-x.numel() // len(tile)), *_numbers(p, key), x.view(-1), tile, y.view(-1))
+        return y
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         x, bias = ctx.saved_tensors
-        rows = x.contiguous().view(-1, len(bias))
-        grad_x = torch.empty_like(rows)
-        partial = torch.zeros(_tasks(rows), len(bias))  # the bias's gradient by task, so that threads don't matter
-        arrays = (rows, bias, grad.contiguous().view(rows.shape), grad_x, partial)
-        run(_gelu_drop_rows_backward, _tasks(rows), *_numbers(ctx.p, ctx.key), *arrays)
-        return grad_x.view(x.shape), partial.sum(0), None, None
+        tile, grad_x = _tile(bias), torch.empty_like(x)
+        tasks = -(-x.numel() // len(tile))
+        partial = torch.zeros(tasks, len(bias))  # the bias's gradient by task, so that threads don't matter
+        arrays = (x.view(-1), tile, grad.contiguous().view(-1), grad_x.view(-1), partial)
+        run(_gelu_drop_backward, tasks, *_numbers(ctx.p, ctx.key), *arrays)
+        return grad_x, partial.sum(0), None, None
 
 
 def _drop(x: Tensor, p: float, key: Tensor) -> Tensor:
@@ -93,8 +93,9 @@ def _drop(x: Tensor, p: float, key: Tensor) -> Tensor:
     return y
 
 
-def _tasks(rows: Tensor) -> int:
-    return -(-len(rows) // _ROWS)
+def _tile(bias: Tensor) -> Tensor:
+    """The bias again and again, as long as a task: one long loop is faster than one for each row."""
+    return bias.repeat(max(1, _CHUNK // len(bias)))
 
 
 def _numbers(p: float, key: Tensor) -> tuple[int, int, int, float]:
@@ -103,8 +104,7 @@ def _numbers(p: float, key: Tensor) -> tuple[int, int, int, float]:
     return low, high, int(p * 2**32), 1 / (1 - p)
 
 
-# Kernels work on the chunks (of elements or rows) first ≤ i < last. Inner loops walk slices from 0 on, which is what the
-# compiler can vectorise.
+# Kernels work on the chunks first ≤ i < last. Loops walk slices from 0 on, which is what the compiler can vectorise.
 
 _kernel = kernel("contract")
 _HALF, _ONE, _ROOT_HALF = np.float32(0.5), np.float32(1), np.float32(math.sqrt(0.5))
@@ -134,11 +134,12 @@ def _drop_chunks(first, last, low, high, threshold, scale, x, y):
 
 
 @_kernel
-def _gelu_drop_rows(first, last, low, high, threshold, scale, x, bias, y):
+def _gelu_drop(first, last, low, high, threshold, scale, x, tile, y):
     low, high, threshold, scale = uint32(low), uint32(high), uint32(threshold), np.float32(scale)
-    for row in range(first * _ROWS, min(last * _ROWS, len(x))):
-        start, inputs, outputs = row * bias.size, x[row], y[row]
-        for i in range(bias.size):
+    for task in range(first, last):
+        start, stop = task * tile.size, min((task + 1) * tile.size, x.size)
+        inputs, outputs, bias = x[start:stop], y[start:stop], tile[: stop - start]
+        for i in range(inputs.size):
             v = inputs[i] + bias[i]
             a = abs(v) * _ROOT_HALF
             p = _ONE + a * (_E1 + a * (_E2 + a * (_E3 + a * (_E4 + a * (_E5 + a * _E6)))))
@@ -152,11 +153,13 @@ def _gelu_drop_rows(first, last, low, high, threshold, scale, x, bias, y):
 
 
 @_kernel
-def _gelu_drop_rows_backward(first, last, low, high, threshold, scale, x, bias, grad, grad_x, grad_bias):
+def _gelu_drop_backward(first, last, low, high, threshold, scale, x, tile, grad, grad_x, grad_bias):
     low, high, threshold, scale = uint32(low), uint32(high), uint32(threshold), np.float32(scale)
-    for row in range(first * _ROWS, min(last * _ROWS, len(x))):
-        start, inputs, gradients, results = row * bias.size, x[row], grad[row], grad_x[row]
-        for i in range(bias.size):
+    for task in range(first, last):
+        start, stop = task * tile.size, min((task + 1) * tile.size, x.size)
+        inputs, gradients = x[start:stop], grad[start:stop]
+        results, bias = grad_x[start:stop], tile[: stop - start]
+        for i in range(inputs.size):
             v = inputs[i] + bias[i]
             a = abs(v) * _ROOT_HALF
             p = _ONE + a * (_E1 + a * (_E2 + a * (_E3 + a * (_E4 + a * (_E5 + a * _E6)))))
@@ -169,6 +172,8 @@ def _gelu_drop_rows_backward(first, last, low, high, threshold, scale, x, bias, 
             normal = _ONE - _HALF * q if v > 0 else _HALF * q
             derivative = normal + v * slope * q * r
             results[i] = gradients[i] * derivative * _multiplier(start + i, low, high, threshold, scale)
-        sums = grad_bias[row // _ROWS]
-        for i in range(bias.size):
-            sums[i] += results[i]
+        sums = grad_bias[task]
+        for row in range(results.size // sums.size):
+            line = results[row * sums.size : (row + 1) * sums.size]
+            for i in range(sums.size):
+                sums[i] += line[i]
