@@ -21,6 +21,8 @@ rule table_1:
             ("merba_base", {}, 7),
             *trained_models(),
         ],
+    message:
+        "table: I, sizes of the models"
     script:
         "../workflow/scripts/table_1.py"
 
@@ -45,6 +47,8 @@ rule table_3:
         runtime=10,
     params:
         data=config["data"],
+    message:
+        "table: III, clips by class"
     script:
         "../workflow/scripts/table_3.py"
 
@@ -79,6 +83,8 @@ rule results_table:
             name: {"settings": EXPERIMENTS[name], "predictions": predictions(name)}
             for name in in_table(wildcards.table)
         },
+    message:
+        "table: {wildcards.table}"
     script:
         "../workflow/scripts/results_table.py"
 
@@ -112,6 +118,8 @@ rule confusion:
             CONFUSIONS[wildcards.matrix]["experiment"]
         ],
         split=lambda wildcards: CONFUSIONS[wildcards.matrix]["split"],
+    message:
+        "confusion matrix: {wildcards.matrix}"
     script:
         "../workflow/scripts/confusion.py"
 
@@ -139,5 +147,7 @@ rule samples_figure:
     params:
         subject=lambda wildcards: subjects(wildcards.dataset)[0],
         size=config["faces"]["size"],
+    message:
+        "sample figure: {wildcards.dataset}"
     script:
         "../workflow/scripts/samples_figure.py"
