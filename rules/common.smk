@@ -2,6 +2,7 @@
 import shutil
 
 from merba.config import complete, experiment_settings
+from merba.counts import dfme_datasets
 from merba.protocols import loso_subjects
 from merba.sheet import (
     KEY,
@@ -17,6 +18,7 @@ config.update(complete(dict(config)))
 sheet = plan_sheet(config)
 
 DATASETS = list(sheet["dataset"].unique())
+DFME = dfme_datasets(config)
 EXPERIMENTS = {
     name: experiment_settings(config, name, DATASETS) for name in config["experiments"]
 }
@@ -105,11 +107,10 @@ def trained_models():
 
 
 def tables():
-    return [
-        "results/table_1_architecture.csv",
-        "results/table_3_3db_counts.csv",
-        "results/table_5_3db.csv",
-    ]
+    counts = ["results/table_2_dfme_counts.csv"] if DFME else []
+    if set(DATASETS) - set(DFME):
+        counts.append("results/table_3_3db_counts.csv")
+    return ["results/table_1_architecture.csv", *counts, "results/table_5_3db.csv"]
 
 
 def figures():
