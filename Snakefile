@@ -69,6 +69,7 @@ rule packed:
         "results/problems.checked",
         "results/samples.parquet",
         expand("results/packed/{dataset}.npy", dataset=DATASETS),
+        sample_figures(),
 
 
 rule demo:

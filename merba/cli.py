@@ -20,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_model(commands)
     _add_score(commands)
     _add_train(commands)
+    _add_unlock(commands)
     options = parser.parse_args(arguments)
     try:
         return options.run(options)
@@ -73,7 +74,7 @@ def _add_score(commands) -> None:
     parser = commands.add_parser(
         "score",
         help="UF1, UAR and accuracy of a file of predictions, anybody's, as MEGC2019 counts them",
-        epilog="example: merba score predictions.csv    (columns subject, true, predicted; dataset, clip, selection, seed if you like)",
+        epilog="example: merba score predictions.csv (columns subject, true, predicted; optional dataset, clip, selection, seed)",
     )
     parser.add_argument("file", type=Path, help="CSV or Parquet, one row a clip")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -120,4 +121,21 @@ def _train(options: argparse.Namespace) -> int:
         raise MerbaError(f"{options.config}: no experiment {options.experiment!r}; it has {', '.join(config['experiments'])}")
     trained = train_experiment(config, options.experiment, options.results, only=only or None)
     print(f"{trained} folds trained; results in {options.results / 'folds' / options.experiment}")
+    return 0
+
+
+def _add_unlock(commands) -> None:
+    parser = commands.add_parser(
+        "unlock",
+        help="take away the lock of a killed Snakemake, after checking that none works in the folder",
+        epilog="example: merba unlock && snakemake --cores 8 --rerun-incomplete",
+    )
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(), help="the run's working folder (default: here)")
+    parser.set_defaults(run=_unlock)
+
+
+def _unlock(options: argparse.Namespace) -> int:
+    from merba.unlock import unlock
+
+    print("stale lock removed" if unlock(options.folder) else "no lock")
     return 0

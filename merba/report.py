@@ -36,6 +36,7 @@ NAMES = {
     "samm": "SAMM",
     "dfme": "DFME",
     "table_1": "Table I: sizes of the models",
+    "table_2": "Table II: DFME's clips by split and class",
     "table_3": "Table III: clips by class",
     "table_4": "Table IV: DFME, test sets A and B",
     "table_5": "Table V: leave-one-subject-out on the composite",
@@ -83,14 +84,15 @@ def write_report(
     matrices: Mapping[Path, str],
     samples: Mapping[str, Path],
     problems: Path,
+    preprocessing: Path,
     sheet: pd.DataFrame,
     logs: Path,
 ) -> None:
     """Write the report of a run to the HTML file `path`.
 
-    `data` is the configuration's; `tables` are the files of Tables I and III to VII; `matrices` are confusion matrices
-    (CSV) with their titles; `samples` are the sample figures (PNG) by dataset; `problems` is problems.csv, `sheet` the
-    sample sheet, and `logs` the folder whose logs tell how long each job took.
+    `data` is the configuration's; `tables` are the files of Tables I to VII; `matrices` are confusion matrices (CSV) with
+    their titles; `samples` are the sample figures (PNG) by dataset; `problems` and `preprocessing` are the stages' tables
+    of these names, `sheet` is the sample sheet, and `logs` the folder whose logs tell how long each job took.
     """
     from jinja2 import Environment, FileSystemLoader
 
@@ -118,6 +120,7 @@ def write_report(
         folds=[(run, plain_table(fold_table(run))) for run in runs],
         samples=[Figure(_embedded(file), NAMES.get(name, name)) for name, file in samples.items()],
         problems=plain_table(pd.read_csv(problems, dtype=str)),
+        preprocessing=plain_table(pd.read_csv(preprocessing)),
         times=plain_table(stage_times(logs).round(1)),
         versions=_versions(runs),
     )

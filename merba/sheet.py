@@ -58,6 +58,8 @@ def check_sheet(sheet: pd.DataFrame) -> None:
     faults = [*_schema_faults(sheet)]
     for index in sheet.index[sheet.duplicated(KEY, keep="first")]:
         faults.append(f"{_name(sheet, index)}: this clip is listed twice; remove one of its rows")
+    for index in sheet.index[sheet["apex"].notna() & sheet["onset"].isna()]:
+        faults.append(f"{_name(sheet, index)}: it has an apex but no onset; give both, or empty the apex to have it detected")
     for first, last in (("onset", "apex"), ("apex", "offset"), ("onset", "offset")):
         wrong = sheet[first] >= sheet[last] if first == "onset" else sheet[first] > sheet[last]
         for index in sheet.index[wrong.fillna(False).astype(bool)]:

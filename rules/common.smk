@@ -2,6 +2,7 @@
 import shutil
 
 from merba.config import complete, runnable_experiments
+from merba.counts import dfme_datasets
 from merba.files import FOLD_FILES, WEIGHTS
 from merba.protocols import TESTS
 from merba.protocols import folds as folds_of
@@ -19,6 +20,7 @@ config.update(complete(dict(config)))
 sheet = plan_sheet(config)
 
 DATASETS = list(sheet["dataset"].unique())
+DFME = dfme_datasets(config)
 EXPERIMENTS, LEFT_OUT = runnable_experiments(config, DATASETS)
 # The package asks PyTorch; looking for the driver's tool spares planning its two seconds.
 ON_GPU = config["device"] == "cuda" or (
@@ -154,9 +156,12 @@ def trained_models():
 
 
 def tables(ablations):
+    counts = ["results/table_2_dfme_counts.csv"] if DFME else []
+    if set(DATASETS) - set(DFME):
+        counts.append("results/table_3_3db_counts.csv")
     return [
         "results/table_1_architecture.csv",
-        "results/table_3_3db_counts.csv",
+        *counts,
         *(f"results/{name}.csv" for name in result_tables(ablations)),
     ]
 

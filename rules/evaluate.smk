@@ -27,9 +27,39 @@ rule table_1:
         "../workflow/scripts/table_1.py"
 
 
+rule table_2:
+    input:
+        samples=ancient("results/samples.parquet"),
+        problems="results/problems.csv",
+        published=f"{workflow.basedir}/config/published/table_2_dfme_counts.csv",
+    output:
+        report(
+            "results/table_2_dfme_counts.csv",
+            category="Tables",
+            caption="../workflow/report/table_2.rst",
+        ),
+    log:
+        "logs/table_2.log",
+    conda:
+        "../envs/conda.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=10,
+    params:
+        data=config["data"],
+        datasets=DFME,
+        rows=digest(sheet, [*KEY, "label", "split"]),
+    message:
+        "table: II, DFME's clips by class"
+    script:
+        "../workflow/scripts/table_2.py"
+
+
 rule table_3:
     input:
-        samples="results/samples.parquet",
+        samples=ancient("results/samples.parquet"),
+        problems="results/problems.csv",
         published=f"{workflow.basedir}/config/published/table_3_3db_counts.csv",
     output:
         report(
@@ -47,6 +77,8 @@ rule table_3:
         runtime=10,
     params:
         data=config["data"],
+        datasets=[name for name in DATASETS if name not in DFME],
+        rows=digest(sheet, [*KEY, "label", "split"]),
     message:
         "table: III, clips by class"
     script:

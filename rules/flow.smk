@@ -54,10 +54,15 @@ rule problems:
     input:
         expand("results/packed/{dataset}.parquet", dataset=DATASETS),
     output:
-        report(
+        problems=report(
             "results/problems.csv",
             category="Data",
             caption="../workflow/report/problems.rst",
+        ),
+        summary=report(
+            "results/preprocessing.csv",
+            category="Data",
+            caption="../workflow/report/preprocessing.rst",
         ),
     log:
         "logs/problems.log",

@@ -8,6 +8,7 @@ rule summary:
         matrices=lambda wildcards: matrices(bool(wildcards.ablations)),
         figures=sample_figures(),
         problems="results/problems.csv",
+        preprocessing="results/preprocessing.csv",
         samples=ancient("results/samples.parquet"),
     output:
         report(

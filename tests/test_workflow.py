@@ -14,6 +14,7 @@ import openpyxl
 import pandas as pd
 import pytest
 import yaml
+from releases import edit_workbook, write_release
 
 ONLY_DFME = {"dfme": {"adapter": "dfme", "root": "results/demo/dfme", "fps": 200}}
 ROOT = Path(__file__).parents[1]
@@ -235,6 +236,29 @@ def test_a_wrong_path_stops_before_any_job(tmp_path):
     datasets = {"samm": {"adapter": "samm", "root": str(tmp_path / "absent")}}
     output = snakemake(tmp_path, config=configured(tmp_path, data="3db", demo=None, datasets=datasets), fails=True)
     assert str(tmp_path / "absent") in output
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("cell", "value", "fault", "remedy"),
+    [
+        ("E1", "Peak", "no header row with column 'ApexFrame'; the nearest is row 1: ", "Give the column that name"),
+        ("B3", "EP01_01f", "rows 2 and 3: sub01 EP01_01f is there twice", "remove one"),
+        ("E2", 1, " is not before apex 1", "empty the apex to have it detected"),
+    ],
+    ids=["missing column", "duplicate clip", "onset after apex"],
+)
+def test_a_faulty_annotation_table_stops_before_any_job(tmp_path, cell, value, fault, remedy):
+    root = write_release("casme2", tmp_path / "casme2")
+    table = root / "CASME2-coding-20140508.xlsx"
+    edit_workbook(table, lambda sheet: setattr(sheet[cell], "value", value))
+    datasets = {"casme2": {"adapter": "casme2", "root": str(root)}}
+    output = snakemake(tmp_path, config=configured(tmp_path, data="3db", demo=None, datasets=datasets), fails=True)
+    assert output.count("MerbaError") == 1
+    message = output[: output.index('  File "')]
+    assert str(table) in message
+    assert fault in message
+    assert remedy in message
     assert not (tmp_path / "results").exists()
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from merba.flow import flow_format, flow_of_subject
+from merba.flow import flow_format, flow_of_clips, flow_shape
 from merba.joblog import job_log
 from merba.packs import save_subject
 from merba.sheet import subject_rows
@@ -13,5 +13,6 @@ with job_log(snakemake.log[0], f"flow of {dataset} {subject}"):
     # Ready-made flow images have neither.
     paths = [snakemake.input.get(stage) for stage in ("faces", "apex")]
     faces, apexes = (pd.read_parquet(path) if path else None for path in paths)
-    flow, clips = flow_of_subject(rows, faces, apexes, snakemake.params.settings, snakemake.params.faces)
-    save_subject(Path(snakemake.output[0]), flow, clips, flow_format(rows, snakemake.params.settings))
+    settings = snakemake.params.settings, snakemake.params.faces
+    flows = flow_of_clips(rows, faces, apexes, *settings)
+    save_subject(Path(snakemake.output[0]), rows, flows, flow_shape(rows, *settings), flow_format(rows, settings[0]))

@@ -23,6 +23,7 @@ with job_log(snakemake.log[0], "summary of the run"):
             matrices=dict(zip(map(Path, snakemake.input.matrices), titles, strict=True)),
             samples={path.stem.removeprefix("samples_"): path for path in figures},
             problems=Path(snakemake.input.problems),
+            preprocessing=Path(snakemake.input.preprocessing),
             sheet=pd.read_parquet(snakemake.input.samples),
             logs=Path("logs"),
         )
