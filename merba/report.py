@@ -29,12 +29,13 @@ DATA = {
     "dfme": "DFME from raw clips, as in the paper",
     "own": "your own clips",
 }
-CHOSEN = {"validation": "on validation subjects", "last": "last epoch", "oracle": "on the test clips: leaks"}
+CHOSEN = {"validation": "on validation subjects", "last": "the last", "oracle": "on the test clips: leaks"}
 NAMES = {
     "smic_hs": "SMIC-HS",
     "casme2": "CASME II",
     "samm": "SAMM",
     "dfme": "DFME",
+    "selection": "epoch chosen",
     "table_1": "Table I: sizes of the models",
     "table_2": "Table II: DFME's clips by split and class",
     "table_3": "Table III: clips by class",
@@ -144,7 +145,7 @@ def _score_table(rows: pd.DataFrame) -> Table:
         name for name in (*ABOUT, "folds", "clips") if name in rows and not (name == "control" and set(rows[name]) <= {"none"})
     ]
     prefixes = [column.removesuffix("uf1") for column in rows if column == "uf1" or column.endswith("_uf1")]
-    groups, headings = [("", len(about) + 1)], ["rows", *(name.replace("_", " ") for name in about)]
+    groups, headings = [("", len(about) + 1)], ["rows of", *(NAMES.get(name, name.replace("_", " ")) for name in about)]
     scores: list[Callable[[pd.Series], Cell]] = []
     for prefix in prefixes:
         shown = [score for score in ("uf1", "uar", "acc") if f"{prefix}{score}" in rows and (score != "acc" or not prefix)]

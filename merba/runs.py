@@ -67,7 +67,7 @@ def fold_table(run: Run) -> pd.DataFrame:
                     "epochs": found["epochs"],
                     "right": int(right[seed, False]),
                     "oracle_right": int(right[seed, True]),
-                    "seconds": record["seconds"],
+                    "seconds": round(record["seconds"], 1),
                     "peak_memory_mb": record["peak_memory_mb"],
                 }
             )

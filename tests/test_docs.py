@@ -87,7 +87,9 @@ def test_every_target_in_the_documentation_can_be_planned(tmp_path, config):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_named_file_exists(page):
-    named = re.findall(r"(?<![\w/.-])((?:bench|config|docs|envs|merba|profiles|rules|tests|workflow)/[\w./-]*[\w/])", page.read_text())
+    named = re.findall(
+        r"(?<![\w/.-])((?:bench|config|docs|envs|merba|profiles|rules|tests|workflow)/[\w./-]*[\w/])", page.read_text()
+    )
     examples = {title for title, _ in blocks(page, "python") if title}
     assert not [path for path in named if not (ROOT / path).exists() and path not in examples]
 
@@ -125,7 +127,9 @@ def test_the_worked_examples_run(tmp_path, part):
         assert text.count(before) == 1, f"{title} is no longer as the page shows it"
         (tmp_path / title).write_text(text.replace(before, after))
     assert examples
-    run = subprocess.run([sys.executable, "-c", "\n".join(examples)], cwd=tmp_path, env={"PYTHONPATH": "."}, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", "\n".join(examples)], cwd=tmp_path, env={"PYTHONPATH": "."}, capture_output=True, text=True
+    )
     assert run.returncode == 0, run.stderr
 
 
