@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import merba
 from merba.errors import MerbaError
@@ -17,6 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_doctor(commands)
     _add_model(commands)
+    _add_score(commands)
+    _add_train(commands)
     options = parser.parse_args(arguments)
     try:
         return options.run(options)
@@ -63,4 +66,58 @@ def _model(options: argparse.Namespace) -> int:
     table["parameters"] = table["parameters"].map("{:,}".format)
     table["flops"] = (table["flops"] / 1e9).map("{:.3f} G".format)
     print(table.to_string(index=False, na_rep="–"))
+    return 0
+
+
+def _add_score(commands) -> None:
+    parser = commands.add_parser(
+        "score",
+        help="UF1, UAR and accuracy of a file of predictions, anybody's, as MEGC2019 counts them",
+        epilog="example: merba score predictions.csv    (columns subject, true, predicted; dataset, clip, selection, seed if you like)",
+    )
+    parser.add_argument("file", type=Path, help="CSV or Parquet, one row a clip")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_score)
+
+
+def _score(options: argparse.Namespace) -> int:
+    from merba.scoring import read_predictions, score_table
+
+    table = score_table(read_predictions(options.file))
+    if options.json:
+        print(table.to_json(orient="records", indent=2))
+    else:
+        print(table.round(4).to_string(index=False))
+    return 0
+
+
+def _add_train(commands) -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train an experiment's folds in one process, without Snakemake; go on where it was interrupted",
+        epilog="example: merba train --config config/3db.yaml --experiment merba --folds samm/006 samm/007",
+    )
+    parser.add_argument("--config", type=Path, required=True, help="a configuration of the workflow")
+    parser.add_argument("--experiment", required=True, help="a name under its `experiments`, or of config/experiments.yaml")
+    parser.add_argument("--folds", nargs="+", metavar="DATASET/SUBJECT", help="only these (as the folders in results/folds)")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="the workflow's results (default: results)")
+    parser.set_defaults(run=_train)
+
+
+def _train(options: argparse.Namespace) -> int:
+    import logging
+
+    from merba.config import load_config
+    from merba.experiments import train_experiment
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    only = [tuple(fold.split("/", 1)) for fold in options.folds or []]
+    for fold in only:
+        if len(fold) != 2:
+            raise MerbaError(f"--folds: {fold[0]!r} is not DATASET/SUBJECT")
+    config = load_config(options.config)
+    if options.experiment not in config["experiments"]:
+        raise MerbaError(f"{options.config}: no experiment {options.experiment!r}; it has {', '.join(config['experiments'])}")
+    trained = train_experiment(config, options.experiment, options.results, only=only or None)
+    print(f"{trained} folds trained; results in {options.results / 'folds' / options.experiment}")
     return 0

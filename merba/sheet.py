@@ -27,7 +27,7 @@ def plan_sheet(config: Mapping[str, Any]) -> pd.DataFrame:
     """The sample sheet of a complete configuration, before anything ran: the demo's follows from its settings."""
     if config["data"] != "demo":
         return read_sheet(config)
-    from merba.datasets.demo import plan
+    from merba.datasets.demo.planning import plan
 
     return make_sheet(plan({**config["demo"], "datasets": list(config["datasets"])}, DEMO_ROOT))
 

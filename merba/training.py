@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,9 +23,13 @@ from merba.errors import MerbaError
 from merba.metrics import confusion, unweighted
 from merba.models.heads import Outputs, class_probabilities, classification_loss, predicted_class
 from merba.packs import FlowFormat
+from merba.progress import Progress, Selection
 from merba.protocols import Split
 
 log = logging.getLogger(__name__)
+
+SAVE_SECONDS = 45.0
+"""Between two saves of a training's progress, a little under the minute that an interruption may cost."""
 
 
 @dataclass(frozen=True)
@@ -60,31 +65,16 @@ class FoldData:
 
 
 @dataclass
-class Selection:
-    """What one rule of choosing an epoch chose: the epoch (from 1) and the test clips' class probabilities (n, k)."""
-
-    epoch: int
-    predicted: np.ndarray
-    probabilities: np.ndarray
-
-
-@dataclass
 class FoldResult:
     """Outcome of a training: the honest choice, the leaking oracle's, every epoch's record, and the chosen weights."""
 
     honest: Selection
     oracle: Selection
     history: list[dict[str, float]]
+    every_epoch: np.ndarray  # predicted classes of the test clips, int64 (epochs, n)
     weights: dict[str, Tensor]
     weights_sha256: str
     seconds: float = field(compare=False)
-
-
-def choose_device(setting: str) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda`; MerbaError where CUDA is asked for and absent."""
-    if setting == "cuda" and not torch.cuda.is_available():
-        raise MerbaError("device: cuda, but PyTorch finds no CUDA GPU; set `device: auto` or see `merba doctor`")
-    return torch.device("cuda" if setting != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def rate_at(epoch: float, settings: TrainingSettings) -> float:
@@ -157,14 +147,16 @@ def train_fold(
     settings: TrainingSettings,
     *,
     seed: int,
+    resume: Path | None = None,
 ) -> FoldResult:
     """Train the model of `build` on `split.train` and predict `split.test`.
 
     With a validation part, training stops when its UF1 has not risen for `patience` epochs after the warm-up, and the
     epoch with the best UF1 (ties: the lowest loss) is chosen; without one, the last epoch is. The test clips are
     predicted after every epoch for the record, and for the oracle (the epoch with the best accuracy on the test
-    subject, which leaks), but nothing that they say reaches the weights, the choice or the stopping.
-    Raises MerbaError when the loss is no longer finite.
+    clips, which leaks), but nothing that they say reaches the weights, the choice or the stopping.
+    With `resume` the state is saved there about once a minute, and a training that finds such a file goes on from it, to
+    the same result bit for bit on the CPU. Raises MerbaError when the loss is no longer finite.
     """
     started = time.perf_counter()
     torch.manual_seed(seed)
@@ -176,10 +168,17 @@ def train_fold(
     weights = _class_weights(data.labels[_rows(split.train, device)], classes, settings)
     # Orders and flips have a generator of their own, so that they don't depend on how much dropout draws.
     random = torch.Generator().manual_seed(seed)
+    state = Progress(model, optimizer, random)
+    if resume is not None:
+        state.load(resume)
+    # Compiling pays on a GPU; on the CPU it would cost more than a fold gains.
+    step = torch.compile(model) if device.type == "cuda" else model
 
-    history, honest, oracle, best, chosen = [], None, None, None, {}
-    for epoch in range(1, settings.epochs + 1):
-        train_loss = _train_epoch(model, data, split.train, optimizer, weights, settings, epoch, random)
+    saved = time.monotonic()
+    for epoch in range(len(state.history) + 1, settings.epochs + 1):
+        if state.stopped(settings, validates=len(split.validation) > 0):
+            break
+        train_loss = _train_epoch(step, data, split.train, optimizer, weights, settings, epoch, random)
         if not math.isfinite(train_loss):
             raise MerbaError(f"the loss is {train_loss} in epoch {epoch}: training diverged; lower `training.rate`")
         model.eval()
@@ -188,19 +187,28 @@ def train_fold(
         if len(split.validation):
             loss, uf1 = _validate(model, data, split.validation, classes)
             record |= {"validation_loss": loss, "validation_uf1": uf1}
-            better = best is None or (uf1, -loss) > best[:2]
+            better = state.honest is None or (uf1, -loss) > state.best()
         else:
             better = epoch == settings.epochs
         if better:
-            best = (record.get("validation_uf1", 0.0), -record.get("validation_loss", 0.0), epoch)
-            honest, chosen = Selection(epoch, *test), deepcopy(model.state_dict())
+            state.honest, state.chosen = Selection(epoch, *test), deepcopy(model.state_dict())
         hits = float((test[0] == data.labels[_rows(split.test, device)].cpu().numpy()).mean())
-        if oracle is None or hits > max(row["oracle_test_accuracy"] for row in history):
-            oracle = Selection(epoch, *test)
-        history.append(record | {"oracle_test_accuracy": hits})
-        if len(split.validation) and epoch - max(best[2], settings.warmup) >= settings.patience:
-            break
-    return FoldResult(honest, oracle, history, chosen, _digest(chosen), time.perf_counter() - started)
+        if state.oracle is None or hits > max(row["oracle_test_accuracy"] for row in state.history):
+            state.oracle = Selection(epoch, *test)
+        state.history.append(record | {"oracle_test_accuracy": hits})
+        state.every_epoch.append(test[0])
+        if resume is not None and time.monotonic() - saved > SAVE_SECONDS:
+            state.save(resume)
+            saved = time.monotonic()
+    return FoldResult(
+        state.honest,
+        state.oracle,
+        state.history,
+        np.stack(state.every_epoch),
+        state.chosen,
+        digest(state.chosen),
+        time.perf_counter() - started,
+    )
 
 
 def _train_epoch(
@@ -296,7 +304,7 @@ def _rows(rows: np.ndarray, device: torch.device) -> Tensor:
     return torch.from_numpy(rows).to(device)
 
 
-def _digest(weights: dict[str, Tensor]) -> str:
+def digest(weights: dict[str, Tensor]) -> str:
     """SHA-256 over names and bytes of a state dict; equal weights, bit for bit, have equal digests."""
     total = hashlib.sha256()
     for name, tensor in sorted(weights.items()):

@@ -1,8 +1,10 @@
 # The configuration, the sample sheet, and what the rules ask of them. Nothing is written here.
 import shutil
 
-from merba.config import complete, experiment_settings
-from merba.protocols import loso_subjects
+from merba.config import complete, runnable_experiments
+from merba.files import FOLD_FILES, WEIGHTS
+from merba.protocols import TESTS
+from merba.protocols import folds as folds_of
 from merba.sheet import (
     KEY,
     PREPROCESSING,
@@ -17,9 +19,7 @@ config.update(complete(dict(config)))
 sheet = plan_sheet(config)
 
 DATASETS = list(sheet["dataset"].unique())
-EXPERIMENTS = {
-    name: experiment_settings(config, name, DATASETS) for name in config["experiments"]
-}
+EXPERIMENTS, LEFT_OUT = runnable_experiments(config, DATASETS)
 # The package asks PyTorch; looking for the driver's tool spares planning its two seconds.
 ON_GPU = config["device"] == "cuda" or (
     config["device"] == "auto" and shutil.which("nvidia-smi") is not None
@@ -30,6 +30,8 @@ wildcard_constraints:
     dataset="[a-z0-9_]+",
     experiment="[a-z0-9_]+",
     subject="[A-Za-z0-9_-]+",
+    table="table_[4-7]_[a-z0-9]+",
+    matrix="[a-z0-9_]+",
 
 
 def subjects(dataset):
@@ -70,12 +72,19 @@ def faces_and_apex(wildcards):
 
 def folds(experiment):
     """(dataset, subject id) of every fold of an experiment."""
-    settings = EXPERIMENTS[experiment]
-    most = None if settings["folds"] == "all" else settings["folds"]["most_clips"]
     return [
         (dataset, safe_id(subject))
-        for dataset, subject in loso_subjects(sheet, settings["datasets"], most)
+        for dataset, subject in folds_of(sheet, EXPERIMENTS[experiment])
     ]
+
+
+def fold_outputs():
+    """The files of a fold, by what they are."""
+    names = FOLD_FILES | ({"weights": WEIGHTS} if config["keep_weights"] else {})
+    return {
+        kind: f"results/folds/{{experiment}}/{{dataset}}/{{subject}}/{name}"
+        for kind, name in names.items()
+    }
 
 
 def predictions(experiment):
@@ -85,14 +94,53 @@ def predictions(experiment):
     ]
 
 
-def every_prediction():
-    return [path for experiment in EXPERIMENTS for path in predictions(experiment)]
+# Tables of ablations; `all` makes them too unless the configuration has `ablations: false`.
+ABLATIONS = ["table_6_lgfi", "table_7_scanning"]
+
+
+def in_table(table):
+    """The experiments with rows in a table."""
+    return [name for name in EXPERIMENTS if table in EXPERIMENTS[name]["tables"]]
+
+
+def result_tables(ablations):
+    """Tables IV to VII, those that any experiment has rows in."""
+    names = sorted(
+        {table for name in EXPERIMENTS for table in EXPERIMENTS[name]["tables"]}
+    )
+    return [name for name in names if ablations or name not in ABLATIONS]
+
+
+def trained(ablations):
+    """The experiments behind those tables."""
+    tables = set(result_tables(ablations))
+    return [name for name in EXPERIMENTS if tables & set(EXPERIMENTS[name]["tables"])]
+
+
+def every_prediction(ablations):
+    return [path for name in trained(ablations) for path in predictions(name)]
+
+
+def confusions(names):
+    """The confusion matrices of experiments, by name: of the whole composite, or one a test set."""
+    matrices = {}
+    for name in names:
+        if EXPERIMENTS[name]["protocol"] == "loso":
+            matrices[name] = {"experiment": name, "split": None}
+            continue
+        rows = sheet[sheet["dataset"].isin(EXPERIMENTS[name]["datasets"])]
+        for split in sorted(set(rows["split"]) & set(TESTS)):
+            matrices[f"{name}_{split}"] = {"experiment": name, "split": split}
+    return matrices
+
+
+CONFUSIONS = confusions(EXPERIMENTS)
 
 
 def trained_models():
     """(name, arguments, classes) of the experiments' models, each once."""
     models = []
-    for settings in EXPERIMENTS.values():
+    for settings in (EXPERIMENTS[name] for name in trained(ablations=False)):
         arguments = {
             k: v
             for k, v in settings["model"].items()
@@ -104,18 +152,18 @@ def trained_models():
     return models
 
 
-def tables():
+def tables(ablations):
     return [
         "results/table_1_architecture.csv",
         "results/table_3_3db_counts.csv",
-        "results/table_5_3db.csv",
+        *(f"results/{name}.csv" for name in result_tables(ablations)),
     ]
 
 
-def figures():
+def figures(ablations):
     confusion = expand(
-        "results/figures/confusion_{experiment}.{kind}",
-        experiment=EXPERIMENTS,
+        "results/figures/figure_3_confusion_{matrix}.{kind}",
+        matrix=confusions(trained(ablations)),
         kind=["csv", "png"],
     )
     with_faces = [dataset for dataset in DATASETS if needs_faces(dataset)]

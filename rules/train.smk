@@ -1,4 +1,4 @@
-# One training a fold: an experiment, and the subject that it leaves out.
+# One training a fold: an experiment, and the subject that it leaves out, or `holdout`.
 
 
 rule fold:
@@ -14,9 +14,7 @@ rule fold:
             dataset=EXPERIMENTS[wildcards.experiment]["datasets"],
         ),
     output:
-        predictions="results/folds/{experiment}/{dataset}/{subject}/predictions.parquet",
-        history="results/folds/{experiment}/{dataset}/{subject}/history.csv",
-        record="results/folds/{experiment}/{dataset}/{subject}/run.json",
+        **fold_outputs(),
     log:
         "logs/fold/{experiment}/{dataset}/{subject}.log",
     conda:
@@ -33,8 +31,9 @@ rule fold:
             sheet[
                 sheet["dataset"].isin(EXPERIMENTS[wildcards.experiment]["datasets"])
             ],
-            [*KEY, "label"],
+            [*KEY, "label", "split"],
         ),
         seed=config["seed"],
+        deterministic=config["deterministic"],
     script:
         "../workflow/scripts/fold.py"

@@ -2,7 +2,8 @@
 
 import pytest
 
-from merba.datasets.demo import plan, render
+from merba.datasets.demo.planning import plan
+from merba.datasets.demo.rendering import render
 
 DEMO = {"seed": 0}
 
