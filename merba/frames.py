@@ -6,6 +6,7 @@ import math
 import os
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -99,6 +100,11 @@ class Clip(ABC):
     def between(self, onset: int | None = None, offset: int | None = None) -> list[int]:
         """Frame numbers from onset to offset, both included; None stands for the first or last frame."""
         return [n for n in self.numbers if (onset is None or n >= onset) and (offset is None or n <= offset)]
+
+    def frames(self, onset: int | None = None, offset: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
+        """Number and image (see `read`) of each frame from onset to offset, both included, decoded when asked for."""
+        for number in self.between(onset, offset):
+            yield number, self.read(number)
 
 
 class FrameFolder(Clip):

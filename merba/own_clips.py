@@ -17,7 +17,7 @@ from merba.errors import ClipProblem, MerbaError
 from merba.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_clip
 
 NUMBERS = ("onset", "apex", "offset", "fps")
-# What the stages of preprocessing read of a sample sheet, the frame rate, and why a clip can't be opened.
+# What preprocessing reads of a sample sheet, the frame rate, and why a clip can't be used.
 COLUMNS = ("dataset", "subject", "clip", "source", "kind", *NUMBERS, "problem")
 
 
@@ -29,8 +29,9 @@ def find_clips(
     A path is a video, a folder of frames, a folder of such clips, or a CSV file with the columns of the adapter `clips`
     (docs/datasets.md), of which `emotion` is not needed. Every clip is a subject of its own but in a table, which names
     them. onset and apex (frame numbers) are for a single clip; fps (frames a second) stands in where a clip has none.
-    A clip that can't be opened has its reason in `problem`. Raises MerbaError where there is no clip at all, a table
-    lacks a column, or onset and apex are given for several clips or for one that has them already.
+    A clip whose apex alone is given begins with its first frame. A clip that can't be opened, and numbers out of order,
+    are a `problem`. Raises MerbaError where there is no clip at all, a table lacks a column, or onset or apex is given
+    for several clips.
     """
     found: list[dict[str, Any]] = []
     for path in map(Path, paths):
@@ -42,9 +43,11 @@ def find_clips(
         raise MerbaError("no clips were given; name videos, folders or a CSV file of clips")
     if onset is not None or apex is not None:
         if len(found) > 1:
-            raise MerbaError(f"onset and apex are given for {len(found)} clips; list the clips with theirs in a CSV file")
+            raise MerbaError(f"an onset or apex is given for {len(found)} clips; list the clips with theirs in a CSV file")
         found[0] |= {key: value for key, value in (("onset", onset), ("apex", apex)) if value is not None}
     for row in found:
+        if row["apex"] is not None and row["onset"] is None:
+            row["onset"] = row["first"]
         row["problem"] = row["problem"] or _disorder(row)
     rows = pd.DataFrame(found, columns=list(COLUMNS))
     rows["fps"] = rows["fps"].astype("float64").fillna(fps or math.nan)
@@ -90,7 +93,7 @@ def _disorder(row: Mapping[str, Any]) -> str | None:
 
 
 def _row(source: Path, subject: str) -> dict[str, Any]:
-    row: Mapping[str, Any] = dict.fromkeys(COLUMNS) | {
+    row: Mapping[str, Any] = dict.fromkeys((*COLUMNS, "first")) | {
         "dataset": "own",
         "subject": subject,
         "clip": source.name,
@@ -105,4 +108,5 @@ def _row(source: Path, subject: str) -> dict[str, Any]:
         clip = open_clip(source, row["kind"])
     except ClipProblem as problem:
         return {**row, "problem": str(problem)}
-    return {**row, "fps": None if math.isnan(clip.fps) else clip.fps}
+    first = clip.numbers[0] if row["kind"] == "frames" else 0
+    return {**row, "first": first, "fps": None if math.isnan(clip.fps) else clip.fps}

@@ -16,6 +16,7 @@ import pandas as pd
 from merba.alignment import align
 from merba.apex import apexes_of_subject
 from merba.checkpoint import STAGES, Checkpoint, load_checkpoint
+from merba.devices import training_device
 from merba.errors import ClipProblem, MerbaError
 from merba.faces import FaceSettings, faces_of_subject
 from merba.flow import flow_of_subject
@@ -23,7 +24,6 @@ from merba.frames import open_clip
 from merba.inference import classify
 from merba.own_clips import find_clips
 from merba.spotting import LONGEST, Search, search
-from merba.training import choose_device
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +178,8 @@ def _classified(found: list[Prediction], checkpoint: Checkpoint, explain: bool, 
     if not usable:
         return found
     flow = np.stack([found[index].flow for index in usable])
-    result = classify(checkpoint, flow, choose_device(device), saliency=explain)
+    with training_device(device) as chosen:
+        result = classify(checkpoint, flow, chosen, saliency=explain)
     for place, index in enumerate(usable):
         found[index] = replace(
             found[index],

@@ -8,6 +8,7 @@ import numpy as np
 
 from merba.plots import flow_colours
 from merba.prediction import Prediction
+from merba.spotting import LEAST, Search
 
 BLUE, GREY, ORANGE = "#0072b2", "#999999", "#d55e00"  # Okabe & Ito: told apart by everybody
 
@@ -59,7 +60,7 @@ def _plot_flow(axes, prediction: Prediction) -> None:
     wheel = key.imshow(flow_colours(np.mgrid[-1:1:81j, -1:1:81j][::-1], 1.0), extent=(-1, 1, 1, -1))
     wheel.set_clip_path(Circle((0, 0), 1, transform=key.transData))
     key.set_axis_off()
-    said = f"to the rim: {longest:.1f} px,\nof a face {size} px wide"
+    said = f"full colour: {longest:.1f} px\nof a face {size} px wide"
     axes.text(0.24, -0.14, said, va="center", transform=axes.transAxes)
 
 
@@ -94,3 +95,34 @@ def _plot_probabilities(axes, prediction: Prediction) -> None:
         axes.text(0.0, place - 0.3, name, va="bottom")
     axes.set_ylim(len(names) - 0.5, -0.9)
     axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def plot_search(search: Search, *, title: str, path: Path) -> None:
+    """Every window's score by its first frame, candidates shaded; which windows return, and which show no face."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    faceless = [window.first for window in search.windows if np.isnan(window.score)]
+    figure, axes = plt.subplots(figsize=(11, 3), layout="constrained")
+    for number, candidate in enumerate(search.candidates):
+        label = "candidate interval" if number == 0 else None
+        axes.axvspan(candidate.onset, candidate.offset, color=ORANGE, alpha=0.3, linewidth=0, label=label)
+    for returns, colour, label in ((False, GREY, "the face moves on"), (True, BLUE, "it returns")):
+        chosen = [(window.first, window.score) for window in search.windows if window.returns == returns]
+        axes.plot(*zip(*chosen, strict=True) if chosen else ((), ()), "o", markersize=4, color=colour, label=label)
+    axes.axhline(LEAST, color=GREY, linestyle="--", linewidth=1)
+    axes.text(1, LEAST, f" {LEAST} px", va="bottom", ha="right", transform=axes.get_yaxis_transform(), color="#555555")
+    if faceless:
+        axes.plot(faceless, [0.0] * len(faceless), "x", color="black", label="no face")
+    axes.set(
+        xlabel="first frame of the half-second window",
+        ylabel="return of the motion, px",
+        title=f"{title}: search for candidates, to be judged by a person",
+    )
+    axes.set_ylim(bottom=-0.02)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

@@ -35,24 +35,30 @@ RATE = 30.0
 """Frames a second that are looked at, at most: faster videos hold more frames of the same motion, not more motion."""
 OVERLAP = 4
 """Windows that each frame is in."""
-RETURN = 0.5
-"""Share of its rise that a motion must fall by within the window; the rest of the face may have drifted on."""
+RETURN = 1 / 3
+"""Share of its rise that a motion must fall by within the window: the head may drift on meanwhile, but not by more."""
 LEAST = 0.15
 """Scores below this, in px of the aligned face, are noise: a still face reaches about 0.05."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """One place of the window: first frame, the onset and offset of the rise and fall in it, and its score.
+    """One place of the window: first frame, the onset and offset of the rise and fall in it, and their heights.
 
-    The score is what the unimodal fit of the motion curve falls from its peak to the window's end, px of the aligned
-    face, or 0 where that is less than RETURN of its rise. It is NaN, and onset and offset are None, without a face.
+    rise is the peak of the motion curve's unimodal fit, score what that falls from there to the window's end, both in px
+    of the aligned face. Without a face they are NaN, and onset and offset None.
     """
 
     first: int
     onset: int | None
     offset: int | None
+    rise: float
     score: float
+
+    @property
+    def returns(self) -> bool:
+        """Whether this may be a candidate: the face moves, and moves back."""
+        return self.score >= max(LEAST, RETURN * self.rise)
 
 
 @dataclass(frozen=True)
@@ -66,8 +72,8 @@ class Search:
 def search(clip: Clip, fps: float, faces: Mapping[str, Any], apex: Mapping[str, Any]) -> Search:
     """Windows and candidate intervals of a video of `fps` frames a second, under a checkpoint's settings.
 
-    One window's frames are in memory. Candidates score at least LEAST; of those that overlap, the best is kept. Raises
-    ClipProblem where the frame rate is unknown, the video is too short, or no window shows a face.
+    One window's frames are in memory. Candidates are the windows that return; of those that overlap, the best is kept.
+    Raises ClipProblem where the frame rate is unknown, the video is too short, or no window shows a face.
     """
     cv2.setNumThreads(1)
     if not fps > 0:
@@ -79,13 +85,13 @@ def search(clip: Clip, fps: float, faces: Mapping[str, Any], apex: Mapping[str, 
         raise ClipProblem(f"{clip.source} is shorter than the {LONGEST} s that are searched at a time; predict it whole")
     if all(math.isnan(window.score) for window in windows):
         raise ClipProblem(f"no face was found in any window of {clip.source}; is it frontal and in the light?")
-    return Search(windows, _best(windows))
+    return Search(windows, best_windows(windows))
 
 
-def _best(windows: Sequence[Window]) -> list[Window]:
-    """The windows whose score counts, best first choice, none overlapping another; by time."""
+def best_windows(windows: Sequence[Window]) -> list[Window]:
+    """The windows that return, less those that overlap one of a higher score; by time."""
     chosen: list[Window] = []
-    for window in sorted((one for one in windows if one.score >= LEAST), key=lambda one: -one.score):
+    for window in sorted((one for one in windows if one.returns), key=lambda one: -one.score):
         if all(window.offset < other.onset or window.onset > other.offset for other in chosen):
             chosen.append(window)
     return sorted(chosen, key=lambda window: window.onset)
@@ -102,12 +108,11 @@ def _windows(clip: Clip, step: int, length: int, faces: FaceSettings, apex: Apex
         if start < 0 or start % stride:
             continue
         numbers, images = zip(*held, strict=True)
-        face = _find(images[0], backends, earlier)
-        if face is None:
-            yield Window(numbers[0], None, None, math.nan)
-            continue
-        detector, earlier = face[0], [face[1]]
-        yield _measure(numbers, images, *face, faces, apex)
+        if (found := _find(images[0], backends, earlier)) is None:
+            yield Window(numbers[0], None, None, math.nan, math.nan)
+        else:
+            earlier = [found[1]]
+            yield _measure(numbers, images, *found, faces, apex)
         if start % (100 * stride) == 0:
             log.info("%s: searched up to frame %d", clip.source, numbers[-1])
 
@@ -139,4 +144,4 @@ def _measure(
     # The interval ends where a tenth of the rise, or of the fall, is left.
     onset = int(np.flatnonzero(fit[: peak + 1] <= rise / 10)[-1]) if rise > 0 else 0
     offset = peak + int(np.flatnonzero(fit[peak:] <= fit[-1] + fall / 10)[0])
-    return Window(numbers[0], numbers[onset], numbers[offset], float(fall) if fall >= RETURN * rise else 0.0)
+    return Window(numbers[0], numbers[onset], numbers[offset], float(rise), float(fall))
