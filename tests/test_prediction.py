@@ -15,7 +15,8 @@ import merba
 from merba.apex import apexes_of_subject
 from merba.checkpoint import save_checkpoint
 from merba.cli import main
-from merba.datasets.demo import plan, render
+from merba.datasets.demo.planning import plan
+from merba.datasets.demo.rendering import render
 from merba.errors import MerbaError
 from merba.faces import faces_of_subject
 from merba.flow import flow_of_subject

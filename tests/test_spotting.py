@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from merba.datasets.demo import plan, render
+from merba.datasets.demo.planning import plan
+from merba.datasets.demo.rendering import render
 from merba.errors import ClipProblem
 from merba.frames import open_clip
 from merba.spotting import Window, best_windows, search
