@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 
 import merba
-from merba.commands import doctor, export, model, predict, score, train
+from merba.commands import doctor, export, model, predict, score, train, unlock
 from merba.errors import MerbaError
 
-COMMANDS = (doctor, model, train, score, predict, export)
+COMMANDS = (doctor, model, train, unlock, score, predict, export)
 EXIT_STATUS = "exit status: 0 all went well; 1 something is wrong, which the message on stderr names; 2 wrong usage"
 
 

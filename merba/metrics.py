@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+UNKNOWN = ((float("nan"), float("nan")), (float("nan"), float("nan")))
+"""The intervals of UF1 and UAR where one subject, or none, says nothing of their width."""
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -77,8 +80,10 @@ def bootstrap_interval(
     """Percentile intervals of UF1 and UAR when whole subjects are drawn with replacement.
 
     `counts` (subjects, classes, classes). Clips of one person resemble each other, so subjects, not clips, are
-    the independent units. Returns ((low, high) of UF1, (low, high) of UAR).
+    the independent units. Returns ((low, high) of UF1, (low, high) of UAR); NaN for a single subject.
     """
+    if len(counts) < 2:
+        return UNKNOWN
     return _intervals(unweighted(_draws(len(counts), seed, draws, counts)[0]), level)
 
 
@@ -89,6 +94,8 @@ def paired_bootstrap(
 
     Both (subjects, classes, classes), subjects in the same order; each draw takes the same subjects of both.
     """
+    if len(counts) < 2:
+        return UNKNOWN
     mine, theirs = (unweighted(drawn) for drawn in _draws(len(counts), seed, draws, counts, others))
     return _intervals([a - b for a, b in zip(mine, theirs, strict=True)], level)
 

@@ -111,7 +111,6 @@ def table_7(ours: Sequence[Reproduced], published: Path, sheet: pd.DataFrame, da
     for column in ("parameters", "flops"):
         table.loc[costs.index, column] = costs[column]
         table[column] = table[column].astype("Int64")
-    table["row"] = table["row"].astype("Int64")
     return table
 
 
@@ -234,9 +233,8 @@ def _scores(part: pd.DataFrame, *, prefix: str, spread: bool) -> dict[str, Any]:
 def _beside(published: Path, rows: Sequence[Mapping[str, Any]], **paper: str) -> pd.DataFrame:
     """The published table with `paper`'s columns added, above our rows; scores to four digits."""
     table = pd.concat([pd.read_csv(published).assign(source="published", **paper), pd.DataFrame(rows)], ignore_index=True)
-    if "year" in table:
-        table["year"] = table["year"].astype("Int64")
-    return table.round(4)
+    whole = [column for column in table if column in ("year", "row", "seeds", "n") or column.endswith("_n")]
+    return table.astype(dict.fromkeys(whole, "Int64")).round(4)
 
 
 def confusion_table(predictions: pd.DataFrame, selection: str) -> pd.DataFrame:

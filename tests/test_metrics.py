@@ -82,3 +82,7 @@ def test_a_paired_bootstrap_draws_the_same_subjects_of_both():
 def test_a_method_against_itself_differs_by_nothing():
     counts = subject_counts(np.arange(30) % 3, np.arange(30) % 2, (np.arange(30) % 5).astype(str), 3)
     assert paired_bootstrap(counts, counts) == ((0, 0), (0, 0))
+
+
+def test_one_subject_says_nothing_of_the_width():
+    assert np.isnan(bootstrap_interval(np.diag([3, 3, 3])[None])).all()

@@ -74,10 +74,9 @@ def _log_progress() -> None:
 def _document(predictions: Sequence[Prediction], checkpoint: Checkpoint, path: Path) -> dict[str, Any]:
     import merba
 
-    about = {key: value for key, value in checkpoint.description.items() if key != "members"}
     return {
         "merba": merba.__version__,
-        "checkpoint": {"path": str(path), "members": len(checkpoint.members), **about},
+        "checkpoint": {"path": str(path), **checkpoint.description},
         "predictions": [one.record() for one in predictions],
     }
 
