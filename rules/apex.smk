@@ -20,5 +20,7 @@ rule apex:
         rows=subject_digest,
         settings=config["apex"],
         faces=config["faces"],
+    message:
+        "apexes: {wildcards.dataset} {wildcards.subject}"
     script:
         "../workflow/scripts/apex.py"

@@ -34,6 +34,7 @@ wildcard_constraints:
     subject="[A-Za-z0-9_-]+",
     table="table_[4-7]_[a-z0-9]+",
     matrix="[a-z0-9_]+",
+    ablations="(_ablations)?",
 
 
 def subjects(dataset):
@@ -165,16 +166,21 @@ def tables(ablations):
     ]
 
 
-def figures(ablations):
-    confusion = expand(
-        "results/figures/figure_3_confusion_{matrix}.{kind}",
-        matrix=confusions(trained(ablations)),
-        kind=["csv", "png"],
+def matrices(ablations, kind="csv"):
+    """The files of the confusion matrices."""
+    names = confusions(trained(ablations))
+    return expand(
+        "results/figures/figure_3_confusion_{matrix}.{kind}", matrix=names, kind=kind
     )
+
+
+def sample_figures():
     with_faces = [dataset for dataset in DATASETS if needs_faces(dataset)]
-    return confusion + expand(
-        "results/figures/samples_{dataset}.png", dataset=with_faces
-    )
+    return expand("results/figures/samples_{dataset}.png", dataset=with_faces)
+
+
+def figures(ablations):
+    return matrices(ablations, kind=["csv", "png"]) + sample_figures()
 
 
 def first_subject(wildcards):

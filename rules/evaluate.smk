@@ -21,6 +21,8 @@ rule table_1:
             ("merba_base", {}, 7),
             *trained_models(),
         ],
+    message:
+        "table: I, sizes of the models"
     script:
         "../workflow/scripts/table_1.py"
 
@@ -48,6 +50,8 @@ rule table_2:
         data=config["data"],
         datasets=DFME,
         rows=digest(sheet, [*KEY, "label", "split"]),
+    message:
+        "table: II, DFME's clips by class"
     script:
         "../workflow/scripts/table_2.py"
 
@@ -75,6 +79,8 @@ rule table_3:
         data=config["data"],
         datasets=[name for name in DATASETS if name not in DFME],
         rows=digest(sheet, [*KEY, "label", "split"]),
+    message:
+        "table: III, clips by class"
     script:
         "../workflow/scripts/table_3.py"
 
@@ -109,6 +115,8 @@ rule results_table:
             name: {"settings": EXPERIMENTS[name], "predictions": predictions(name)}
             for name in in_table(wildcards.table)
         },
+    message:
+        "table: {wildcards.table}"
     script:
         "../workflow/scripts/results_table.py"
 
@@ -142,6 +150,8 @@ rule confusion:
             CONFUSIONS[wildcards.matrix]["experiment"]
         ],
         split=lambda wildcards: CONFUSIONS[wildcards.matrix]["split"],
+    message:
+        "confusion matrix: {wildcards.matrix}"
     script:
         "../workflow/scripts/confusion.py"
 
@@ -169,5 +179,7 @@ rule samples_figure:
     params:
         subject=lambda wildcards: subjects(wildcards.dataset)[0],
         size=config["faces"]["size"],
+    message:
+        "sample figure: {wildcards.dataset}"
     script:
         "../workflow/scripts/samples_figure.py"

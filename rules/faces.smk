@@ -16,6 +16,8 @@ rule samples:
         runtime=10,
     params:
         planned=digest(sheet, sheet.columns),
+    message:
+        "sample sheet"
     script:
         "../workflow/scripts/samples.py"
 
@@ -38,5 +40,7 @@ rule faces:
     params:
         rows=subject_digest,
         settings=config["faces"],
+    message:
+        "faces: {wildcards.dataset} {wildcards.subject}"
     script:
         "../workflow/scripts/faces.py"

@@ -20,6 +20,8 @@ rule flow:
         rows=subject_digest,
         settings=config["flow"],
         faces=config["faces"],
+    message:
+        "flow: {wildcards.dataset} {wildcards.subject}"
     script:
         "../workflow/scripts/flow.py"
 
@@ -42,6 +44,8 @@ rule pack:
     resources:
         mem_mb=1000,
         runtime=30,
+    message:
+        "pack: {wildcards.dataset}"
     script:
         "../workflow/scripts/pack.py"
 
@@ -68,6 +72,8 @@ rule problems:
     resources:
         mem_mb=500,
         runtime=10,
+    message:
+        "problems of all clips"
     script:
         "../workflow/scripts/problems.py"
 
@@ -88,5 +94,7 @@ rule gate:
         runtime=10,
     params:
         on_problem=config["on_problem"],
+    message:
+        "gate before training"
     script:
         "../workflow/scripts/gate.py"

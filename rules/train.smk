@@ -35,5 +35,7 @@ rule fold:
         ),
         seed=config["seed"],
         deterministic=config["deterministic"],
+    message:
+        "training: {wildcards.experiment}, fold {wildcards.dataset} {wildcards.subject}"
     script:
         "../workflow/scripts/fold.py"
