@@ -67,7 +67,7 @@ class Checkpoint:
 
     @property
     def description(self) -> dict[str, Any]:
-        """Everything but the tensors, as JSON has it."""
+        """Everything but the tensors, as JSON has it; without `faces.weights`, a folder of the machine that trained."""
         return {
             "format": FORMAT,
             "version": self.version,
@@ -78,6 +78,7 @@ class Checkpoint:
             "data": self.data,
             "protocol": self.protocol,
             **{stage: getattr(self, stage) for stage in STAGES},
+            "faces": self.faces and {key: value for key, value in self.faces.items() if key != "weights"},
             "members": [
                 {"mean": list(member.mean), "std": list(member.std), "left_out": member.left_out} for member in self.members
             ],

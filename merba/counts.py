@@ -8,7 +8,11 @@ from typing import Any
 
 import pandas as pd
 
+from merba.errors import MerbaError
 from merba.sheet import KEY
+
+PUBLISHED = Path(__file__).parents[1] / "config" / "published"
+"""The paper's tables as CSV."""
 
 
 def sheet_summary(sheet: pd.DataFrame) -> pd.DataFrame:
@@ -32,6 +36,24 @@ def sheet_summary(sheet: pd.DataFrame) -> pd.DataFrame:
 def dfme_datasets(config: Mapping[str, Any]) -> list[str]:
     """Names of the configured datasets that Table II counts: those with the adapter dfme. Table III counts the others."""
     return [name for name, settings in config["datasets"].items() if settings["adapter"] == "dfme"]
+
+
+def paper_tables(sheet: pd.DataFrame, config: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    """Those of `table_2` and `table_3` that the sheet's datasets belong to, by title.
+
+    Raises MerbaError where the paper's tables aren't there: they are part of the repository, not of the package.
+    """
+    if not PUBLISHED.is_dir():
+        raise MerbaError(f"{PUBLISHED}: the paper's tables are not there; run this in a checkout of the repository")
+    is_dfme = sheet["dataset"].isin(dfme_datasets(config))
+    tables = {}
+    if is_dfme.any():
+        published = PUBLISHED / "table_2_dfme_counts.csv"
+        tables["Table II, clips by split and class"] = table_2(sheet[is_dfme], config["data"], published)
+    if not is_dfme.all():
+        published = PUBLISHED / "table_3_3db_counts.csv"
+        tables["Table III, clips by class and dataset"] = table_3(sheet[~is_dfme], config["data"], published)
+    return tables
 
 
 def table_2(sheet: pd.DataFrame, data: str, published: Path, problems: pd.DataFrame | None = None) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from merba.errors import MerbaError
 from merba.metrics import confusion, unweighted
-from merba.models.heads import class_probabilities, classification_loss, predicted_class
+from merba.models.heads import Outputs, class_probabilities, classification_loss, predicted_class
 from merba.packs import FlowFormat
 from merba.progress import Progress, Selection
 from merba.protocols import Split
@@ -99,20 +99,12 @@ def prepare(
     normalise: bool,
     device: torch.device,
 ) -> FoldData:
-    """Inputs of a fold from packed flow (n, C, H, W): its first channels, resized to `shape` (C, H, W), normalised.
+    """Inputs of a fold from packed flow (n, C, H, W): resized to the model's `shape` (C, H, W), and normalised.
 
-    Shrinking averages areas, enlarging is bilinear. Mean and standard deviation come from the rows `train` alone.
+    Mean and standard deviation come from the rows `train` alone.
     """
-    channels, *size = shape
-    if flow.shape[1] < channels:
-        raise MerbaError(
-            f"the model wants {channels} input channels, the flow has {flow.shape[1]} "
-            f"({', '.join(form.channels)}); change `flow.channels` or the model's `in_channels`"
-        )
-    x = torch.from_numpy(np.ascontiguousarray(flow[:, :channels], dtype=np.float32)).to(device)
-    if size != list(x.shape[2:]):
-        shrinks = size[0] <= x.shape[2] and size[1] <= x.shape[3]
-        x = F.interpolate(x, size, mode="area") if shrinks else F.interpolate(x, size, mode="bilinear")
+    x = resized(flow, form, shape, device)
+    channels = shape[0]
     factor, offset = (torch.from_numpy(part[:channels]).to(device) for part in form.mirror())
     mirrored = x.flip(-1) * factor + offset
     mean, std = torch.zeros(channels, device=device), torch.ones(channels, device=device)
@@ -127,6 +119,24 @@ def prepare(
         mean.tolist(),
         std.tolist(),
     )
+
+
+def resized(flow: np.ndarray, form: FlowFormat, shape: tuple[int, int, int], device: torch.device) -> Tensor:
+    """The first channels of flow (n, C, H, W), float32, resized to `shape` (C, H, W); their unit stays.
+
+    Shrinking averages areas, enlarging is bilinear. Raises MerbaError where the flow has too few channels.
+    """
+    channels, *size = shape
+    if flow.shape[1] < channels:
+        raise MerbaError(
+            f"the model wants {channels} input channels, the flow has {flow.shape[1]} "
+            f"({', '.join(form.channels)}); change `flow.channels` or the model's `in_channels`"
+        )
+    x = torch.from_numpy(np.ascontiguousarray(flow[:, :channels], dtype=np.float32)).to(device)
+    if size != list(x.shape[2:]):
+        shrinks = size[0] <= x.shape[2] and size[1] <= x.shape[3]
+        x = F.interpolate(x, size, mode="area") if shrinks else F.interpolate(x, size, mode="bilinear")
+    return x
 
 
 def train_fold(
@@ -246,19 +256,20 @@ def _train_epoch(
 @torch.no_grad()
 def predict(model: nn.Module, data: FoldData, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Predicted classes int64 (n,) and class probabilities float32 (n, k) of `rows`; the model must be in eval mode."""
-    outputs = _outputs(model, data.inputs[_rows(rows, data.inputs.device)])
+    outputs = model_outputs(model, data.inputs[_rows(rows, data.inputs.device)])
     return predicted_class(outputs).cpu().numpy(), class_probabilities(outputs).float().cpu().numpy()
 
 
 @torch.no_grad()
 def _validate(model: nn.Module, data: FoldData, rows: np.ndarray, classes: int) -> tuple[float, float]:
     index = _rows(rows, data.inputs.device)
-    outputs, labels = _outputs(model, data.inputs[index]), data.labels[index]
+    outputs, labels = model_outputs(model, data.inputs[index]), data.labels[index]
     counts = confusion(labels.cpu().numpy(), predicted_class(outputs).cpu().numpy(), classes)
     return float(classification_loss(outputs, labels, progress=1.0)), float(unweighted(counts)[0])
 
 
-def _outputs(model: nn.Module, inputs: Tensor):
+def model_outputs(model: nn.Module, inputs: Tensor) -> Outputs:
+    """What the model says of inputs (n, C, H, W), float32: logits, or DGCM's pair."""
     with torch.autocast(inputs.device.type, torch.bfloat16, enabled=inputs.device.type == "cuda"):
         parts = [model(part) for part in inputs.split(256)]
     if isinstance(parts[0], tuple):

@@ -15,7 +15,14 @@ from merba.errors import MerbaError
 from merba.models import create_model
 from merba.packs import FlowFormat
 
-CONFIG = complete({"data": "demo", "demo": {}, "datasets": {"d": {"adapter": "clips"}}, "experiments": {}})
+CONFIG = complete(
+    {
+        "data": "demo",
+        "demo": {},
+        "datasets": {"d": {"adapter": "clips"}},
+        "experiments": {"e": {"method": "E", "model": {"name": "merba_nano"}}},
+    }
+)
 CLASSES = ["negative", "positive", "surprise"]
 
 
@@ -82,6 +89,12 @@ def test_a_built_model_computes_what_the_trained_one_did(saved):
     x = torch.randn(2, *loaded.input_shape)
     with torch.no_grad():
         assert torch.equal(loaded.build(loaded.members[0])(x), trained(x))
+
+
+def test_the_folder_of_the_detectors_weights_stays_on_its_machine(tmp_path):
+    save_checkpoint(tmp_path / "model.safetensors", checkpoint(faces=CONFIG["faces"] | {"weights": "/some/folder"}))
+    assert b"/some/folder" not in (tmp_path / "model.safetensors").read_bytes()
+    assert load_checkpoint(tmp_path / "model.safetensors").faces == {k: v for k, v in CONFIG["faces"].items() if k != "weights"}
 
 
 def test_weights_in_another_memory_layout_are_saved(tmp_path):

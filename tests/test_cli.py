@@ -1,8 +1,25 @@
 """The command `merba`: what it prints and how it ends."""
 
+import json
+
 import pytest
+import yaml
+from releases import write_release
 
 from merba.cli import main
+
+
+@pytest.fixture
+def casme2(tmp_path):
+    """A configuration of six clips in the layout of CASME II."""
+    config = {
+        "data": "3db",
+        "datasets": {"casme2": {"adapter": "casme2", "root": str(write_release("casme2", tmp_path / "casme2"))}},
+        "experiments": {},
+    }
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
 
 
 def test_model_prints_table_1_of_the_paper(capsys):
@@ -27,3 +44,25 @@ def test_wrong_usage_ends_with_2():
     with pytest.raises(SystemExit) as caught:
         main(["no-such-command"])
     assert caught.value.code == 2
+
+
+def test_samples_prints_the_sheet_beside_the_papers_table(capsys, casme2):
+    assert main(["samples", "--config", str(casme2)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["casme2", "2", "6", "2", "200", "2", "negative,", "2", "positive,", "2", "surprise"] in lines
+    assert ["total", "0", "≠", "164", "6", "≠", "145", "0", "≠", "133", "6", "≠", "442"] in lines
+
+
+def test_samples_gives_programs_one_json_document(capsys, casme2):
+    assert main(["samples", "--config", str(casme2), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["datasets"][0]["clips"] == 6
+    (table,) = document["tables"].values()
+    assert table[0]["class"] == "negative"
+    assert "casme2 2, not 88" in table[0]["differs"]
+
+
+def test_samples_names_what_is_wrong_with_the_data(capsys, casme2):
+    casme2.write_text(casme2.read_text().replace("/casme2\n", "/absent\n"))
+    assert main(["samples", "--config", str(casme2)]) == 1
+    assert "has no 'absent'" in capsys.readouterr().err
