@@ -28,9 +28,9 @@ def blocks(page, language):
 def words_of(lines, program):
     """The command lines of `program` among `lines`, as words without the program."""
     found = []
-    for line in (part for line in lines for part in line.split(" && ")):
-        words = shlex.split(line.split(" >> ")[0], comments=True)
-        if words and words[0] == program and "…" not in line:
+    for part in (part for line in lines for part in line.split(" && ")):
+        words = shlex.split(part.split(" >> ")[0], comments=True)
+        if words and words[0] == program and "…" not in part:
             found.append(words[1:])
     return found
 
