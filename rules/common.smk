@@ -1,5 +1,6 @@
 # The configuration, the sample sheet, and what the rules ask of them. Nothing is written here.
 import shutil
+from functools import cache
 
 from merba.config import complete, experiment_settings
 from merba.counts import dfme_datasets
@@ -13,6 +14,7 @@ from merba.sheet import (
     safe_id,
     subject_rows,
 )
+from merba.sources import file_states
 
 config.update(complete(dict(config)))
 sheet = plan_sheet(config)
@@ -44,9 +46,17 @@ def rows_of(dataset):
 
 
 def subject_digest(wildcards):
-    """Changes when a row of this subject does, so that one new clip reruns its subject and nobody else."""
-    rows = subject_rows(sheet, wildcards.dataset, wildcards.subject)
-    return digest(rows, PREPROCESSING)
+    """Changes when a row or a file of this subject does: one new or mended clip reruns its subject and nobody else."""
+    # Files that the workflow makes itself have a rule, whose output `frames_of` is.
+    users_own = not frames_of(wildcards)
+    return rows_digest(wildcards.dataset, wildcards.subject, with_files=users_own)
+
+
+@cache
+def rows_digest(dataset, subject, with_files):
+    rows = subject_rows(sheet, dataset, subject)
+    files = file_states(rows) if with_files else ""
+    return digest(rows.assign(files=files), [*PREPROCESSING, "files"])
 
 
 def needs_faces(dataset):

@@ -13,6 +13,8 @@ import pytest
 import yaml
 from releases import edit_workbook, write_release
 
+from merba.datasets.demo import render
+
 ROOT = Path(__file__).parents[1]
 MICRO = ROOT / "tests" / "micro.yaml"
 
@@ -122,6 +124,52 @@ def test_a_finished_run_has_nothing_to_do(micro_demo):
 def test_deleted_predictions_rerun_their_fold_and_what_depends_on_it(finished):
     (finished / "results/folds/merba/samm/006/predictions.parquet").unlink()
     assert planned(snakemake(finished, "-n")) == {"fold": 1, "confusion": 1, "table_5": 1, "all": 1, "total": 4}
+
+
+@pytest.fixture(scope="session")
+def own_preprocessed(tmp_path_factory):
+    """A folder in which two subjects' clips lie as a user's own release, preprocessed. Tests work on a copy."""
+    folder = tmp_path_factory.mktemp("own") / "run"
+    render({"datasets": ["casme2"], "subjects": 2, "clips": 3, "size": 0.5}, "casme2", folder)
+    own_config(folder)
+    snakemake(folder, "results/problems.csv", config=folder / "config.yaml")
+    return folder
+
+
+def own_config(folder):
+    datasets = {"casme2": {"adapter": "casme2", "root": "casme2"}}
+    return configured(folder, data="own", demo=None, datasets=datasets)
+
+
+def add_clip(root):
+    shutil.copytree(root / "CASME2-RAW" / "sub01" / "EP01_01f", root / "CASME2-RAW" / "sub01" / "EP01_09")
+    edit_workbook(root / TABLE, lambda sheet: sheet.append([1, "EP01_09", *(cell.value for cell in sheet[2][2:])]))
+
+
+def mend_row(root):
+    edit_workbook(root / TABLE, lambda sheet: setattr(sheet["E2"], "value", sheet["E2"].value - 1))
+
+
+def mend_frame(root):
+    frame = sorted((root / "CASME2-RAW" / "sub01" / "EP01_02f").iterdir())[5]
+    frame.write_bytes(frame.read_bytes() + b"mended")
+
+
+TABLE = "CASME2-coding-20140508.xlsx"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("change", "sheets"), [(add_clip, 1), (mend_row, 1), (mend_frame, 0)])
+def test_a_new_or_mended_clip_reruns_its_own_subject_only(own_preprocessed, tmp_path, change, sheets):
+    folder = Path(shutil.copytree(own_preprocessed, tmp_path / "run"))
+    target = ["-n", "results/problems.csv"]
+    assert "Nothing to be done" in snakemake(folder, *target, config=folder / "config.yaml")
+    change(folder / "casme2")
+    output = snakemake(folder, *target, config=folder / "config.yaml")
+    assert planned(output) == {"samples": sheets, "faces": 1, "apex": 1, "flow": 1, "pack": 1, "problems": 1} | {
+        "total": 5 + sheets
+    }
+    assert set(re.findall(r"wildcards: dataset=casme2, subject=(\w+)", output)) == {"sub01"}
 
 
 @pytest.mark.long
