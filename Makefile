@@ -2,7 +2,8 @@
 PYTHON ?= $(or $(shell command -v python3.11),python3)
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := .venv/bin
-SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --resources gpu=1
+# A run that was killed left a lock and half-done files: it goes on from there.
+SNAKEMAKE := $(BIN)/merba unlock && $(BIN)/snakemake --cores $(CORES) --resources gpu=1 --rerun-incomplete
 
 .PHONY: demo report check test test-slow lint lock clean
 

@@ -66,7 +66,8 @@ def _subjects(root: Path, size: tuple[int, int]) -> list:
     import cv2
     import pandas as pd
 
-    from merba.datasets.demo import plan, render
+    from merba.datasets.demo.planning import plan
+    from merba.datasets.demo.rendering import render
 
     settings = {"seed": 0, "datasets": ["smic_hs"], "subjects": 1, "clips": 1, "frames": FRAMES}
     render(settings, "smic_hs", root)

@@ -15,6 +15,8 @@ from jsonschema import Draft202012Validator, ValidationError
 from merba.errors import MerbaError
 
 SCHEMAS = Path(__file__).parent / "schemas"
+LIBRARY = Path(__file__).parents[1] / "config" / "experiments.yaml"
+"""The paper's experiments, which a configuration without `experiments` runs and others may inherit from."""
 
 
 @cache
@@ -42,20 +44,93 @@ def complete(config: Any, origin: str = "configuration") -> dict[str, Any]:
     errors = sorted(Draft202012Validator(schema("config")).iter_errors(config), key=lambda e: list(map(str, e.path)))
     if errors:
         raise MerbaError("\n".join(f"{origin}: {explain(error)}" for error in errors))
-    config = _fill(schema("config"), deepcopy(config))
+    config = deepcopy(config)
+    config["experiments"] = _inherited(config.get("experiments"), origin)
+    config = _fill(schema("config"), config)
     if ("demo" in config) != (config["data"] == "demo"):
         raise MerbaError(f"{origin}: `demo` and `data: demo` go together; there is only one of them")
     return config
 
 
+@cache
+def library() -> dict[str, Any]:
+    """The experiments of config/experiments.yaml as they stand there."""
+    try:
+        return yaml.safe_load(LIBRARY.read_text())
+    except OSError as error:
+        raise MerbaError(f"{LIBRARY}: the shipped experiments can't be read: {error.strerror}") from error
+
+
+def _inherited(experiments: Mapping[str, Any] | None, origin: str) -> dict[str, Any]:
+    """The experiments, or the library's where none are given, each with what it inherits."""
+
+    def resolve(name: str, source: Mapping[str, Any], heirs: tuple[str, ...] = ()) -> dict[str, Any]:
+        own = dict(source[name])
+        if (parent := own.pop("inherit", None)) is None:
+            return own
+        # In the same file first; an experiment that has its parent's name means the library's.
+        home = source if parent in source and parent != name else library()
+        if parent not in home or (home is source and parent in heirs):
+            known = {**library(), **source}
+            reason = "inherits from itself" if parent in heirs else f"is unknown{_did_you_mean(parent, known)}"
+            raise MerbaError(f"{origin}: experiments.{name}.inherit: {parent!r} {reason}")
+        given = resolve(parent, home, (*heirs, name) if home is source else ())
+        merged = {**given, **own}
+        if "model" in own and "name" not in own["model"]:
+            merged["model"] = {**given.get("model", {}), **own["model"]}
+        if "training" in own:
+            merged["training"] = {**given.get("training", {}), **own["training"]}
+        return merged
+
+    source = library() if experiments is None else experiments
+    resolved = {name: resolve(name, source) for name in source}
+    for name, experiment in resolved.items():
+        where = f"{origin}: experiments.{name}"
+        for key in ("method", "model"):
+            if key not in experiment:
+                raise MerbaError(f"{where}: missing key {key!r}")
+        if "name" not in experiment["model"]:
+            raise MerbaError(f"{where}.model: missing key 'name'")
+    return resolved
+
+
+def runnable_experiments(
+    config: Mapping[str, Any], datasets: Collection[str]
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """The settings (see `experiment_settings`) of the experiments that the sheet's `datasets` allow, and why others can't run.
+
+    An experiment is left out where it needs a dataset of the paper that isn't configured. Raises MerbaError for an
+    unknown dataset, and where nothing is left to run.
+    """
+    papers = {dataset for experiment in library().values() for dataset in experiment.get("datasets", [])}
+    settings, left_out = {}, {}
+    for name, experiment in config["experiments"].items():
+        absent = [d for d in experiment.get("datasets") or [] if d not in datasets and d in papers]
+        if absent:
+            left_out[name] = f"the configuration has no dataset {', '.join(absent)}"
+        else:
+            settings[name] = experiment_settings(config, name, datasets)
+    if not settings:
+        lines = "".join(f"\n  {name}: {reason}" for name, reason in left_out.items())
+        raise MerbaError(f"no experiment can run with the datasets {', '.join(datasets)}:{lines}")
+    for name, experiment in settings.items():
+        if experiment["against"] is not None and experiment["against"] not in config["experiments"]:
+            raise MerbaError(
+                f"experiments.{name}.against: no experiment {experiment['against']!r}"
+                f"{_did_you_mean(experiment['against'], settings)}"
+            )
+    return settings, left_out
+
+
 def experiment_settings(config: Mapping[str, Any], name: str, datasets: Collection[str]) -> dict[str, Any]:
-    """Experiment `name` of a complete configuration with what it inherits: the sheet's `datasets`, and training.
+    """Experiment `name` of a complete configuration with what it inherits: the sheet's `datasets`, training, tables.
 
     Raises MerbaError where it names a dataset that the sheet doesn't have.
     """
     experiment = dict(config["experiments"][name])
     experiment["datasets"] = sorted(experiment.get("datasets") or datasets)
     experiment["training"] = {**config["training"], **experiment.get("training", {})}
+    experiment.setdefault("tables", ["table_4_dfme" if experiment["protocol"] == "holdout" else "table_5_3db"])
     for dataset in experiment["datasets"]:
         if dataset not in datasets:
             raise MerbaError(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import platform
 import resource
+import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +19,41 @@ import pandas as pd
 import torch
 
 import merba
+from merba.checkpoint import STAGES, Checkpoint, Member, describe_model, save_checkpoint
+from merba.config import experiment_settings
+from merba.devices import training_device
 from merba.errors import MerbaError
-from merba.files import atomic, checksum
+from merba.files import FOLD_FILES, WEIGHTS, atomic, checksum
 from merba.models import create_model
-from merba.packs import load_packs
-from merba.protocols import Split, loso_split
+from merba.packs import FlowFormat, load_packs
+from merba.progress import Selection
+from merba.protocols import HOLDOUT, Split, folds, make_split
 from merba.sheet import KEY, class_names, safe_id
-from merba.training import FoldResult, Selection, TrainingSettings, choose_device, prepare, train_fold
+from merba.training import FoldData, FoldResult, TrainingSettings, prepare, train_fold
 
 log = logging.getLogger(__name__)
 
 
-def run_fold(
+@dataclass(frozen=True)
+class Fold:
+    """One fold before training: all usable clips with their labels as class numbers, flow, split, and its digest.
+
+    The digest is of everything that decides the result: settings, seed, split, labels and the packs' content.
+    """
+
+    dataset: str
+    subject: str
+    clips: pd.DataFrame
+    labels: np.ndarray
+    classes: list[str]
+    flow: np.ndarray
+    form: FlowFormat
+    split: Split
+    inputs: dict[str, str]
+    digest: str
+
+
+def load_fold(
     config: Mapping[str, Any],
     experiment: Mapping[str, Any],
     *,
@@ -35,71 +61,86 @@ def run_fold(
     subject_id: str,
     sheet: pd.DataFrame,
     packs: Sequence[tuple[Path, Path]],
-    predictions: Path,
-    history: Path,
-    record: Path,
-) -> None:
-    """Train the fold that tests one subject, once a seed, and write its predictions, history and record.
+) -> Fold:
+    """The fold of `experiment` (from `merba.config.experiment_settings`) that tests one subject, by its safe id.
 
-    `experiment` comes from `merba.config.experiment_settings`, `packs` are its datasets' (array, index) files.
+    `packs` are the (array, index) files of the experiment's datasets.
     """
-    started, cpu_started = time.perf_counter(), time.process_time()
-    device = choose_device(config["device"])
-    torch.set_num_threads(config["threads"])
     flow, clips, form = load_packs(packs)
-    clips = clips.merge(sheet[[*KEY, "label"]], on=KEY, how="left", validate="one_to_one")
-    subject = _subject_name(clips, dataset, subject_id)
+    clips = clips.merge(sheet[[*KEY, "label", "split"]], on=KEY, how="left", validate="one_to_one")
+    subject = HOLDOUT if experiment["protocol"] == "holdout" else _subject_name(clips, dataset, subject_id)
     classes = class_names(sheet, experiment["datasets"])
     labels = clips["label"].map({name: code for code, name in enumerate(classes)}).to_numpy(np.int64)
-    split = loso_split(clips, dataset, subject, stopping=experiment["stopping"], seed=config["seed"])
-    if experiment["control"] == "zero_flow":
-        flow = np.zeros_like(flow)
+    split = make_split(clips, experiment["protocol"], dataset, subject, stopping=experiment["stopping"], seed=config["seed"])
+    inputs = {path.name: checksum(path) for pair in packs for path in pair}
+    decides = [experiment, config["seed"], classes, labels.tolist(), *(part.tolist() for part in astuple(split)), inputs]
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+    return Fold(dataset, subject, clips, labels, classes, flow, form, split, inputs, digest)
 
+
+def run_fold(config: Mapping[str, Any], experiment: Mapping[str, Any], fold: Fold, folder: Path, *, progress: Path) -> None:
+    """Train a fold, once a seed, and write FOLD_FILES into `folder`; with `keep_weights` the first seed's weights too.
+
+    Trainings that last minutes save their state in the folder `progress`, under the fold's digest, and go on from there
+    when they were interrupted; it is emptied at the end.
+    """
+    started, cpu_started = time.perf_counter(), time.process_time()
+    torch.set_num_threads(config["threads"])
+    flow = np.zeros_like(fold.flow) if experiment["control"] == "zero_flow" else fold.flow
     arguments = {key: value for key, value in experiment["model"].items() if key != "name"}
     settings = TrainingSettings(**experiment["training"])
+
+    def build() -> torch.nn.Module:
+        return create_model(experiment["model"]["name"], len(fold.classes), **arguments)
+
+    shape = build().input_shape
     results: dict[int, FoldResult] = {}
-    for seed in experiment["seeds"]:
-        seen = labels
-        if experiment["control"] == "shuffled_labels":
-            seen = shuffle_labels(labels, split, seed=config["seed"] + seed)
+    with training_device(config["device"], deterministic=config["deterministic"]) as device:
+        for seed in experiment["seeds"]:
+            labels = fold.labels
+            if experiment["control"] == "shuffled_labels":
+                labels = shuffle_labels(labels, fold.split, seed=config["seed"] + seed)
+            data = prepare(flow, labels, fold.split.train, fold.form, shape=shape, normalise=settings.normalise, device=device)
+            results[seed] = train_fold(
+                build,
+                data,
+                fold.split,
+                len(fold.classes),
+                settings,
+                seed=config["seed"] + seed,
+                resume=progress / f"{fold.digest}-{seed}.pt",
+            )
+            log.info(
+                "%s %s seed %d: epoch %d of %d, %.1f s",
+                fold.dataset,
+                fold.subject,
+                seed,
+                results[seed].honest.epoch,
+                len(results[seed].history),
+                results[seed].seconds,
+            )
+        device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
 
-        def build() -> torch.nn.Module:
-            return create_model(experiment["model"]["name"], len(classes), **arguments)
-
-        data = prepare(
-            flow,
-            seen,
-            split.train,
-            form,
-            shape=build().input_shape,
-            normalise=settings.normalise,
-            device=device,
-        )
-        results[seed] = train_fold(build, data, split, len(classes), settings, seed=config["seed"] + seed)
-        log.info(
-            "%s %s seed %d: epoch %d of %d, %.1f s",
-            dataset,
-            subject,
-            seed,
-            results[seed].honest.epoch,
-            len(results[seed].history),
-            results[seed].seconds,
-        )
-
-    test = clips.iloc[split.test].reset_index(drop=True)
-    with atomic(history) as draft:
+    if config["keep_weights"]:
+        _save_weights(folder / WEIGHTS, config, experiment, fold, next(iter(results.values())), data)
+    with atomic(folder / FOLD_FILES["history"]) as draft:
         rows = [{"seed": seed, **row} for seed, result in results.items() for row in result.history]
         pd.DataFrame(rows).to_csv(draft, index=False)
-    with atomic(record) as draft:
+    with atomic(folder / FOLD_FILES["split"]) as draft:
+        _split_rows(fold).to_csv(draft, index=False)
+    with atomic(folder / FOLD_FILES["every_epoch"]) as draft:
+        _every_epoch_rows(fold, results).to_parquet(draft, index=False)
+    with atomic(folder / FOLD_FILES["record"]) as draft:
         draft.write_text(
             json.dumps(
                 {
+                    "digest": fold.digest,
                     "experiment": dict(experiment),
-                    "dataset": dataset,
-                    "subject": subject,
-                    "classes": classes,
-                    "clips": {part: len(getattr(split, part)) for part in ("train", "validation", "test")},
-                    "validation_subjects": _people(clips.iloc[split.validation]),
+                    "dataset": fold.dataset,
+                    "subject": fold.subject,
+                    "classes": fold.classes,
+                    "clips": {part: len(getattr(fold.split, part)) for part in ("train", "validation", "test")},
+                    "validation_subjects": _people(fold.clips.iloc[fold.split.validation]),
                     "normalisation": {"mean": data.mean, "std": data.std},
                     "seeds": {
                         str(config["seed"] + seed): {
@@ -111,8 +152,8 @@ def run_fold(
                         }
                         for seed, result in results.items()
                     },
-                    "inputs": {path.name: checksum(path) for pair in packs for path in pair},
-                    "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "cpu",
+                    "inputs": fold.inputs,
+                    "device": device_name,
                     "threads": config["threads"],
                     "versions": {
                         "merba": merba.__version__,
@@ -127,13 +168,59 @@ def run_fold(
                 indent=2,
             )
         )
+    test = fold.clips.iloc[fold.split.test].reset_index(drop=True)
     rows = [
-        _prediction_rows(test, seed, selection, chosen, classes)
+        _prediction_rows(test, seed, selection, chosen, fold.classes)
         for seed, result in results.items()
         for selection, chosen in ((honest_name(experiment), result.honest), ("oracle", result.oracle))
     ]
-    with atomic(predictions) as draft:
+    # Last, because its presence says that the fold is done.
+    with atomic(folder / FOLD_FILES["predictions"]) as draft:
         pd.concat(rows, ignore_index=True).to_parquet(draft, index=False)
+    shutil.rmtree(progress, ignore_errors=True)
+
+
+def is_finished(folder: Path, fold: Fold) -> bool:
+    """Whether `folder` holds this fold's results, of the same settings and inputs."""
+    try:
+        record = json.loads((folder / FOLD_FILES["record"]).read_text())
+    except (OSError, json.JSONDecodeError):
+        return False
+    return record.get("digest") == fold.digest and all((folder / name).exists() for name in FOLD_FILES.values())
+
+
+def train_experiment(
+    config: Mapping[str, Any], name: str, results: Path, *, only: Sequence[tuple[str, str]] | None = None
+) -> int:
+    """Train an experiment's folds, or `only` some (dataset, subject's safe id), one after the other in this process.
+
+    For a machine without Snakemake: reads `results`/samples.parquet and `results`/packed, which the workflow's
+    preprocessing wrote, and writes the workflow's files. Finished folds are left alone. Returns how many were trained.
+    """
+    sheet_path = results / "samples.parquet"
+    if not sheet_path.exists():
+        raise MerbaError(f"{sheet_path} is missing: run the preprocessing first (`snakemake --cores 4 packed`), or copy it here")
+    sheet = pd.read_parquet(sheet_path)
+    experiment = experiment_settings(config, name, sheet["dataset"].unique())
+    packs = [tuple(results / "packed" / f"{d}.{kind}" for kind in ("npy", "parquet")) for d in experiment["datasets"]]
+    for path in (path for pair in packs for path in pair if not path.exists()):
+        raise MerbaError(f"{path} is missing: run the preprocessing first (`snakemake --cores 4 packed`), or copy it here")
+    every = [(dataset, safe_id(subject)) for dataset, subject in folds(sheet, experiment)]
+    unknown = [f"{dataset}/{subject}" for dataset, subject in only or [] if (dataset, subject) not in every]
+    if unknown:
+        names = ", ".join(f"{dataset}/{subject}" for dataset, subject in every)
+        raise MerbaError(f"experiment {name} has no fold {', '.join(unknown)}; it has {names}")
+    trained, started = 0, time.monotonic()
+    chosen = list(only or every)
+    for done, (dataset, subject_id) in enumerate(chosen, start=1):
+        fold = load_fold(config, experiment, dataset=dataset, subject_id=subject_id, sheet=sheet, packs=packs)
+        folder = results / "folds" / name / dataset / subject_id
+        if not is_finished(folder, fold):
+            run_fold(config, experiment, fold, folder, progress=results / "progress" / name / dataset / subject_id)
+            trained += 1
+        left = (time.monotonic() - started) / done * (len(chosen) - done)
+        log.info("%s: %d of %d folds done, about %.0f s left", name, done, len(chosen), left)
+    return trained
 
 
 def honest_name(experiment: Mapping[str, Any]) -> str:
@@ -157,13 +244,57 @@ def _subject_name(clips: pd.DataFrame, dataset: str, subject_id: str) -> str:
     raise MerbaError(f"{dataset} {subject_id}: no usable clips to test on; see results/problems.csv")
 
 
+def _save_weights(
+    path: Path,
+    config: Mapping[str, Any],
+    experiment: Mapping[str, Any],
+    fold: Fold,
+    result: FoldResult,
+    data: FoldData,
+) -> None:
+    # Ready-made flow has no preprocessing of ours that a checkpoint could name.
+    ours = fold.form.unit == "px"
+    checkpoint = Checkpoint(
+        members=[Member(result.weights, data.mean, data.std, (fold.dataset, fold.subject))],
+        model=describe_model(experiment["model"], result.weights),
+        classes=fold.classes,
+        form=fold.form,
+        data=config["data"],
+        protocol=experiment["protocol"],
+        **({stage: config[stage] for stage in STAGES} if ours else {}),
+    )
+    save_checkpoint(path, checkpoint)
+
+
+def _split_rows(fold: Fold) -> pd.DataFrame:
+    """Each clip's part in the fold: train, validation, test, or none of them."""
+    rows = fold.clips[KEY].assign(part="none")
+    for part in ("train", "validation", "test"):
+        rows.iloc[getattr(fold.split, part), rows.columns.get_loc("part")] = part
+    return rows
+
+
+def _every_epoch_rows(fold: Fold, results: Mapping[int, FoldResult]) -> pd.DataFrame:
+    """Predicted class of every test clip after every epoch."""
+    test = fold.clips.iloc[fold.split.test][KEY]
+    classes = np.array(fold.classes, dtype=object)
+    parts = []
+    for seed, result in results.items():
+        epochs = len(result.every_epoch)
+        part = pd.concat([test] * epochs, ignore_index=True)
+        part["seed"], part["epoch"] = seed, np.repeat(np.arange(1, epochs + 1), len(test))
+        part["predicted"] = classes[result.every_epoch.ravel()]
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
 def _people(clips: pd.DataFrame) -> list[str]:
     return sorted((clips["dataset"] + "/" + clips["subject"]).unique())
 
 
 def _prediction_rows(test: pd.DataFrame, seed: int, selection: str, chosen: Selection, classes: Sequence[str]) -> pd.DataFrame:
     """The contract's predictions: clip, true, predicted, every class's probability, epoch, selection."""
-    rows = test[KEY].assign(
+    rows = test[[*KEY, "split"]].assign(
         seed=seed,
         selection=selection,
         epoch=chosen.epoch,

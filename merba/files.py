@@ -8,6 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+FOLD_FILES = {
+    "predictions": "predictions.parquet",
+    "every_epoch": "every_epoch.parquet",
+    "history": "history.csv",
+    "split": "split.csv",
+    "record": "run.json",
+}
+"""What the folder of a trained fold holds; and WEIGHTS, with `keep_weights`."""
+WEIGHTS = "model.safetensors"
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:

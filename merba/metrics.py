@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+UNKNOWN = ((float("nan"), float("nan")), (float("nan"), float("nan")))
+"""The intervals of UF1 and UAR where one subject, or none, says nothing of their width."""
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -77,10 +80,32 @@ def bootstrap_interval(
     """Percentile intervals of UF1 and UAR when whole subjects are drawn with replacement.
 
     `counts` (subjects, classes, classes). Clips of one person resemble each other, so subjects, not clips, are
-    the independent units. Returns ((low, high) of UF1, (low, high) of UAR).
+    the independent units. Returns ((low, high) of UF1, (low, high) of UAR); NaN for a single subject.
     """
-    number = len(counts)
+    if len(counts) < 2:
+        return UNKNOWN
+    return _intervals(unweighted(_draws(len(counts), seed, draws, counts)[0]), level)
+
+
+def paired_bootstrap(
+    counts: np.ndarray, others: np.ndarray, *, seed: int = 0, draws: int = 2000, level: float = 0.95
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Percentile intervals of the differences in UF1 and UAR of two methods on the same subjects, `counts` less `others`.
+
+    Both (subjects, classes, classes), subjects in the same order; each draw takes the same subjects of both.
+    """
+    if len(counts) < 2:
+        return UNKNOWN
+    mine, theirs = (unweighted(drawn) for drawn in _draws(len(counts), seed, draws, counts, others))
+    return _intervals([a - b for a, b in zip(mine, theirs, strict=True)], level)
+
+
+def _draws(number: int, seed: int, draws: int, *counts: np.ndarray) -> list[np.ndarray]:
+    """Confusion counts (draws, classes, classes) of the subjects drawn, the same ones for all `counts`."""
     weights = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=draws)
-    drawn = np.einsum("ds,sij->dij", weights, counts)
+    return [np.einsum("ds,sij->dij", weights, one) for one in counts]
+
+
+def _intervals(scores: Sequence[np.ndarray], level: float) -> tuple[tuple[float, float], tuple[float, float]]:
     tails = [(1 - level) / 2, (1 + level) / 2]
-    return tuple(tuple(float(q) for q in np.nanquantile(score, tails)) for score in unweighted(drawn))
+    return tuple(tuple(float(q) for q in np.nanquantile(score, tails)) for score in scores)

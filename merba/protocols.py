@@ -1,15 +1,16 @@
-"""Who is trained on and who is tested: leave-one-subject-out, and the held-out training subjects.
+"""Who is trained on and who is tested: leave-one-subject-out, DFME's own splits, and the held-out training subjects.
 
 A split is a function of the sheet and the seed alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
 
 from merba.errors import MerbaError
 
@@ -21,6 +22,37 @@ class Split:
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
+
+
+HOLDOUT = "holdout"
+"""What stands for the subject in the only fold of an experiment with protocol holdout."""
+TESTS = ("test_a", "test_b")
+
+
+def folds(sheet: pd.DataFrame, experiment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The (dataset, subject) pairs that name an experiment's folds; holdout has one, of its first dataset.
+
+    `experiment` comes from `merba.config.experiment_settings`. Raises MerbaError where holdout meets a dataset without
+    a training or a test split.
+    """
+    if experiment["protocol"] == "loso":
+        most = None if experiment["folds"] == "all" else experiment["folds"]["most_clips"]
+        return loso_subjects(sheet, experiment["datasets"], most)
+    for dataset in experiment["datasets"]:
+        splits = set(sheet.loc[sheet["dataset"] == dataset, "split"])
+        if "train" not in splits or not splits & set(TESTS):
+            raise MerbaError(
+                f"protocol holdout needs clips of split train and of test_a or test_b; dataset {dataset} has "
+                f"{', '.join(sorted(splits))}: use `protocol: loso`, or an adapter that knows the splits (dfme)"
+            )
+    return [(experiment["datasets"][0], HOLDOUT)]
+
+
+def make_split(clips: pd.DataFrame, protocol: str, dataset: str, subject: str, *, stopping: str, seed: int) -> Split:
+    """The split of one fold of `folds`: see `loso_split` and `holdout_split`."""
+    if protocol == "loso":
+        return loso_split(clips, dataset, subject, stopping=stopping, seed=seed)
+    return holdout_split(clips, stopping=stopping, seed=seed)
 
 
 def loso_subjects(sheet: pd.DataFrame, datasets: list[str], most_clips: int | None = None) -> list[tuple[str, str]]:
@@ -47,6 +79,19 @@ def loso_split(sheet: pd.DataFrame, dataset: str, subject: str, *, stopping: str
         raise MerbaError(f"{dataset} {subject}: no usable clips to test on; see results/problems.csv")
     if not len(rest):
         raise MerbaError(f"{dataset} {subject}: leaving this subject out leaves nobody to train on")
+    return _with_validation(sheet, rest, test, stopping=stopping, seed=seed)
+
+
+def holdout_split(sheet: pd.DataFrame, *, stopping: str, seed: int) -> Split:
+    """Train on the clips of split `train` and test on those of `test_a` and `test_b` (column split), as DFME is divided."""
+    train, test = (np.flatnonzero(sheet["split"].isin(names)) for names in (["train"], TESTS))
+    if not len(train) or not len(test):
+        raise MerbaError(f"holdout: {len(train)} usable training and {len(test)} test clips; see results/problems.csv")
+    return _with_validation(sheet, train, test, stopping=stopping, seed=seed)
+
+
+def _with_validation(sheet: pd.DataFrame, rest: np.ndarray, test: np.ndarray, *, stopping: str, seed: int) -> Split:
+    """Rows `rest` to train on, less, with `stopping` "validation", a tenth of them."""
     if stopping == "none":
         return Split(rest, np.empty(0, np.int64), test)
     people = (sheet["dataset"] + "/" + sheet["subject"]).to_numpy(str)[rest]
@@ -59,6 +104,8 @@ def hold_out_subjects(labels: np.ndarray, subjects: np.ndarray, *, seed: int) ->
 
     With fewer than ten subjects one of them is held out, and with two, half. Raises MerbaError for a single one.
     """
+    from sklearn.model_selection import StratifiedGroupKFold  # half a second that planning a workflow does not need
+
     people = len(np.unique(subjects))
     if people < 2:
         raise MerbaError("validation needs at least two training subjects; use `stopping: none` or add subjects")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,11 +21,15 @@ from torch.nn import functional as F
 
 from merba.errors import MerbaError
 from merba.metrics import confusion, unweighted
-from merba.models.heads import class_probabilities, classification_loss, predicted_class
+from merba.models.heads import Outputs, class_probabilities, classification_loss, predicted_class
 from merba.packs import FlowFormat
+from merba.progress import Progress, Selection
 from merba.protocols import Split
 
 log = logging.getLogger(__name__)
+
+SAVE_SECONDS = 45.0
+"""Between two saves of a training's progress, a little under the minute that an interruption may cost."""
 
 
 @dataclass(frozen=True)
@@ -60,31 +65,16 @@ class FoldData:
 
 
 @dataclass
-class Selection:
-    """What one rule of choosing an epoch chose: the epoch (from 1) and the test clips' class probabilities (n, k)."""
-
-    epoch: int
-    predicted: np.ndarray
-    probabilities: np.ndarray
-
-
-@dataclass
 class FoldResult:
     """Outcome of a training: the honest choice, the leaking oracle's, every epoch's record, and the chosen weights."""
 
     honest: Selection
     oracle: Selection
     history: list[dict[str, float]]
+    every_epoch: np.ndarray  # predicted classes of the test clips, int64 (epochs, n)
     weights: dict[str, Tensor]
     weights_sha256: str
     seconds: float = field(compare=False)
-
-
-def choose_device(setting: str) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda`; MerbaError where CUDA is asked for and absent."""
-    if setting == "cuda" and not torch.cuda.is_available():
-        raise MerbaError("device: cuda, but PyTorch finds no CUDA GPU; set `device: auto` or see `merba doctor`")
-    return torch.device("cuda" if setting != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def rate_at(epoch: float, settings: TrainingSettings) -> float:
@@ -109,20 +99,12 @@ def prepare(
     normalise: bool,
     device: torch.device,
 ) -> FoldData:
-    """Inputs of a fold from packed flow (n, C, H, W): its first channels, resized to `shape` (C, H, W), normalised.
+    """Inputs of a fold from packed flow (n, C, H, W): resized to the model's `shape` (C, H, W), and normalised.
 
-    Shrinking averages areas, enlarging is bilinear. Mean and standard deviation come from the rows `train` alone.
+    Mean and standard deviation come from the rows `train` alone.
     """
-    channels, *size = shape
-    if flow.shape[1] < channels:
-        raise MerbaError(
-            f"the model wants {channels} input channels, the flow has {flow.shape[1]} "
-            f"({', '.join(form.channels)}); change `flow.channels` or the model's `in_channels`"
-        )
-    x = torch.from_numpy(np.ascontiguousarray(flow[:, :channels], dtype=np.float32)).to(device)
-    if size != list(x.shape[2:]):
-        shrinks = size[0] <= x.shape[2] and size[1] <= x.shape[3]
-        x = F.interpolate(x, size, mode="area") if shrinks else F.interpolate(x, size, mode="bilinear")
+    x = resized(flow, form, shape, device)
+    channels = shape[0]
     factor, offset = (torch.from_numpy(part[:channels]).to(device) for part in form.mirror())
     mirrored = x.flip(-1) * factor + offset
     mean, std = torch.zeros(channels, device=device), torch.ones(channels, device=device)
@@ -139,6 +121,24 @@ def prepare(
     )
 
 
+def resized(flow: np.ndarray, form: FlowFormat, shape: tuple[int, int, int], device: torch.device) -> Tensor:
+    """The first channels of flow (n, C, H, W), float32, resized to `shape` (C, H, W); their unit stays.
+
+    Shrinking averages areas, enlarging is bilinear. Raises MerbaError where the flow has too few channels.
+    """
+    channels, *size = shape
+    if flow.shape[1] < channels:
+        raise MerbaError(
+            f"the model wants {channels} input channels, the flow has {flow.shape[1]} "
+            f"({', '.join(form.channels)}); change `flow.channels` or the model's `in_channels`"
+        )
+    x = torch.from_numpy(np.ascontiguousarray(flow[:, :channels], dtype=np.float32)).to(device)
+    if size != list(x.shape[2:]):
+        shrinks = size[0] <= x.shape[2] and size[1] <= x.shape[3]
+        x = F.interpolate(x, size, mode="area") if shrinks else F.interpolate(x, size, mode="bilinear")
+    return x
+
+
 def train_fold(
     build: Callable[[], nn.Module],
     data: FoldData,
@@ -147,14 +147,16 @@ def train_fold(
     settings: TrainingSettings,
     *,
     seed: int,
+    resume: Path | None = None,
 ) -> FoldResult:
     """Train the model of `build` on `split.train` and predict `split.test`.
 
     With a validation part, training stops when its UF1 has not risen for `patience` epochs after the warm-up, and the
     epoch with the best UF1 (ties: the lowest loss) is chosen; without one, the last epoch is. The test clips are
     predicted after every epoch for the record, and for the oracle (the epoch with the best accuracy on the test
-    subject, which leaks), but nothing that they say reaches the weights, the choice or the stopping.
-    Raises MerbaError when the loss is no longer finite.
+    clips, which leaks), but nothing that they say reaches the weights, the choice or the stopping.
+    With `resume` the state is saved there about once a minute, and a training that finds such a file goes on from it, to
+    the same result bit for bit on the CPU. Raises MerbaError when the loss is no longer finite.
     """
     started = time.perf_counter()
     torch.manual_seed(seed)
@@ -166,10 +168,17 @@ def train_fold(
     weights = _class_weights(data.labels[_rows(split.train, device)], classes, settings)
     # Orders and flips have a generator of their own, so that they don't depend on how much dropout draws.
     random = torch.Generator().manual_seed(seed)
+    state = Progress(model, optimizer, random)
+    if resume is not None:
+        state.load(resume)
+    # Compiling pays on a GPU; on the CPU it would cost more than a fold gains.
+    step = torch.compile(model) if device.type == "cuda" else model
 
-    history, honest, oracle, best, chosen = [], None, None, None, {}
-    for epoch in range(1, settings.epochs + 1):
-        train_loss = _train_epoch(model, data, split.train, optimizer, weights, settings, epoch, random)
+    saved = time.monotonic()
+    for epoch in range(len(state.history) + 1, settings.epochs + 1):
+        if state.stopped(settings, validates=len(split.validation) > 0):
+            break
+        train_loss = _train_epoch(step, data, split.train, optimizer, weights, settings, epoch, random)
         if not math.isfinite(train_loss):
             raise MerbaError(f"the loss is {train_loss} in epoch {epoch}: training diverged; lower `training.rate`")
         model.eval()
@@ -178,19 +187,28 @@ def train_fold(
         if len(split.validation):
             loss, uf1 = _validate(model, data, split.validation, classes)
             record |= {"validation_loss": loss, "validation_uf1": uf1}
-            better = best is None or (uf1, -loss) > best[:2]
+            better = state.honest is None or (uf1, -loss) > state.best()
         else:
             better = epoch == settings.epochs
         if better:
-            best = (record.get("validation_uf1", 0.0), -record.get("validation_loss", 0.0), epoch)
-            honest, chosen = Selection(epoch, *test), deepcopy(model.state_dict())
+            state.honest, state.chosen = Selection(epoch, *test), deepcopy(model.state_dict())
         hits = float((test[0] == data.labels[_rows(split.test, device)].cpu().numpy()).mean())
-        if oracle is None or hits > max(row["oracle_test_accuracy"] for row in history):
-            oracle = Selection(epoch, *test)
-        history.append(record | {"oracle_test_accuracy": hits})
-        if len(split.validation) and epoch - max(best[2], settings.warmup) >= settings.patience:
-            break
-    return FoldResult(honest, oracle, history, chosen, _digest(chosen), time.perf_counter() - started)
+        if state.oracle is None or hits > max(row["oracle_test_accuracy"] for row in state.history):
+            state.oracle = Selection(epoch, *test)
+        state.history.append(record | {"oracle_test_accuracy": hits})
+        state.every_epoch.append(test[0])
+        if resume is not None and time.monotonic() - saved > SAVE_SECONDS:
+            state.save(resume)
+            saved = time.monotonic()
+    return FoldResult(
+        state.honest,
+        state.oracle,
+        state.history,
+        np.stack(state.every_epoch),
+        state.chosen,
+        digest(state.chosen),
+        time.perf_counter() - started,
+    )
 
 
 def _train_epoch(
@@ -238,19 +256,20 @@ def _train_epoch(
 @torch.no_grad()
 def predict(model: nn.Module, data: FoldData, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Predicted classes int64 (n,) and class probabilities float32 (n, k) of `rows`; the model must be in eval mode."""
-    outputs = _outputs(model, data.inputs[_rows(rows, data.inputs.device)])
+    outputs = model_outputs(model, data.inputs[_rows(rows, data.inputs.device)])
     return predicted_class(outputs).cpu().numpy(), class_probabilities(outputs).float().cpu().numpy()
 
 
 @torch.no_grad()
 def _validate(model: nn.Module, data: FoldData, rows: np.ndarray, classes: int) -> tuple[float, float]:
     index = _rows(rows, data.inputs.device)
-    outputs, labels = _outputs(model, data.inputs[index]), data.labels[index]
+    outputs, labels = model_outputs(model, data.inputs[index]), data.labels[index]
     counts = confusion(labels.cpu().numpy(), predicted_class(outputs).cpu().numpy(), classes)
     return float(classification_loss(outputs, labels, progress=1.0)), float(unweighted(counts)[0])
 
 
-def _outputs(model: nn.Module, inputs: Tensor):
+def model_outputs(model: nn.Module, inputs: Tensor) -> Outputs:
+    """What the model says of inputs (n, C, H, W), float32: logits, or DGCM's pair."""
     with torch.autocast(inputs.device.type, torch.bfloat16, enabled=inputs.device.type == "cuda"):
         parts = [model(part) for part in inputs.split(256)]
     if isinstance(parts[0], tuple):
@@ -285,7 +304,7 @@ def _rows(rows: np.ndarray, device: torch.device) -> Tensor:
     return torch.from_numpy(rows).to(device)
 
 
-def _digest(weights: dict[str, Tensor]) -> str:
+def digest(weights: dict[str, Tensor]) -> str:
     """SHA-256 over names and bytes of a state dict; equal weights, bit for bit, have equal digests."""
     total = hashlib.sha256()
     for name, tensor in sorted(weights.items()):

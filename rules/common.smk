@@ -2,14 +2,17 @@
 import shutil
 from functools import cache
 
-from merba.config import complete, experiment_settings
+from merba.config import complete, runnable_experiments
 from merba.counts import dfme_datasets
-from merba.protocols import loso_subjects
+from merba.files import FOLD_FILES, WEIGHTS
+from merba.protocols import TESTS
+from merba.protocols import folds as folds_of
 from merba.sheet import (
     KEY,
     PREPROCESSING,
     class_names,
     digest,
+    plain_rows,
     plan_sheet,
     safe_id,
     subject_rows,
@@ -21,9 +24,7 @@ sheet = plan_sheet(config)
 
 DATASETS = list(sheet["dataset"].unique())
 DFME = dfme_datasets(config)
-EXPERIMENTS = {
-    name: experiment_settings(config, name, DATASETS) for name in config["experiments"]
-}
+EXPERIMENTS, LEFT_OUT = runnable_experiments(config, DATASETS)
 # The package asks PyTorch; looking for the driver's tool spares planning its two seconds.
 ON_GPU = config["device"] == "cuda" or (
     config["device"] == "auto" and shutil.which("nvidia-smi") is not None
@@ -34,6 +35,9 @@ wildcard_constraints:
     dataset="[a-z0-9_]+",
     experiment="[a-z0-9_]+",
     subject="[A-Za-z0-9_-]+",
+    table="table_[4-7]_[a-z0-9]+",
+    matrix="[a-z0-9_]+",
+    ablations="(_ablations)?",
 
 
 def subjects(dataset):
@@ -45,18 +49,32 @@ def rows_of(dataset):
     return sheet[sheet["dataset"] == dataset]
 
 
-def subject_digest(wildcards):
-    """Changes when a row or a file of this subject does: one new or mended clip reruns its subject and nobody else."""
-    # Files that the workflow makes itself have a rule, whose output `frames_of` is.
-    users_own = not frames_of(wildcards)
-    return rows_digest(wildcards.dataset, wildcards.subject, with_files=users_own)
+# A job gets its rows as a parameter: one new or mended clip reruns its own subject, and nobody else. With the sheet's
+# file as an input it would rerun everybody, and with an `ancient` one nobody until the run after.
+
+
+def clips_of(wildcards):
+    """The rows of a subject, as preprocessing needs them."""
+    rows = subject_rows(sheet, wildcards.dataset, wildcards.subject)
+    return plain_rows(rows, PREPROCESSING)
+
+
+def files_of(wildcards):
+    """Changes when a frame of this subject does, unless the workflow has a rule that makes it."""
+    made_here = bool(frames_of(wildcards))
+    return None if made_here else files_digest(wildcards.dataset, wildcards.subject)
 
 
 @cache
-def rows_digest(dataset, subject, with_files):
+def files_digest(dataset, subject):
     rows = subject_rows(sheet, dataset, subject)
-    files = file_states(rows) if with_files else ""
-    return digest(rows.assign(files=files), [*PREPROCESSING, "files"])
+    return digest(rows.assign(files=file_states(rows)), ["files"])
+
+
+def labels_of(experiment):
+    """The rows of an experiment's datasets, as training needs them."""
+    rows = sheet[sheet["dataset"].isin(EXPERIMENTS[experiment]["datasets"])]
+    return plain_rows(rows, [*KEY, "label", "split"])
 
 
 def needs_faces(dataset):
@@ -82,12 +100,19 @@ def faces_and_apex(wildcards):
 
 def folds(experiment):
     """(dataset, subject id) of every fold of an experiment."""
-    settings = EXPERIMENTS[experiment]
-    most = None if settings["folds"] == "all" else settings["folds"]["most_clips"]
     return [
         (dataset, safe_id(subject))
-        for dataset, subject in loso_subjects(sheet, settings["datasets"], most)
+        for dataset, subject in folds_of(sheet, EXPERIMENTS[experiment])
     ]
+
+
+def fold_outputs():
+    """The files of a fold, by what they are."""
+    names = FOLD_FILES | ({"weights": WEIGHTS} if config["keep_weights"] else {})
+    return {
+        kind: f"results/folds/{{experiment}}/{{dataset}}/{{subject}}/{name}"
+        for kind, name in names.items()
+    }
 
 
 def predictions(experiment):
@@ -97,14 +122,53 @@ def predictions(experiment):
     ]
 
 
-def every_prediction():
-    return [path for experiment in EXPERIMENTS for path in predictions(experiment)]
+# Tables of ablations; `all` makes them too unless the configuration has `ablations: false`.
+ABLATIONS = ["table_6_lgfi", "table_7_scanning"]
+
+
+def in_table(table):
+    """The experiments with rows in a table."""
+    return [name for name in EXPERIMENTS if table in EXPERIMENTS[name]["tables"]]
+
+
+def result_tables(ablations):
+    """Tables IV to VII, those that any experiment has rows in."""
+    names = sorted(
+        {table for name in EXPERIMENTS for table in EXPERIMENTS[name]["tables"]}
+    )
+    return [name for name in names if ablations or name not in ABLATIONS]
+
+
+def trained(ablations):
+    """The experiments behind those tables."""
+    tables = set(result_tables(ablations))
+    return [name for name in EXPERIMENTS if tables & set(EXPERIMENTS[name]["tables"])]
+
+
+def every_prediction(ablations):
+    return [path for name in trained(ablations) for path in predictions(name)]
+
+
+def confusions(names):
+    """The confusion matrices of experiments, by name: of the whole composite, or one a test set."""
+    matrices = {}
+    for name in names:
+        if EXPERIMENTS[name]["protocol"] == "loso":
+            matrices[name] = {"experiment": name, "split": None}
+            continue
+        rows = sheet[sheet["dataset"].isin(EXPERIMENTS[name]["datasets"])]
+        for split in sorted(set(rows["split"]) & set(TESTS)):
+            matrices[f"{name}_{split}"] = {"experiment": name, "split": split}
+    return matrices
+
+
+CONFUSIONS = confusions(EXPERIMENTS)
 
 
 def trained_models():
     """(name, arguments, classes) of the experiments' models, each once."""
     models = []
-    for settings in EXPERIMENTS.values():
+    for settings in (EXPERIMENTS[name] for name in trained(ablations=False)):
         arguments = {
             k: v
             for k, v in settings["model"].items()
@@ -116,23 +180,32 @@ def trained_models():
     return models
 
 
-def tables():
+def tables(ablations):
     counts = ["results/table_2_dfme_counts.csv"] if DFME else []
     if set(DATASETS) - set(DFME):
         counts.append("results/table_3_3db_counts.csv")
-    return ["results/table_1_architecture.csv", *counts, "results/table_5_3db.csv"]
+    return [
+        "results/table_1_architecture.csv",
+        *counts,
+        *(f"results/{name}.csv" for name in result_tables(ablations)),
+    ]
 
 
-def figures():
-    confusion = expand(
-        "results/figures/confusion_{experiment}.{kind}",
-        experiment=EXPERIMENTS,
-        kind=["csv", "png"],
+def matrices(ablations, kind="csv"):
+    """The files of the confusion matrices."""
+    names = confusions(trained(ablations))
+    return expand(
+        "results/figures/figure_3_confusion_{matrix}.{kind}", matrix=names, kind=kind
     )
+
+
+def sample_figures():
     with_faces = [dataset for dataset in DATASETS if needs_faces(dataset)]
-    return confusion + expand(
-        "results/figures/samples_{dataset}.png", dataset=with_faces
-    )
+    return expand("results/figures/samples_{dataset}.png", dataset=with_faces)
+
+
+def figures(ablations):
+    return matrices(ablations, kind=["csv", "png"]) + sample_figures()
 
 
 def first_subject(wildcards):

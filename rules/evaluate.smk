@@ -21,13 +21,15 @@ rule table_1:
             ("merba_base", {}, 7),
             *trained_models(),
         ],
+    message:
+        "table: I, sizes of the models"
     script:
         "../workflow/scripts/table_1.py"
 
 
 rule table_2:
     input:
-        samples=ancient("results/samples.parquet"),
+        samples="results/samples.parquet",
         problems="results/problems.csv",
         published=f"{workflow.basedir}/config/published/table_2_dfme_counts.csv",
     output:
@@ -47,14 +49,15 @@ rule table_2:
     params:
         data=config["data"],
         datasets=DFME,
-        rows=digest(sheet, [*KEY, "label", "split"]),
+    message:
+        "table: II, DFME's clips by class"
     script:
         "../workflow/scripts/table_2.py"
 
 
 rule table_3:
     input:
-        samples=ancient("results/samples.parquet"),
+        samples="results/samples.parquet",
         problems="results/problems.csv",
         published=f"{workflow.basedir}/config/published/table_3_3db_counts.csv",
     output:
@@ -74,24 +77,30 @@ rule table_3:
     params:
         data=config["data"],
         datasets=[name for name in DATASETS if name not in DFME],
-        rows=digest(sheet, [*KEY, "label", "split"]),
+    message:
+        "table: III, clips by class"
     script:
         "../workflow/scripts/table_3.py"
 
 
-rule table_5:
+rule results_table:
     input:
-        every_prediction(),
-        published=f"{workflow.basedir}/config/published/table_5_3db.csv",
+        lambda wildcards: [
+            path
+            for experiment in in_table(wildcards.table)
+            for path in predictions(experiment)
+        ],
+        published=f"{workflow.basedir}/config/published/{{table}}.csv",
         samples=ancient("results/samples.parquet"),
     output:
         report(
-            "results/table_5_3db.csv",
+            "results/{table}.csv",
             category="Tables",
-            caption="../workflow/report/table_5.rst",
+            caption="../workflow/report/results_table.rst",
+            labels={"table": "{table}"},
         ),
     log:
-        "logs/table_5.log",
+        "logs/{table}.log",
     conda:
         "../envs/conda.yaml"
     threads: 1
@@ -100,34 +109,33 @@ rule table_5:
         runtime=10,
     params:
         data=config["data"],
-        experiments={
-            name: {
-                "settings": EXPERIMENTS[name],
-                "predictions": predictions(name),
-            }
-            for name in EXPERIMENTS
+        experiments=lambda wildcards: {
+            name: {"settings": EXPERIMENTS[name], "predictions": predictions(name)}
+            for name in in_table(wildcards.table)
         },
+    message:
+        "table: {wildcards.table}"
     script:
-        "../workflow/scripts/table_5.py"
+        "../workflow/scripts/results_table.py"
 
 
 rule confusion:
     input:
-        lambda wildcards: predictions(wildcards.experiment),
+        lambda wildcards: predictions(CONFUSIONS[wildcards.matrix]["experiment"]),
     output:
         table=report(
-            "results/figures/confusion_{experiment}.csv",
+            "results/figures/figure_3_confusion_{matrix}.csv",
             category="Confusion matrices",
-            labels={"experiment": "{experiment}", "kind": "table"},
+            labels={"matrix": "{matrix}", "kind": "table"},
         ),
         figure=report(
-            "results/figures/confusion_{experiment}.png",
+            "results/figures/figure_3_confusion_{matrix}.png",
             category="Confusion matrices",
             caption="../workflow/report/confusion.rst",
-            labels={"experiment": "{experiment}", "kind": "figure"},
+            labels={"matrix": "{matrix}", "kind": "figure"},
         ),
     log:
-        "logs/confusion/{experiment}.log",
+        "logs/confusion/{matrix}.log",
     conda:
         "../envs/conda.yaml"
     threads: 1
@@ -136,7 +144,12 @@ rule confusion:
         runtime=10,
     params:
         data=config["data"],
-        experiment=lambda wildcards: EXPERIMENTS[wildcards.experiment],
+        experiment=lambda wildcards: EXPERIMENTS[
+            CONFUSIONS[wildcards.matrix]["experiment"]
+        ],
+        split=lambda wildcards: CONFUSIONS[wildcards.matrix]["split"],
+    message:
+        "confusion matrix: {wildcards.matrix}"
     script:
         "../workflow/scripts/confusion.py"
 
@@ -164,5 +177,7 @@ rule samples_figure:
     params:
         subject=lambda wildcards: subjects(wildcards.dataset)[0],
         size=config["faces"]["size"],
+    message:
+        "sample figure: {wildcards.dataset}"
     script:
         "../workflow/scripts/samples_figure.py"

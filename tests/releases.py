@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from openpyxl import load_workbook
 
-from merba.datasets.demo import plan, render
+from merba.datasets.demo.planning import plan
+from merba.datasets.demo.rendering import render
 
 
 def planned(adapter: str, root: Path) -> pd.DataFrame:
@@ -31,7 +32,7 @@ def edit_workbook(path: Path, change: Callable) -> None:
 
 
 def _settings(adapter: str) -> dict[str, object]:
-    return {"datasets": [adapter], "subjects": 2, "clips": 7 if adapter == "dfme" else 3, "size": 0.1}
+    return {"datasets": [adapter], "subjects": 2, "clips": 3, "dfme_subjects": 2, "dfme_clips": 7, "size": 0.1}
 
 
 def _rendered(adapter: str, root: Path) -> None:

@@ -1,11 +1,12 @@
 """Configurations: defaults, inheritance, and errors that name the key."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from merba.apex import ApexSettings
-from merba.config import complete, experiment_settings, load_config, reference, schema
+from merba.config import LIBRARY, complete, experiment_settings, library, load_config, reference, runnable_experiments, schema
 from merba.errors import MerbaError
 from merba.faces import FaceSettings
 from merba.flow import FlowSettings
@@ -23,7 +24,7 @@ def minimal(**extra):
     }
 
 
-@pytest.mark.parametrize("path", sorted(CONFIG.glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted({*CONFIG.glob("*.yaml")} - {LIBRARY}), ids=lambda path: path.name)
 def test_every_shipped_configuration_is_valid(path):
     assert load_config(path)["experiments"]
 
@@ -78,6 +79,71 @@ def test_an_experiment_on_a_dataset_that_is_not_there_names_the_nearest():
     config["experiments"]["a"]["datasets"] = ["smic"]
     with pytest.raises(MerbaError, match="no dataset 'smic' \\(did you mean 'smic_hs'\\?\\); it has casme2, smic_hs"):
         experiment_settings(config, "a", ["smic_hs", "casme2"])
+
+
+def inherited(**experiments):
+    return complete(minimal(experiments=experiments), origin="mine.yaml")["experiments"]
+
+
+def test_an_experiment_takes_from_its_parent_what_it_does_not_give():
+    parent = {"method": "A", "stopping": "none", "model": {"name": "merba_nano", "dim": 8}, "training": {"rate": 0.1}}
+    made = inherited(a=parent, b={"inherit": "a", "method": "B", "model": {"window": 5}, "training": {"epochs": 3}})
+    assert made["b"]["model"] == {"name": "merba_nano", "dim": 8, "window": 5}
+    assert made["b"]["training"] == {"epochs": 3, "rate": 0.1}
+    assert (made["b"]["method"], made["b"]["stopping"], "inherit" in made["b"]) == ("B", "none", False)
+    assert made["a"]["model"] == parent["model"]
+
+
+def test_another_model_starts_from_its_own_defaults():
+    parent = {"method": "A", "model": {"name": "merba_nano", "dim": 8}}
+    assert inherited(a=parent, b={"inherit": "a", "model": {"name": "htnet"}})["b"]["model"] == {"name": "htnet"}
+
+
+def test_an_experiment_may_inherit_from_the_librarys_of_its_own_name():
+    made = inherited(merba={"inherit": "merba", "model": {"name": "merba_nano"}}, x={"inherit": "merba", "method": "X"})
+    assert made["merba"]["datasets"] == library()["merba"]["datasets"]
+    assert made["x"]["model"] == {"name": "merba_nano"}, "the file's own comes before the library's"
+
+
+@pytest.mark.parametrize(
+    ("experiments", "message"),
+    [
+        ({"a": {"inherit": "merbo"}}, "experiments.a.inherit: 'merbo' is unknown (did you mean 'merba'?)"),
+        ({"a": {"inherit": "b"}, "b": {"inherit": "a"}}, "experiments.b.inherit: 'a' inherits from itself"),
+        ({"a": {"method": "A"}}, "experiments.a: missing key 'model'"),
+        ({"a": {"method": "A", "model": {"dim": 8}}}, "experiments.a.model: missing key 'name'"),
+    ],
+)
+def test_a_faulty_inheritance_is_named(experiments, message):
+    with pytest.raises(MerbaError, match=re.escape(f"mine.yaml: {message}")):
+        inherited(**experiments)
+
+
+def shipped(*datasets):
+    config = complete({"data": "own", "datasets": {name: {"adapter": "clips", "root": "x"} for name in datasets}})
+    return runnable_experiments(config, datasets)
+
+
+def test_without_experiments_the_papers_run_whose_data_is_there():
+    settings, left_out = shipped("smic_hs", "casme2", "samm")
+    assert {one["method"] for one in settings.values()} == {"MERba", "MambaVision-B", "HTNet", "STSTNet"}
+    assert left_out["merba_dgcm"] == "the configuration has no dataset dfme"
+    settings, left_out = shipped("dfme")
+    tables = [table for one in settings.values() for table in one["tables"]]
+    counts = {name: tables.count(name) for name in set(tables)}
+    assert counts == {"table_4_dfme": 4, "table_6_lgfi": 3, "table_7_scanning": 6}
+    assert left_out["merba"] == "the configuration has no dataset smic_hs, casme2, samm"
+
+
+def test_nothing_to_run_is_an_error_that_says_why():
+    with pytest.raises(MerbaError, match="no experiment can run with the datasets mine:\n  merba: the configuration has no"):
+        shipped("mine")
+
+
+def test_a_rival_that_does_not_exist_is_named():
+    experiment = {"method": "A", "against": "b", "model": {"name": "merba_nano"}}
+    with pytest.raises(MerbaError, match="experiments.a.against: no experiment 'b'"):
+        runnable_experiments(complete(minimal(experiments={"a": experiment})), ["mine"])
 
 
 @pytest.mark.parametrize(

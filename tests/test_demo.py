@@ -11,11 +11,10 @@ import pytest
 import skimage.data
 
 from merba.datasets.annotations import read_cells
-from merba.datasets.demo import plan, render
 from merba.datasets.demo.face import CROP_WIDTHS, LANDMARKS, MOVEMENTS, field, region_bumps
 from merba.datasets.demo.layouts import EMOTIONS, LAYOUTS, ClipPlan
-from merba.datasets.demo.planning import DemoSettings, clip_plans
-from merba.datasets.demo.rendering import rest_face, rise, true_displacement
+from merba.datasets.demo.planning import DemoSettings, clip_plans, plan
+from merba.datasets.demo.rendering import render, rest_face, rise, true_displacement
 from merba.errors import MerbaError
 from merba.frames import open_clip
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
-from merba.metrics import bootstrap_interval, confusion, scores, subject_counts, unweighted
+from merba.metrics import bootstrap_interval, confusion, paired_bootstrap, scores, subject_counts, unweighted
 
 
 def test_scores_worked_out_by_hand():
@@ -61,3 +61,28 @@ def test_a_bootstrap_of_equal_subjects_has_no_width():
     uf1, uar = bootstrap_interval(np.stack([np.array([[3, 1, 0], [0, 2, 0], [1, 0, 2]])] * 5))
     assert uf1[0] == pytest.approx(uf1[1])
     assert uar == pytest.approx([unweighted(np.array([[3, 1, 0], [0, 2, 0], [1, 0, 2]]))[1]] * 2)
+
+
+def test_a_paired_bootstrap_draws_the_same_subjects_of_both():
+    random = np.random.default_rng(0)
+    true, mine, theirs = random.integers(0, 3, (3, 120))
+    owner = np.sort(random.integers(0, 8, 120)).astype(str)
+    counts = [subject_counts(true, predicted, owner, 3) for predicted in (mine, theirs)]
+    found = paired_bootstrap(*counts, seed=5, draws=60)
+    # The same by hand: clips of the drawn subjects, scored by scikit-learn.
+    drawn = np.random.default_rng(5).multinomial(8, np.full(8, 1 / 8), size=60)
+    differences = []
+    for times in drawn:
+        rows = np.repeat(np.arange(120), times[np.unique(owner, return_inverse=True)[1]])
+        a, b = (f1_score(true[rows], one[rows], average="macro") for one in (mine, theirs))
+        differences.append(a - b)
+    assert found[0] == pytest.approx(np.quantile(differences, [0.025, 0.975]))
+
+
+def test_a_method_against_itself_differs_by_nothing():
+    counts = subject_counts(np.arange(30) % 3, np.arange(30) % 2, (np.arange(30) % 5).astype(str), 3)
+    assert paired_bootstrap(counts, counts) == ((0, 0), (0, 0))
+
+
+def test_one_subject_says_nothing_of_the_width():
+    assert np.isnan(bootstrap_interval(np.diag([3, 3, 3])[None])).all()

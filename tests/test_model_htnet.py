@@ -44,7 +44,7 @@ def test_the_authors_weight_files_fit_strictly():
 
 
 def test_a_patch_becomes_one_position_with_its_pixels_row_by_row():
-    model = create_model("htnet", 3, in_channels=2, **SMALL)
+    model = create_model("htnet", 3, in_channels=2, regions=False, **SMALL)
     inputs = []
     model.to_patch_embedding[1].register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     x = torch.randn(1, 2, 28, 28)
@@ -53,8 +53,15 @@ def test_a_patch_becomes_one_position_with_its_pixels_row_by_row():
     assert torch.equal(inputs[0][0, :, 1, 3], patch.permute(1, 2, 0).flatten())
 
 
+def test_a_whole_faces_flow_is_cut_into_its_regions():
+    whole, cut = (create_model("htnet", 3, regions=regions, **SMALL).eval() for regions in (True, False))
+    cut.load_state_dict(whole.state_dict())
+    x = torch.randn(2, 3, 28, 28)
+    assert torch.equal(whole(x), cut(htnet_regions(x)))
+
+
 def test_first_level_keeps_its_sixteen_blocks_apart():
-    model = create_model("htnet", 3, image_size=56, **SMALL)
+    model = create_model("htnet", 3, image_size=56, regions=False, **SMALL)
     outputs = []
     model.layers[0][1].register_forward_pre_hook(lambda _, args: outputs.append(args[0]))
     x = torch.randn(1, 3, 56, 56, requires_grad=True)

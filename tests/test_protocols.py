@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from merba.errors import MerbaError
-from merba.protocols import hold_out_subjects, loso_split, loso_subjects
+from merba.protocols import folds, hold_out_subjects, holdout_split, loso_split, loso_subjects
 
 
 @pytest.fixture
@@ -87,3 +87,33 @@ def test_the_subjects_with_most_clips(clips):
 def test_a_subject_without_clips_is_named(clips):
     with pytest.raises(MerbaError, match="samm s99: no usable clips"):
         loso_split(clips, "samm", "s99", stopping="none", seed=0)
+
+
+@pytest.fixture
+def divided(clips):
+    """The clips with splits as DFME's: subjects 9 and 10 are test A, 11 is test B."""
+    number = clips["subject"].str[1:].astype(int)
+    return clips.assign(split=np.select([number < 9, number < 11], ["train", "test_a"], "test_b"))
+
+
+@pytest.mark.parametrize("stopping", ["none", "validation"])
+def test_holdout_trains_on_the_training_split_and_tests_on_both_tests(divided, stopping):
+    split = holdout_split(divided, stopping=stopping, seed=0)
+    assert set(divided["split"].iloc[split.test]) == {"test_a", "test_b"}
+    assert set(divided["split"].iloc[np.concatenate([split.train, split.validation])]) == {"train"}
+    assert len(split.train) + len(split.validation) + len(split.test) == len(divided)
+    assert bool(len(split.validation)) == (stopping == "validation")
+    assert not people(divided, split.train) & people(divided, split.validation)
+
+
+def test_an_experiments_folds_follow_its_protocol(divided):
+    experiment = {"protocol": "loso", "folds": "all", "datasets": ["samm"]}
+    assert len(folds(divided, experiment)) == 12
+    assert len(folds(divided, experiment | {"folds": {"most_clips": 2}})) == 2
+    assert folds(divided, experiment | {"protocol": "holdout"}) == [("samm", "holdout")]
+
+
+def test_holdout_without_splits_is_refused(clips):
+    experiment = {"protocol": "holdout", "datasets": ["samm"]}
+    with pytest.raises(MerbaError, match="dataset samm has all: use `protocol: loso`"):
+        folds(clips.assign(split="all"), experiment)

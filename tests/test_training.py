@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from merba import training
 from merba.errors import MerbaError
 from merba.packs import FlowFormat
 from merba.protocols import Split
-from merba.training import TrainingSettings, choose_device, prepare, rate_at, train_fold
+from merba.training import TrainingSettings, prepare, rate_at, train_fold
 
 CPU = torch.device("cpu")
 PIXELS = FlowFormat(("u", "v"), "px")
@@ -180,8 +181,47 @@ def test_a_class_without_training_clips_is_warned_of_and_training_goes_on(caplog
     assert np.isfinite(result.honest.probabilities).all()
 
 
-def test_asking_for_an_absent_gpu_is_an_error():
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    with pytest.raises(MerbaError, match="finds no CUDA GPU"):
-        choose_device("cuda")
+def test_every_epochs_predictions_are_recorded():
+    flow, labels = clips(seed=5)
+    result = fold(flow, np.random.default_rng(1).permutation(labels), split())
+    assert result.every_epoch.shape == (len(result.history), 6)
+    for chosen in (result.honest, result.oracle):
+        assert (result.every_epoch[chosen.epoch - 1] == chosen.predicted).all()
+
+
+@pytest.mark.parametrize("validation", [True, False])
+@pytest.mark.parametrize("dies_after", [1, 5, 11])
+def test_an_interrupted_training_goes_on_to_the_same_bits(tmp_path, monkeypatch, validation, dies_after):
+    monkeypatch.setattr(training, "SAVE_SECONDS", 0)
+    flow, labels = clips()
+    parts = split(validation=validation)
+    data = prepare(flow, labels, parts.train, PIXELS, shape=(2, 6, 6), normalise=True, device=CPU)
+    undisturbed = train_fold(Small, data, parts, 3, QUICK, seed=1)
+
+    file = tmp_path / "progress.pt"
+    train_epoch = training._train_epoch
+
+    def dying(*arguments):
+        if arguments[6] > dies_after:
+            raise KeyboardInterrupt
+        return train_epoch(*arguments)
+
+    monkeypatch.setattr(training, "_train_epoch", dying)
+    with pytest.raises(KeyboardInterrupt):
+        train_fold(Small, data, parts, 3, QUICK, seed=1, resume=file)
+    monkeypatch.setattr(training, "_train_epoch", train_epoch)
+    resumed = train_fold(Small, data, parts, 3, QUICK, seed=1, resume=file)
+    assert resumed.weights_sha256 == undisturbed.weights_sha256
+    assert resumed.history == undisturbed.history
+    assert (resumed.honest.probabilities == undisturbed.honest.probabilities).all()
+    assert (resumed.every_epoch == undisturbed.every_epoch).all()
+
+
+def test_a_damaged_save_is_ignored_with_a_warning(tmp_path, caplog):
+    file = tmp_path / "progress.pt"
+    file.write_bytes(b"PK\x03\x04 half a file")
+    flow, labels = clips()
+    data = prepare(flow, labels, split().train, PIXELS, shape=(2, 6, 6), normalise=True, device=CPU)
+    whole = train_fold(Small, data, split(), 3, QUICK, seed=1)
+    assert train_fold(Small, data, split(), 3, QUICK, seed=1, resume=file).weights_sha256 == whole.weights_sha256
+    assert "starting anew" in caplog.text

@@ -128,7 +128,8 @@ class Transformer(nn.Module):
 class HTNet(nn.Module):
     """Patches, then a transformer within each of 4^l blocks of the map, l = 2, 1, 0; between levels the map is halved.
 
-    Input float (B, in_channels, image_size, image_size) as from `htnet_regions`; output logits (B, num_classes).
+    Input float (B, in_channels, image_size, image_size), the flow of a whole face, of which the model takes the four fixed
+    regions; with `regions` false, regions that are cut out already (see `htnet_regions`). Output logits (B, num_classes).
     image_size must be a multiple of 4 patches: 28, 56, … with patches of 7. Width and heads double at each level.
     """
 
@@ -144,6 +145,7 @@ class HTNet(nn.Module):
         depths: Sequence[int] = (2, 2, 10),
         mlp_ratio: int = 4,
         dropout: float = 0.0,
+        regions: bool = True,
     ):
         super().__init__()
         blocks = 2 ** (len(depths) - 1)
@@ -151,7 +153,7 @@ class HTNet(nn.Module):
         if image_size < unit or image_size % unit:
             nearest = max(1, round(image_size / unit)) * unit
             raise ValueError(f"image_size is {image_size}; a multiple of {unit}, such as {nearest}, would fit")
-        self.input_shape, self.patch_size = (in_channels, image_size, image_size), patch_size
+        self.input_shape, self.patch_size, self.regions = (in_channels, image_size, image_size), patch_size, regions
         positions = (image_size // unit) ** 2
         patches = nn.Conv2d(in_channels * patch_size**2, dim, 1)
         self.to_patch_embedding = nn.ModuleList([nn.Identity(), patches])
@@ -166,6 +168,8 @@ class HTNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1:] != self.input_shape:
             raise ValueError(f"the input has shape {tuple(x.shape)}; {('batch', *self.input_shape)} would fit")
+        if self.regions:
+            x = htnet_regions(x)
         # A patch's pixels become channels, the colour channel fastest.
         x = F.pixel_unshuffle(x, self.patch_size).unflatten(1, (x.shape[1], -1)).transpose(1, 2).flatten(1, 2)
         x = self.to_patch_embedding[1](x)

@@ -6,11 +6,14 @@ from merba.joblog import job_log
 from merba.plots import plot_confusion
 from merba.tables import confusion_table
 
-experiment = snakemake.params.experiment
-with job_log(snakemake.log[0], f"confusion matrix of {snakemake.wildcards.experiment}"):
+experiment, split = snakemake.params.experiment, snakemake.params.split
+with job_log(snakemake.log[0], f"confusion matrix {snakemake.wildcards.matrix}"):
     predictions = pd.concat([pd.read_parquet(path) for path in snakemake.input], ignore_index=True)
+    if split is not None:
+        predictions = predictions[predictions["split"] == split]
     counts = confusion_table(predictions, honest_name(experiment))
     with atomic(snakemake.output.table) as draft:
         counts.to_csv(draft)
+    about = [experiment["method"], *([split.replace("_", " ")] if split else []), f"data: {snakemake.params.data}"]
     with atomic(snakemake.output.figure) as draft:
-        plot_confusion(counts, title=f"{experiment['method']}, data: {snakemake.params.data}", path=draft)
+        plot_confusion(counts, title=", ".join(about), path=draft)

@@ -2,19 +2,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from merba.experiments import run_fold
+from merba.experiments import load_fold, run_fold
 from merba.joblog import job_log
 
-dataset, subject, experiment = (snakemake.wildcards[key] for key in ("dataset", "subject", "experiment"))
-with job_log(snakemake.log[0], f"fold {dataset} {subject} of {experiment}"):
-    run_fold(
-        snakemake.config,
-        snakemake.params.experiment,
+dataset, subject, name = (snakemake.wildcards[key] for key in ("dataset", "subject", "experiment"))
+with job_log(snakemake.log[0], f"fold {dataset} {subject} of {name}"):
+    config, experiment = snakemake.config, snakemake.params.experiment
+    fold = load_fold(
+        config,
+        experiment,
         dataset=dataset,
         subject_id=subject,
-        sheet=pd.read_parquet(snakemake.input.samples),
+        sheet=pd.read_parquet(snakemake.input.labels),
         packs=list(zip(map(Path, snakemake.input.arrays), map(Path, snakemake.input.indexes), strict=True)),
-        predictions=Path(snakemake.output.predictions),
-        history=Path(snakemake.output.history),
-        record=Path(snakemake.output.record),
     )
+    # Snakemake deletes the outputs of a failed job: what an interrupted one goes on from lies elsewhere.
+    progress = Path("results", "progress", name, dataset, subject)
+    run_fold(config, experiment, fold, Path(snakemake.output.predictions).parent, progress=progress)

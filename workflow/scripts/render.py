@@ -2,7 +2,7 @@ from pathlib import Path
 
 import cv2
 
-from merba.datasets.demo import render
+from merba.datasets.demo.rendering import render
 from merba.joblog import job_log
 from merba.sheet import DEMO_ROOT
 

@@ -24,6 +24,8 @@ class DemoSettings:
     datasets: tuple[str, ...] = ("smic_hs", "casme2", "samm")
     subjects: int = 3  # a dataset
     clips: int = 6  # a subject; their classes take turns
+    dfme_subjects: int = 6  # of DFME: all but the last two are trained on
+    dfme_clips: int = 7
     frames: int = 20  # a clip at least; some get up to four more
     size: float = 1.0
 
@@ -34,10 +36,16 @@ class DemoSettings:
         for name in made.datasets:
             if name not in LAYOUTS:
                 raise MerbaError(f"demo: datasets: {name!r} is none of {', '.join(LAYOUTS)}")
-        for name, least in [("subjects", 1), ("clips", 1), ("frames", 20), ("size", 0.1)]:
+        for name, least in [
+            ("subjects", 1), ("clips", 1), ("dfme_subjects", 1), ("dfme_clips", 1), ("frames", 20), ("size", 0.1),
+        ]:  # fmt: skip
             if getattr(made, name) < least:
                 raise MerbaError(f"demo: {name}: {getattr(made, name)} is less than {least}")
         return made
+
+    def counts(self, dataset: str) -> tuple[int, int]:
+        """Subjects of a dataset, and clips of each of them."""
+        return (self.dfme_subjects, self.dfme_clips) if dataset == "dfme" else (self.subjects, self.clips)
 
 
 def generator(settings: DemoSettings, *names: str | int) -> np.random.Generator:
@@ -47,9 +55,8 @@ def generator(settings: DemoSettings, *names: str | int) -> np.random.Generator:
 
 def clip_plans(settings: DemoSettings, dataset: str) -> list[ClipPlan]:
     """The clips of one dataset, by subject and clip."""
-    return [
-        _plan_clip(settings, dataset, subject, clip) for subject in range(settings.subjects) for clip in range(settings.clips)
-    ]
+    subjects, clips = settings.counts(dataset)
+    return [_plan_clip(settings, dataset, subject, clip) for subject in range(subjects) for clip in range(clips)]
 
 
 def _plan_clip(settings: DemoSettings, dataset: str, subject_index: int, index: int) -> ClipPlan:
@@ -88,7 +95,7 @@ def _plan_clip(settings: DemoSettings, dataset: str, subject_index: int, index: 
 
 def _split(settings: DemoSettings, subject_index: int) -> str:
     """The last two subjects are the tests A and B, the others are trained on."""
-    return {1: "test_b", 2: "test_a"}.get(settings.subjects - subject_index, "train")
+    return {1: "test_b", 2: "test_a"}.get(settings.dfme_subjects - subject_index, "train")
 
 
 def plan(settings: Mapping[str, object], root: Path) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,9 +59,9 @@ def render(settings: Mapping[str, object], dataset: str, root: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "truth").mkdir(parents=True)
     plans = clip_plans(made, dataset)
-    for subject in range(made.subjects):
+    for subject, of_subject in groupby(plans, key=lambda plan: plan.subject_index):
         rest = rest_face(made, dataset, subject)
-        for plan in plans[subject * made.clips : (subject + 1) * made.clips]:
+        for plan in of_subject:
             _write_clip(made, dataset, plan, rest, partial)
     LAYOUTS[dataset].annotate(partial, plans)
     shutil.rmtree(target, ignore_errors=True)

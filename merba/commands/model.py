@@ -1,0 +1,27 @@
+"""Print a model's blocks, sizes, parameters and FLOPs (the paper's Table I)."""
+
+from __future__ import annotations
+
+import argparse
+
+EXAMPLE = "merba model merba_base --classes 7"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", help="a registered model, such as merba_base, merba_nano, mambavision_base, htnet, ststnet")
+    parser.add_argument("--classes", type=int, default=7, help="number of classes (default 7)")
+
+
+def run(options: argparse.Namespace) -> int:
+    import torch
+
+    from merba.models import create_model
+    from merba.models.summary import architecture
+
+    with torch.device("meta"):  # shapes only: no memory, no time for random weights
+        model = create_model(options.name, options.classes)
+    table = architecture(model, model.input_shape)
+    table["parameters"] = table["parameters"].map("{:,}".format)
+    table["flops"] = (table["flops"] / 1e9).map("{:.3f} G".format)
+    print(table.to_string(index=False, na_rep="–"))
+    return 0

@@ -1,0 +1,119 @@
+"""Predict the class of videos or folders of frames, with a trained checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from merba.checkpoint import Checkpoint
+    from merba.prediction import Prediction
+
+EXAMPLE = "merba predict clip.mp4 --checkpoint model.safetensors --out predictions"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "clips", nargs="+", metavar="CLIP", help="a video, a folder of frames, a folder of these, or a CSV file of clips"
+    )
+    parser.add_argument("--checkpoint", type=Path, required=True, help="a model.safetensors of a fold, or of `merba export`")
+    parser.add_argument("--onset", type=int, metavar="N", help="number of the onset frame, for one clip (default: the first)")
+    parser.add_argument("--apex", type=int, metavar="M", help="number of the apex frame, for one clip (default: it is found)")
+    parser.add_argument("--fps", type=float, help="frames a second, where a clip does not say (folders of frames)")
+    parser.add_argument("--spot", action="store_true", help="search long videos for candidate intervals, and predict these")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write predictions.json and a picture of each clip there")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    from merba.checkpoint import load_checkpoint
+    from merba.prediction import predict
+
+    _log_progress()
+    checkpoint = load_checkpoint(options.checkpoint)
+    if checkpoint.data == "demo":
+        _say("this checkpoint was trained on the demo: what it says of real faces means nothing")
+    predictions = predict(
+        options.clips,
+        checkpoint,
+        onset=options.onset,
+        apex=options.apex,
+        fps=options.fps,
+        spot=options.spot,
+        explain=options.out is not None,
+    )
+    for one in predictions:
+        for note in (one.problem, *one.warnings):
+            if note:
+                _say(f"{one.clip}: {note}")
+    document = _document(predictions, checkpoint, options.checkpoint)
+    if options.out:
+        _write(options.out, predictions, document)
+    print(json.dumps(document, indent=2) if options.json else _table(predictions, checkpoint.classes, options.spot))
+    return int(any(one.problem for one in predictions))
+
+
+def _say(message: str) -> None:
+    print(f"merba: {message}", file=sys.stderr)
+
+
+def _log_progress() -> None:
+    """Progress to stderr. What the stages warn of stands in the predictions, and is said there once."""
+    logging.basicConfig(format="merba: %(message)s")
+    for part in ("prediction", "spotting", "inference"):
+        logging.getLogger(f"merba.{part}").setLevel(logging.INFO)
+    for stage in ("faces", "apex", "flow"):
+        logging.getLogger(f"merba.{stage}").setLevel(logging.ERROR)
+
+
+def _document(predictions: Sequence[Prediction], checkpoint: Checkpoint, path: Path) -> dict[str, Any]:
+    import merba
+
+    return {
+        "merba": merba.__version__,
+        "checkpoint": {"path": str(path), **checkpoint.description},
+        "predictions": [one.record() for one in predictions],
+    }
+
+
+def _write(folder: Path, predictions: Sequence[Prediction], document: dict[str, Any]) -> None:
+    """predictions.json, a picture of each prediction, and one of each search; the JSON names them."""
+    from merba.files import atomic
+    from merba.prediction_plots import plot_prediction, plot_search
+    from merba.sheet import safe_id
+
+    searches: dict[int, str] = {}
+    for number, (one, record) in enumerate(zip(predictions, document["predictions"], strict=True), start=1):
+        name = f"{number:03}_{safe_id(one.clip)}"
+        if one.predicted:
+            record["picture"] = f"{name}.png"
+            with atomic(folder / record["picture"]) as draft:
+                plot_prediction(one, data=document["checkpoint"]["data"], path=draft)
+        if one.search:
+            if id(one.search) not in searches:
+                searches[id(one.search)] = f"{name}_search.png"
+                with atomic(folder / searches[id(one.search)]) as draft:
+                    plot_search(one.search, title=one.clip, path=draft)
+            record["search_picture"] = searches[id(one.search)]
+    with atomic(folder / "predictions.json") as draft:
+        draft.write_text(json.dumps(document, indent=2))
+
+
+def _table(predictions: Sequence[Prediction], classes: Sequence[str], spot: bool) -> str:
+    """A line for each prediction, with every class's probability; what is unknown is a dash."""
+    import pandas as pd
+
+    rows = []
+    for one in predictions:
+        row = {"clip": one.clip, "onset": one.onset, "apex": one.apex}
+        if spot:
+            row |= {"offset": one.offset, "score": one.score and f"{one.score:.2f}"}
+        row["class"] = one.predicted
+        rows.append(row | {name: f"{p:.3f}" for name, p in one.probabilities.items()})
+    table = pd.DataFrame(rows, columns=[*rows[0], *(name for name in classes if name not in rows[0])], dtype=object)
+    return table.fillna("–").to_string(index=False)

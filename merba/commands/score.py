@@ -1,0 +1,24 @@
+"""UF1, UAR and accuracy of a file of predictions, anybody's, as MEGC2019 counts them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+EXAMPLE = "merba score predictions.csv (columns subject, true, predicted; optional dataset, clip, selection, seed)"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="CSV or Parquet, one row a clip")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    from merba.scoring import read_predictions, score_table
+
+    table = score_table(read_predictions(options.file))
+    if options.json:
+        print(table.to_json(orient="records", indent=2))
+    else:
+        print(table.round(4).to_string(index=False))
+    return 0

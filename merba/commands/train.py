@@ -1,0 +1,35 @@
+"""Train an experiment's folds in one process, without Snakemake; go on where it was interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from merba.errors import MerbaError
+
+EXAMPLE = "merba train --config config/3db.yaml --experiment merba --folds samm/006 samm/007"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, required=True, help="a configuration of the workflow")
+    parser.add_argument("--experiment", required=True, help="a name under its `experiments`, or of config/experiments.yaml")
+    parser.add_argument("--folds", nargs="+", metavar="DATASET/SUBJECT", help="only these (as the folders in results/folds)")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="the workflow's results (default: results)")
+
+
+def run(options: argparse.Namespace) -> int:
+    from merba.config import load_config
+    from merba.experiments import train_experiment
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    only = [tuple(fold.split("/", 1)) for fold in options.folds or []]
+    for fold in only:
+        if len(fold) != 2:
+            raise MerbaError(f"--folds: {fold[0]!r} is not DATASET/SUBJECT")
+    config = load_config(options.config)
+    if options.experiment not in config["experiments"]:
+        raise MerbaError(f"{options.config}: no experiment {options.experiment!r}; it has {', '.join(config['experiments'])}")
+    trained = train_experiment(config, options.experiment, options.results, only=only or None)
+    print(f"{trained} folds trained; results in {options.results / 'folds' / options.experiment}")
+    return 0

@@ -1,0 +1,65 @@
+"""Where training runs: the CPU, or the GPU that fewest other jobs of this machine have taken."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from merba.errors import MerbaError
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def training_device(setting: str, *, deterministic: bool = False) -> Iterator[torch.device]:
+    """The device for `auto`, `cpu` or `cuda` (configuration key `device`), held for the length of the block.
+
+    On a machine with several GPUs jobs spread over them; where there are more jobs than GPUs, they share. With
+    `deterministic`, CUDA takes only algorithms that give the same bits every time. Raises MerbaError where CUDA is
+    asked for and absent.
+    """
+    if setting == "cuda" and not torch.cuda.is_available():
+        raise MerbaError("device: cuda, but PyTorch finds no CUDA GPU; set `device: auto` or see `merba doctor`")
+    if setting == "cpu" or not torch.cuda.is_available():
+        yield torch.device("cpu")
+        return
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS wants for it
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    with claim(torch.cuda.device_count()) as number:
+        torch.cuda.set_device(number)
+        yield torch.device("cuda", number)
+
+
+@contextmanager
+def claim(devices: int, folder: Path | None = None) -> Iterator[int]:
+    """The number of the least taken of `devices` devices, by file locks in `folder` that end with the process.
+
+    Lock k of a device is held by its k-th job, so that every device gets its first job before any gets a second.
+    """
+    # Devices are numbered among the visible ones: jobs that see different ones must not share locks.
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all").replace(os.sep, "-")
+    folder = folder or Path(tempfile.gettempdir()) / f"merba-gpus-{os.getuid()}-{visible}"
+    folder.mkdir(parents=True, exist_ok=True)
+    round_ = 0
+    while True:
+        for number in range(devices):
+            lock = (folder / f"{number}.{round_}").open("w")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.close()
+                continue
+            log.info("GPU %d of %d, beside %d other jobs", number, devices, round_)
+            with lock:
+                yield number
+            return
+        round_ += 1

@@ -1,0 +1,112 @@
+"""One's own clips, as rows of a sample sheet: from videos, folders of frames, folders of clips, and tables of clips."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from merba.datasets.annotations import read_annotations
+from merba.datasets.clips import ADAPTER
+from merba.datasets.clips import COLUMNS as TABLE_COLUMNS
+from merba.errors import ClipProblem, MerbaError
+from merba.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_clip
+
+NUMBERS = ("onset", "apex", "offset", "fps")
+# What preprocessing reads of a sample sheet, the frame rate, and why a clip can't be used.
+COLUMNS = ("dataset", "subject", "clip", "source", "kind", *NUMBERS, "problem")
+
+
+def find_clips(
+    paths: Iterable[str | Path], *, onset: int | None = None, apex: int | None = None, fps: float | None = None
+) -> pd.DataFrame:
+    """A row for each clip in `paths`: columns COLUMNS, in the order given, folders by name.
+
+    A path is a video, a folder of frames, a folder of such clips, or a CSV file with the columns of the adapter `clips`
+    (docs/datasets.md), of which `emotion` is not needed. Every clip is a subject of its own but in a table, which names
+    them. onset and apex (frame numbers) are for a single clip; fps (frames a second) stands in where a clip has none.
+    A clip whose apex alone is given begins with its first frame. A clip that can't be opened, and numbers out of order,
+    are a `problem`. Raises MerbaError where there is no clip at all, a table lacks a column, or onset or apex is given
+    for several clips.
+    """
+    found: list[dict[str, Any]] = []
+    for path in map(Path, paths):
+        if path.suffix.lower() == ".csv" and path.is_file():
+            found += _listed(path)
+        else:
+            found += [_row(one, subject=str(one)) for one in _clips_at(path)]
+    if not found:
+        raise MerbaError("no clips were given; name videos, folders or a CSV file of clips")
+    if onset is not None or apex is not None:
+        if len(found) > 1:
+            raise MerbaError(f"an onset or apex is given for {len(found)} clips; list the clips with theirs in a CSV file")
+        found[0] |= {key: value for key, value in (("onset", onset), ("apex", apex)) if value is not None}
+    for row in found:
+        if row["apex"] is not None and row["onset"] is None:
+            row["onset"] = row["first"]
+        row["problem"] = row["problem"] or _disorder(row)
+    rows = pd.DataFrame(found, columns=list(COLUMNS))
+    rows["fps"] = rows["fps"].astype("float64").fillna(fps or math.nan)
+    return rows.astype({"onset": "Int64", "apex": "Int64", "offset": "Int64"})
+
+
+def _clips_at(path: Path) -> list[Path]:
+    """The path itself, or the videos and folders of frames in it where it is a folder without frames of its own."""
+    if not path.is_dir() or _has_frames(path):
+        return [path]
+    inside = [child for child in sorted(path.iterdir()) if not child.name.startswith(".")]
+    clips = [one for one in inside if one.suffix.lower() in VIDEO_SUFFIXES or (one.is_dir() and _has_frames(one))]
+    return clips or [path]
+
+
+def _has_frames(folder: Path) -> bool:
+    return any(child.suffix.lower() in IMAGE_SUFFIXES for child in folder.iterdir())
+
+
+def _listed(table: Path) -> list[dict[str, Any]]:
+    """The rows of a table of clips; one whose numbers can't be read has a problem."""
+    needed = {key: name for key, name in TABLE_COLUMNS.items() if key != "emotion"}
+    rows = []
+    for index, row in read_annotations(table, ADAPTER, needed, {name: name for name in NUMBERS}).to_dict("index").items():
+        made = _row(table.parent / row["source"], subject=row["subject"]) | {"dataset": str(table), "clip": row["clip"]}
+        for key in NUMBERS:
+            try:
+                if text := row.get(key):
+                    made[key] = float(text) if key == "fps" else int(text)
+            except ValueError:
+                made["problem"] = f"{table}: row {index}: {key} {text!r} is not a number; correct it or leave it empty"
+        rows.append(made)
+    return rows
+
+
+def _disorder(row: Mapping[str, Any]) -> str | None:
+    """What is wrong with the order of a clip's onset, apex and offset, if anything is."""
+    known = [(key, row[key]) for key in ("onset", "apex", "offset") if row[key] is not None]
+    for (first, a), (last, b) in pairwise(known):
+        if a > b or (a == b and first == "onset"):
+            return f"{row['source']}: {first} {a} is not before {last} {b}; correct them, or leave the {last} out"
+    return None
+
+
+def _row(source: Path, subject: str) -> dict[str, Any]:
+    row: Mapping[str, Any] = dict.fromkeys((*COLUMNS, "first")) | {
+        "dataset": "own",
+        "subject": subject,
+        "clip": source.name,
+        "source": str(source),
+        "kind": "frames" if source.is_dir() else "video",
+    }
+    try:
+        if not source.exists():
+            raise ClipProblem(f"{source} does not exist")
+        if source.is_file() and source.suffix.lower() not in VIDEO_SUFFIXES:
+            raise ClipProblem(f"{source} is no video ({', '.join(sorted(VIDEO_SUFFIXES))}), folder or CSV file")
+        clip = open_clip(source, row["kind"])
+    except ClipProblem as problem:
+        return {**row, "problem": str(problem)}
+    first = clip.numbers[0] if row["kind"] == "frames" else 0
+    return {**row, "first": first, "fps": None if math.isnan(clip.fps) else clip.fps}

@@ -1,0 +1,105 @@
+"""The state of a training between two epochs: what an interrupted fold goes on from."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from merba.files import atomic
+
+if TYPE_CHECKING:
+    from merba.training import TrainingSettings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Selection:
+    """What one rule of choosing an epoch chose: the epoch (from 1) and the test clips' class probabilities (n, k)."""
+
+    epoch: int
+    predicted: np.ndarray
+    probabilities: np.ndarray
+
+
+@dataclass
+class Progress:
+    """Everything that the next epoch depends on, and what the epochs so far have found."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    random: torch.Generator
+    honest: Selection | None = None
+    oracle: Selection | None = None
+    chosen: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    every_epoch: list[np.ndarray] = field(default_factory=list)
+
+    def best(self) -> tuple[float, float]:
+        """Validation UF1 and negated validation loss of the chosen epoch; larger is better."""
+        row = self.history[self.honest.epoch - 1]
+        return row["validation_uf1"], -row["validation_loss"]
+
+    def stopped(self, settings: TrainingSettings, *, validates: bool) -> bool:
+        """Whether the validation part has not improved for the patience, counted from the end of the warm-up."""
+        if not validates or self.honest is None:
+            return False
+        return len(self.history) - max(self.honest.epoch, settings.warmup) >= settings.patience
+
+    def save(self, path: Path) -> None:
+        """Write the state to `path`, whole or not at all."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": self.random.get_state(),
+            "torch_random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+            "honest": _plain(self.honest),
+            "oracle": _plain(self.oracle),
+            "chosen": self.chosen,
+            "history": self.history,
+            "every_epoch": [torch.from_numpy(row) for row in self.every_epoch],
+        }
+        with atomic(path) as draft:
+            torch.save(state, draft)
+
+    def load(self, path: Path) -> None:
+        """Go on from `path`, where it exists and is whole; a damaged file is ignored, and training starts anew."""
+        if not path.exists():
+            return
+        device = next(self.model.parameters()).device
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            log.warning("%s: the saved training can't be read (%s); starting anew", path, error)
+            return
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.random.set_state(state["random"])
+        torch.set_rng_state(state["torch_random"])
+        if state["cuda_random"] is not None and device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_random"])
+        self.honest, self.oracle = _selection(state["honest"]), _selection(state["oracle"])
+        self.chosen = {name: tensor.to(device) for name, tensor in state["chosen"].items()}
+        self.history = state["history"]
+        self.every_epoch = [row.numpy() for row in state["every_epoch"]]
+        log.info("going on after epoch %d, saved in %s", len(self.history), path)
+
+
+def _plain(selection: Selection | None) -> dict | None:
+    if selection is None:
+        return None
+    return {key: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for key, v in asdict(selection).items()}
+
+
+def _selection(plain: dict | None) -> Selection | None:
+    if plain is None:
+        return None
+    return Selection(plain["epoch"], plain["predicted"].numpy(), plain["probabilities"].numpy())

@@ -1,0 +1,81 @@
+"""Scoring of prediction files, ours or anybody's, as MEGC2019 does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from merba.datasets.layout import nearest
+from merba.errors import MerbaError
+from merba.metrics import bootstrap_interval, scores, subject_counts
+
+NEEDED = ("subject", "true", "predicted")
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Predictions of a CSV or Parquet file, one row a clip, all columns text but `seed`.
+
+    It needs columns subject, true and predicted (class names, or numbers that stand for them); dataset, clip, selection
+    and seed are used where they are there. Raises MerbaError that names file and column, or a clip that is there twice.
+    """
+    path = Path(path)
+    try:
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str)
+    except (OSError, ValueError) as error:
+        raise MerbaError(f"{path}: can't be read as {path.suffix or 'CSV'}: {error}") from error
+    table.columns = [str(column).strip().casefold() for column in table.columns]
+    for column in NEEDED:
+        if column not in table:
+            raise MerbaError(
+                f"{path}: there is no column {column!r}{nearest(column, table.columns)}; it needs "
+                f"{', '.join(NEEDED)} and may have dataset, clip, selection, seed; it has {', '.join(table.columns)}"
+            )
+    if table.empty:
+        raise MerbaError(f"{path}: it has no rows")
+    for column in NEEDED:
+        for row in table.index[table[column].isna()][:1]:
+            raise MerbaError(f"{path}: row {row + 1} has no {column}")
+    table = table.assign(
+        dataset=table.get("dataset", "all"), selection=table.get("selection", ""), seed=table.get("seed", 0)
+    ).astype({column: str for column in (*NEEDED, "dataset", "selection")})
+    if "clip" in table:
+        keys = ["selection", "seed", "dataset", "subject", "clip"]
+        for row in table.index[table.duplicated(keys)][:1]:
+            name = " ".join(table.loc[row, keys[2:]])
+            raise MerbaError(f"{path}: row {row + 1} repeats clip {name}; remove one, or tell them apart by a column seed")
+    return table
+
+
+def score_table(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Scores of `read_predictions`'s table: a row for all and one for each dataset, for each selection and seed.
+
+    Columns: selection, seed, clips ("all" or the dataset), n, subjects, uf1, uar, acc (0..1) and 95 % intervals of UF1
+    and UAR by bootstrap over subjects. A class that no clip of a group truly has is left out of its means.
+    """
+    classes = sorted(set(predictions["true"]) | set(predictions["predicted"]))
+    code = {name: number for number, name in enumerate(classes)}
+    rows = []
+    for (selection, seed), chosen in predictions.groupby(["selection", "seed"], sort=False):
+        groups = list(chosen.groupby("dataset")) if chosen["dataset"].nunique() > 1 else []
+        for name, part in [("all", chosen), *groups]:
+            subjects = (part["dataset"] + "/" + part["subject"]).tolist()
+            counts = subject_counts(part["true"].map(code), part["predicted"].map(code), subjects, len(classes))
+            found, (uf1, uar) = scores(counts.sum(0)), bootstrap_interval(counts)
+            rows.append(
+                {
+                    "selection": selection,
+                    "seed": seed,
+                    "clips": name,
+                    "n": found.n,
+                    "subjects": len(counts),
+                    "uf1": found.uf1,
+                    "uf1_low": uf1[0],
+                    "uf1_high": uf1[1],
+                    "uar": found.uar,
+                    "uar_low": uar[0],
+                    "uar_high": uar[1],
+                    "acc": found.acc,
+                }
+            )
+    return pd.DataFrame(rows)

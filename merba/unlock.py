@@ -1,0 +1,41 @@
+"""Taking away the lock that a killed Snakemake left, after making sure that none works there any more."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from merba.errors import MerbaError
+
+
+def unlock(folder: Path) -> bool:
+    """Remove Snakemake's stale lock from a working folder; whether there was one.
+
+    Raises MerbaError where a Snakemake of this machine still works in that folder. Those of other machines on a shared
+    file system can't be seen from here.
+    """
+    folder = Path(folder).resolve()
+    locks = sorted((folder / ".snakemake" / "locks").glob("*.lock"))
+    if locks and (worker := _working_snakemake(folder)):
+        raise MerbaError(
+            f"{folder}: Snakemake works here (process {worker}); wait for it, or stop it (kill {worker}) and try again"
+        )
+    for lock in locks:
+        lock.unlink(missing_ok=True)
+    return bool(locks)
+
+
+def _working_snakemake(folder: Path) -> int | None:
+    """The process id of a Snakemake with that working folder."""
+    import psutil
+
+    for process in psutil.process_iter():
+        try:
+            arguments = process.cmdline()
+            # As a program, or by `python -m snakemake`; jobs of a killed one are scripts and don't count.
+            named = {Path(argument).name for argument in arguments[:3]}
+            if "snakemake" in named and Path(process.cwd()) == folder and process.pid != os.getpid():
+                return process.pid
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return None

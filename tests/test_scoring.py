@@ -1,0 +1,68 @@
+"""Scoring prediction files: against scikit-learn, and errors that name the file."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import accuracy_score, f1_score, recall_score
+
+from merba.errors import MerbaError
+from merba.scoring import read_predictions, score_table
+
+
+@pytest.fixture
+def table():
+    random = np.random.default_rng(0)
+    names = np.array(["negative", "positive", "surprise"])
+    return pd.DataFrame(
+        {
+            "Dataset": random.choice(["samm", "casme2"], 80),
+            "subject": random.integers(1, 9, 80),
+            "clip": [f"c{number}" for number in range(80)],
+            "true": names[random.integers(0, 3, 80)],
+            "predicted": names[random.integers(0, 3, 80)],
+        }
+    )
+
+
+def test_a_csv_of_somebody_elses_model_is_scored_as_scikit_learn_does(table, tmp_path):
+    table.to_csv(tmp_path / "p.csv", index=False)
+    scored = score_table(read_predictions(tmp_path / "p.csv")).set_index("clips")
+    assert list(scored.index) == ["all", "casme2", "samm"]
+    for name, part in [("all", table), *table.groupby("Dataset")]:
+        truth = part["true"], part["predicted"]
+        row = scored.loc[name]
+        assert row["uf1"] == pytest.approx(f1_score(*truth, average="macro"))
+        assert row["uar"] == pytest.approx(recall_score(*truth, average="macro"))
+        assert row["acc"] == pytest.approx(accuracy_score(*truth))
+        assert (row["n"], row["subjects"]) == (len(part), part.groupby(["Dataset", "subject"]).ngroups)
+        assert row["uf1_low"] < row["uf1"] < row["uf1_high"]
+
+
+def test_a_class_absent_from_the_truth_is_left_out_of_the_means(tmp_path):
+    (tmp_path / "p.csv").write_text("subject,true,predicted\n1,a,a\n1,b,c\n2,b,b\n")
+    row = score_table(read_predictions(tmp_path / "p.csv")).iloc[0]
+    assert row["uf1"] == pytest.approx((1 + 2 / 3) / 2)
+    assert row["uar"] == pytest.approx((1 + 1 / 2) / 2)
+
+
+def test_selections_and_seeds_are_scored_apart(table, tmp_path):
+    both = pd.concat([table.assign(selection="validation", seed=1), table.assign(selection="oracle", seed=1)])
+    both.rename(columns={"Dataset": "dataset"}).astype({"subject": str}).to_parquet(tmp_path / "p.parquet")
+    scored = score_table(read_predictions(tmp_path / "p.parquet"))
+    assert scored.groupby("selection").size().to_dict() == {"validation": 3, "oracle": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("subject,truth,predicted\n1,a,a\n", "no column 'true'"),
+        ("subject,true,predicted\n", "no rows"),
+        ("subject,true,predicted\n1,a,\n", "row 1 has no predicted"),
+        ("subject,clip,true,predicted\n1,x,a,a\n1,x,a,b\n", "row 2 repeats clip all 1 x"),
+        ("", "can't be read as .csv"),
+    ],
+)
+def test_a_faulty_file_is_named_with_its_fault(text, message, tmp_path):
+    (tmp_path / "p.csv").write_text(text)
+    with pytest.raises(MerbaError, match=f"p.csv: .*{message}"):
+        read_predictions(tmp_path / "p.csv")

@@ -1,0 +1,49 @@
+"""A stale lock is taken away, a live one is not."""
+
+import subprocess
+import sys
+
+import pytest
+
+from merba.errors import MerbaError
+from merba.unlock import unlock
+
+
+@pytest.fixture
+def locked(tmp_path):
+    locks = tmp_path / ".snakemake" / "locks"
+    locks.mkdir(parents=True)
+    (locks / "0.input.lock").write_text("results/samples.parquet\n")
+    (locks / "0.output.lock").write_text("results/table_5_3db.csv\n")
+    return tmp_path
+
+
+def test_a_stale_lock_is_removed(locked):
+    assert unlock(locked)
+    assert not list((locked / ".snakemake" / "locks").iterdir())
+    assert not unlock(locked), "there is none any more"
+
+
+def test_the_lock_of_a_working_snakemake_stays(locked):
+    program = locked / "snakemake"
+    program.write_text("import time; time.sleep(60)")
+    process = subprocess.Popen([sys.executable, program], cwd=locked)
+    try:
+        with pytest.raises(MerbaError, match=f"Snakemake works here \\(process {process.pid}\\)"):
+            unlock(locked)
+        assert len(list((locked / ".snakemake" / "locks").iterdir())) == 2
+    finally:
+        process.kill()
+        process.wait()
+    assert unlock(locked)
+
+
+def test_a_snakemake_in_another_folder_does_not_count(locked, tmp_path_factory):
+    program = locked / "snakemake"
+    program.write_text("import time; time.sleep(60)")
+    process = subprocess.Popen([sys.executable, program], cwd=tmp_path_factory.mktemp("other"))
+    try:
+        assert unlock(locked)
+    finally:
+        process.kill()
+        process.wait()
