@@ -28,7 +28,7 @@ def blocks(page, language):
 def words_of(lines, program):
     """The command lines of `program` among `lines`, as words without the program."""
     found = []
-    for line in (part for line in lines for part in line.split(" && ")):
+    for line in (part for text in lines for part in text.split(" && ")):
         words = shlex.split(line.split(" >> ")[0], comments=True)
         if words and words[0] == program and "…" not in line:
             found.append(words[1:])
