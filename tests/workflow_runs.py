@@ -43,5 +43,5 @@ def configured(folder, base=MICRO, **changes):
     """The configuration `base` with top-level keys replaced, as a file in `folder`; a key of None is left out."""
     path = folder / "config.yaml"
     document = yaml.safe_load(base.read_text()) | changes
-    path.write_text(yaml.safe_dump({key: value for key, value in document.items() if value is not None}))
+    path.write_text(yaml.safe_dump({k: v for k, v in document.items() if v is not None}, sort_keys=False))
     return path
