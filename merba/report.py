@@ -6,6 +6,7 @@ The page needs nothing beside itself: figures are embedded, and the little scrip
 from __future__ import annotations
 
 import base64
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,10 @@ from merba.plots import plot_confusion
 from merba.result_plots import plot_curves, plot_scores, plot_subjects
 from merba.runs import Run, fold_table, stage_times, subject_scores
 
+log = logging.getLogger(__name__)
+
+LARGEST = 1_500_000
+"""Bytes of a page that Snakemake's report can show: Chromium opens no data: URL of more than 2 MB in a frame."""
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 DATA = {
     "demo": "rendered clips with known movements, whose scores mean nothing for real faces",
@@ -50,10 +55,10 @@ ABOUT = ("row", "method", "directions", "extractor", "self_attention", "test_set
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: its text, the value it sorts by, the small print behind it, and whether it is a number."""
+    """One cell: its text, the value it sorts by (empty where there is none), the small print below, whether it is a number."""
 
     text: str
-    value: str | float
+    value: str
     small: str = ""
     number: bool = False
 
@@ -119,13 +124,15 @@ def write_report(
         subjects_figures=[_subjects(run) for run in runs],
         curves=[_curves(run) for run in runs],
         folds=[(run, plain_table(fold_table(run))) for run in runs],
-        samples=[Figure(_embedded(file), NAMES.get(name, name)) for name, file in samples.items()],
+        samples=[Figure(_photograph(file), NAMES.get(name, name)) for name, file in samples.items()],
         problems=plain_table(pd.read_csv(problems, dtype=str)),
         preprocessing=plain_table(pd.read_csv(preprocessing)),
         times=plain_table(stage_times(logs).round(1)),
         versions=_versions(runs),
     )
     path.write_text(page)
+    if path.stat().st_size > LARGEST:
+        log.warning("%s: over %.1f MB, which Snakemake's report can't show; open the file itself", path, LARGEST / 1e6)
 
 
 def score_tables(rows: pd.DataFrame, data: str) -> list[tuple[bool, str, Table]]:
@@ -187,7 +194,7 @@ def _score(row: pd.Series, name: str) -> Cell:
         small = f"{row[f'{name}_low']:.3f}–{row[f'{name}_high']:.3f}"
     if pd.notna(row.get(f"{name}_seed_sd")):
         small += f", ±{row[f'{name}_seed_sd']:.3f} over seeds"
-    return Cell(f"{row[name]:.4f}", float(row[name]), small, True)
+    return Cell(f"{row[name]:.4f}", f"{row[name]:.4f}", small, True)
 
 
 def _difference(row: pd.Series) -> Cell:
@@ -217,7 +224,7 @@ def _plain(value: Any) -> Cell:
     number = float(value)
     whole = math.isfinite(number) and number == int(number)
     text = (f"{int(number):,}" if abs(number) >= 10_000 else str(int(number))) if whole else f"{number:g}"
-    return Cell(text, number, number=True)
+    return Cell(text, f"{number:g}", number=True)
 
 
 def _title(table: Path) -> str:
@@ -262,15 +269,25 @@ def _curves(run: Run) -> Figure:
 
 
 def _drawn(draw: Callable[[Path], None], caption: str) -> Figure:
-    with TemporaryDirectory() as folder:
+    """A figure as SVG. Its text stays text, in the reader's font: glyphs as outlines would be most of the file."""
+    import matplotlib
+
+    with TemporaryDirectory() as folder, matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "merba"}):
         path = Path(folder) / "figure.svg"
         draw(path)
-        return Figure(_embedded(path), caption)
+        return Figure(_embedded("svg+xml", path.read_bytes()), caption)
 
 
-def _embedded(path: Path) -> str:
-    kind = {".svg": "svg+xml", ".png": "png"}[path.suffix]
-    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+def _photograph(path: Path) -> str:
+    """A figure of photographs at its full size, as WebP: a tenth of its PNG."""
+    import cv2
+
+    _, encoded = cv2.imencode(".webp", cv2.imread(str(path)), [cv2.IMWRITE_WEBP_QUALITY, 80])
+    return _embedded("webp", encoded.tobytes())
+
+
+def _embedded(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _versions(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, int]]]]:
