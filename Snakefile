@@ -16,6 +16,10 @@ include: "rules/apex.smk"
 include: "rules/flow.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
+include: "rules/report.smk"
+
+
+report: "workflow/report/workflow.rst"
 
 
 if LEFT_OUT and workflow.is_main_process:
@@ -32,6 +36,7 @@ rule all:
         every_prediction(config["ablations"]),
         "results/samples.parquet",
         "results/problems.csv",
+        "results/summary.html",
 
 
 rule tables:
@@ -44,11 +49,19 @@ rule figures:
         figures(config["ablations"]),
 
 
+rule report:
+    input:
+        "results/summary.html",
+        tables(config["ablations"]),
+        figures(config["ablations"]),
+
+
 rule ablations:
     input:
         tables(True),
         figures(True),
         every_prediction(True),
+        "results/summary_ablations.html",
 
 
 rule packed:
@@ -56,6 +69,7 @@ rule packed:
         "results/problems.checked",
         "results/samples.parquet",
         expand("results/packed/{dataset}.npy", dataset=DATASETS),
+        sample_figures(),
 
 
 rule demo:

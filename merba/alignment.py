@@ -33,6 +33,11 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.hstack([linear, (target.mean(0) - linear @ source.mean(0))[:, None]])
 
 
+def compose(second: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """The 2×3 transform that applies `first` (2, 3), then `second` (2, 3)."""
+    return np.hstack([second[:, :2] @ first[:, :2], second[:, :2] @ first[:, 2:] + second[:, 2:]])
+
+
 def alignment_transform(points: np.ndarray, size: int, margin: float) -> np.ndarray:
     """The 2×3 transform from frame px to px of the aligned face (size × size), from 68 landmarks (68, 2).
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -17,16 +16,16 @@ import numpy as np
 import pandas as pd
 
 from merba.errors import ClipProblem
-from merba.faces import FaceSettings, aligned_grey
+from merba.faces import FaceSettings, aligned_grey, aligned_landmarks, transform_of
 from merba.frames import open_clip
+from merba.head_motion import STABLE, disc_mask
 from merba.sheet import KEY
 from merba.unimodal import unimodal
 
 log = logging.getLogger(__name__)
 
-# iBUG landmarks of the regions where expressions move, and of the parts that move with the head alone.
-REGIONS = {"brows": range(17, 27), "eyes": range(36, 48), "nose": range(27, 36), "mouth": range(48, 68)}
-STABLE = (27, 28, 29, 30, 36, 39, 42, 45)
+MOVING = range(17, 68)
+"""iBUG landmarks of the regions where expressions move: brows, nose, eyes and mouth."""
 CELL = 1 / 28
 """Side of the cells that flow is averaged over, as a share of the face: finer detail is noise at 1 px of motion."""
 
@@ -36,15 +35,6 @@ class ApexSettings:
     """How apexes are found; each field is described in merba/schemas/config.schema.yaml."""
 
     radius: float = 0.08
-
-
-def region_mask(points: np.ndarray, size: int, radius: float) -> np.ndarray:
-    """Where expressions move, bool (size, size): discs of `radius` · size around the landmarks (68, 2) of REGIONS."""
-    mask = np.zeros((size, size), np.uint8)
-    for index in (index for region in REGIONS.values() for index in region):
-        x, y = points[index]
-        cv2.circle(mask, (round(x), round(y)), round(radius * size), 1, -1)
-    return mask.astype(bool)
 
 
 def motion_curve(frames: Sequence[np.ndarray], points: np.ndarray, settings: ApexSettings) -> np.ndarray:
@@ -57,7 +47,8 @@ def motion_curve(frames: Sequence[np.ndarray], points: np.ndarray, settings: Ape
     size = frames[0].shape[0]
     solver = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     cells = max(round(size * CELL), 1)
-    where = cv2.resize(region_mask(points, size, settings.radius).astype(np.float32), None, fx=1 / cells, fy=1 / cells)
+    region = disc_mask(points, MOVING, settings.radius, size).astype(np.float32)
+    where = cv2.resize(region, None, fx=1 / cells, fy=1 / cells)
     where = where > 0.5
     stable = np.clip(points[list(STABLE)].round().astype(int), 0, size - 1)
     curve = [0.0]
@@ -107,19 +98,15 @@ def apexes_of_subject(
 
 
 def _apex_of_clip(row: Any, face: Mapping[str, Any], settings: ApexSettings, face_settings: FaceSettings) -> dict[str, Any]:
-    clip = open_clip(Path(row.source), row.kind)
-    onset, offset = (None if pd.isna(value) else int(value) for value in (row.onset, row.offset))
-    numbers = clip.between(onset, offset)
-    if len(numbers) < 3:
-        raise ClipProblem(f"{row.source} has {len(numbers)} frames from onset to offset; an apex needs at least 3")
     if pd.notna(row.apex):
-        if not numbers[0] < row.apex <= numbers[-1]:
-            raise ClipProblem(f"apex {row.apex} is not between onset {numbers[0]} and offset {numbers[-1]}")
-        return {"onset": numbers[0], "apex": int(row.apex), "offset": numbers[-1], "confidence": 1.0}
-    frames = aligned_grey(clip, numbers, face, face_settings)
-    transform = np.array(face["transform"]).reshape(2, 3)
-    points = np.array(face["landmarks"], np.float64).reshape(68, 2) @ transform[:, :2].T + transform[:, 2]
-    curve = motion_curve(frames, points, settings)
+        return {"onset": row.onset, "apex": row.apex, "offset": row.offset, "confidence": 1.0}
+    onset, offset = (None if pd.isna(value) else int(value) for value in (row.onset, row.offset))
+    clip, transform = open_clip(row.source, row.kind), transform_of(face)
+    aligned = {number: aligned_grey(image, transform, face_settings) for number, image in clip.frames(onset, offset)}
+    numbers = list(aligned)
+    if len(numbers) < 3:
+        raise ClipProblem(f"{row.source} has {len(numbers)} frames from onset to offset; finding an apex takes at least 3")
+    curve = motion_curve(list(aligned.values()), aligned_landmarks(face), settings)
     peak, fit = unimodal(curve)
     # The onset frame is no apex of its own, even where nothing moves.
     peak = max(peak, 1)

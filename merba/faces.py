@@ -6,9 +6,9 @@ Aligning every frame by itself would erase or invent micro-motion, because landm
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import islice
 from typing import Any
 
 import cv2
@@ -18,7 +18,7 @@ import pandas as pd
 from merba.alignment import align, alignment_transform
 from merba.detectors import Detector, Face, detectors
 from merba.errors import ClipProblem
-from merba.frames import Clip, open_clip
+from merba.frames import open_clip
 from merba.sheet import KEY
 
 log = logging.getLogger(__name__)
@@ -50,13 +50,20 @@ class Found:
     detections: int
 
 
-def aligned_grey(clip: Clip, numbers: Iterable[int], face: Mapping[str, Any], settings: FaceSettings) -> list[np.ndarray]:
-    """Aligned grey faces, uint8 (size, size), of the frames `numbers`; `face` is a row of `faces_of_subject`."""
-    transform = np.array(face["transform"], np.float64).reshape(2, 3)
-    return [
-        align(cv2.cvtColor(clip.read(number), cv2.COLOR_BGR2GRAY), transform, settings.size, settings.interpolation)
-        for number in numbers
-    ]
+def aligned_grey(image: np.ndarray, transform: np.ndarray, settings: FaceSettings) -> np.ndarray:
+    """The aligned grey face, uint8 (size, size), of a BGR frame under a 2×3 transform from frame px to aligned px."""
+    return align(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), transform, settings.size, settings.interpolation)
+
+
+def transform_of(face: Mapping[str, Any]) -> np.ndarray:
+    """The 2×3 transform, frame px → aligned px, in a row of `faces_of_subject`."""
+    return np.array(face["transform"], np.float64).reshape(2, 3)
+
+
+def aligned_landmarks(face: Mapping[str, Any]) -> np.ndarray:
+    """The landmarks (68, 2), px of the aligned face, in a row of `faces_of_subject`."""
+    transform = transform_of(face)
+    return np.array(face["landmarks"], np.float64).reshape(68, 2) @ transform[:, :2].T + transform[:, 2]
 
 
 def faces_of_subject(rows: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
@@ -129,10 +136,6 @@ def _faces_of_clip(row: Any, backends: Sequence[Detector]) -> Found | ClipProble
 
 
 def _first_frames(row: Any, number: int) -> list[np.ndarray]:
-    """The clip's first frames from its onset on."""
-    clip = open_clip(Path(row.source), row.kind)
-    onset, offset = (None if pd.isna(value) else int(value) for value in (row.onset, row.offset))
-    numbers = clip.between(onset, offset)
-    if not numbers:
-        raise ClipProblem(f"{row.source} has no frame from onset {onset} to offset {offset}")
-    return [clip.read(one) for one in numbers[:number]]
+    """The clip's first frames from its onset on: at most `number`, and none after its offset, which may be missing."""
+    frames = open_clip(row.source, row.kind).frames(None if pd.isna(row.onset) else int(row.onset))
+    return [image for n, image in islice(frames, number) if pd.isna(row.offset) or n <= row.offset]

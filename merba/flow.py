@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,18 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from merba.alignment import compose
 from merba.errors import ClipProblem, MerbaError
-from merba.faces import FaceSettings, aligned_grey
+from merba.faces import FaceSettings, aligned_grey, aligned_landmarks, transform_of
 from merba.frames import open_clip, read_image
-from merba.packs import FlowFormat
+from merba.head_motion import head_motion
+from merba.packs import ClipFlow, FlowFormat
 from merba.sheet import KEY
 
 log = logging.getLogger(__name__)
+
+RELEASED_SIZE = (28, 28)
+"""Height and width of the public release's flow images, for a subject of whom none can be read."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class FlowSettings:
     """Channels and OpenCV's TV-L1 parameters; each field is described in merba/schemas/config.schema.yaml."""
 
     channels: Sequence[str] = ("u", "v")
-    remove_shift: bool = False
+    head_motion: str = "keep"
     tau: float = 0.25
     lambda_: float = 0.15
     theta: float = 0.3
@@ -81,10 +87,76 @@ def flow_channels(flow: np.ndarray, channels: Sequence[str]) -> np.ndarray:
 
 
 def flow_format(rows: pd.DataFrame, settings: Mapping[str, Any]) -> FlowFormat:
-    """What `flow_of_subject` gives for these rows: configured channels in pixels, or those of ready-made images."""
-    if (rows["kind"] == "flow").all():
+    """What `flow_of_clips` gives for these rows: configured channels in pixels, or those of ready-made images."""
+    if _ready_made(rows):
         return FlowFormat(("u", "v", "strain"), "image")
     return FlowFormat(tuple(FlowSettings(**settings).channels), "px")
+
+
+def _ready_made(rows: pd.DataFrame) -> bool:
+    return (rows["kind"] == "flow").all()
+
+
+def flow_shape(rows: pd.DataFrame, settings: Mapping[str, Any], face_settings: Mapping[str, Any]) -> tuple[int, int, int]:
+    """(C, H, W) of the flow of these rows' clips; ready-made images have their own size."""
+    channels = len(flow_format(rows, settings).channels)
+    size = FaceSettings(**face_settings).size
+    if not _ready_made(rows):
+        return channels, size, size
+    for source in rows["source"]:
+        with suppress(ClipProblem):
+            return channels, *read_image(Path(source)).shape[:2]
+    return channels, *RELEASED_SIZE
+
+
+def flow_of_clips(
+    rows: pd.DataFrame,
+    faces: pd.DataFrame | None,
+    apexes: pd.DataFrame | None,
+    settings: Mapping[str, Any],
+    face_settings: Mapping[str, Any],
+) -> Iterator[ClipFlow]:
+    """Onset-to-apex flow of one subject's clips in sheet order, one at a time, so that memory doesn't grow with them.
+
+    A clip with a problem, its own or one from `faces` or `apexes`, has flow 0. Rows of kind `flow` need neither: their
+    images' red, green and blue are u, v and strain.
+    """
+    cv2.setNumThreads(1)
+    chosen, face_chosen = FlowSettings(**settings), FaceSettings(**face_settings)
+    shape = flow_shape(rows, settings, face_settings)
+    for position, row in enumerate(rows.itertuples()):
+        try:
+            if row.kind == "flow":
+                flow, length = read_image(Path(row.source))[:, :, ::-1].transpose(2, 0, 1), np.nan
+            else:
+                face, apex = faces.iloc[position], apexes.iloc[position]
+                for stage in (face, apex):
+                    if pd.notna(stage["problem"]):
+                        raise ClipProblem(stage["problem"])
+                flow, length = _flow_between(row, face, apex, chosen, face_chosen)
+            if flow.shape != shape:
+                raise ClipProblem(f"{row.source} is {flow.shape[2]}×{flow.shape[1]}, others are {shape[2]}×{shape[1]}")
+            yield ClipFlow(flow.astype(np.float16), length, None)
+        except ClipProblem as problem:
+            log.warning("%s %s %s: %s", row.dataset, row.subject, row.clip, problem)
+            yield ClipFlow(np.zeros(shape, np.float16), np.nan, str(problem))
+
+
+def _flow_between(
+    row: Any, face: pd.Series, apex: pd.Series, settings: FlowSettings, face_settings: FaceSettings
+) -> tuple[np.ndarray, float]:
+    """Channels (C, H, W) of the flow from a clip's onset to its apex, and the length of its head motion in px."""
+    clip, transform = open_clip(row.source, row.kind), transform_of(face)
+    first = aligned_grey(clip.read(apex["onset"]), transform, face_settings)
+    image = clip.read(apex["apex"])
+    second = aligned_grey(image, transform, face_settings)
+    motion = head_motion(first, second, aligned_landmarks(face))
+    if settings.head_motion == "similarity":
+        second = aligned_grey(image, compose(motion.back, transform), face_settings)
+    flow = tv_l1(settings).calc(first, second, None).transpose(2, 0, 1)
+    if settings.head_motion == "shift":
+        flow = flow - np.median(flow, axis=(1, 2), keepdims=True)
+    return flow_channels(flow, settings.channels), motion.length
 
 
 def flow_of_subject(
@@ -94,45 +166,10 @@ def flow_of_subject(
     settings: Mapping[str, Any],
     face_settings: Mapping[str, Any],
 ) -> tuple[np.ndarray, pd.DataFrame]:
-    """Onset-to-apex flow of one subject's clips, float16 (n, C, H, W) in sheet order, and their table.
-
-    The table has columns dataset, subject, clip, problem; a clip with a problem, its own or one from `faces` or
-    `apexes`, has flow 0. Rows of kind `flow` need neither: their images' red, green and blue are u, v and strain.
-    """
-    cv2.setNumThreads(1)
-    flow, problems = [], []
-    chosen = FlowSettings(**settings)
-    solver = None if faces is None else tv_l1(chosen)
-    for position, row in enumerate(rows.itertuples()):
-        try:
-            if row.kind == "flow":
-                image = read_image(Path(row.source))
-                flow.append(image[:, :, ::-1].transpose(2, 0, 1))
-            else:
-                face, apex = faces.iloc[position], apexes.iloc[position]
-                for stage in (face, apex):
-                    if pd.notna(stage["problem"]):
-                        raise ClipProblem(stage["problem"])
-                pair = aligned_grey(
-                    open_clip(Path(row.source), row.kind),
-                    [int(apex["onset"]), int(apex["apex"])],
-                    face,
-                    FaceSettings(**face_settings),
-                )
-                found = solver.calc(*pair, None).transpose(2, 0, 1)
-                if chosen.remove_shift:
-                    found = found - np.median(found, axis=(1, 2), keepdims=True)
-                flow.append(flow_channels(found, chosen.channels))
-            problems.append(None)
-        except ClipProblem as problem:
-            log.warning("%s %s %s: %s", row.dataset, row.subject, row.clip, problem)
-            flow.append(None)
-            problems.append(str(problem))
-    shape = next((one.shape for one in flow if one is not None), _blank_shape(rows, settings, face_settings))
-    array = np.stack([np.zeros(shape, np.float16) if one is None else one.astype(np.float16) for one in flow])
-    return array, rows[KEY].assign(problem=pd.Series(problems, index=rows.index, dtype="str"))
-
-
-def _blank_shape(rows: pd.DataFrame, settings: Mapping[str, Any], faces: Mapping[str, Any]) -> tuple[int, int, int]:
-    size = 28 if (rows["kind"] == "flow").all() else FaceSettings(**faces).size
-    return (len(flow_format(rows, settings).channels), size, size)
+    """`flow_of_clips` all at once: flow, float16 (n, C, H, W), and its table (dataset, subject, clip, head_motion, problem)."""
+    found = list(flow_of_clips(rows, faces, apexes, settings, face_settings))
+    table = rows[KEY].assign(
+        head_motion=[one.head_motion for one in found],
+        problem=pd.Series([one.problem for one in found], index=rows.index, dtype="str"),
+    )
+    return np.stack([one.flow for one in found]), table

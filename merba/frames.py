@@ -6,6 +6,7 @@ import math
 import os
 import re
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 class Clip(ABC):
-    """One clip: `source` (path), `fps` (NaN where unknown), `numbers` and `read(number)`."""
+    """One clip: `source` (path), `fps` (NaN where unknown), `read(number)`, and `frames(onset, offset)` in order."""
 
     source: Path
     fps: float = math.nan
@@ -78,10 +79,13 @@ class Clip(ABC):
         self.source = source
         self._shape: tuple[int, ...] | None = None
 
-    @property
     @abstractmethod
-    def numbers(self) -> list[int]:
-        """Frame numbers, ascending: those of the file names, or 0…n−1 in a video (decoded once to count)."""
+    def _first(self) -> int:
+        """Number of the first frame: the least of the file names, or 0 in a video."""
+
+    @abstractmethod
+    def _after(self, number: int) -> int | None:
+        """Number of the frame after `number`; None after the last one."""
 
     @abstractmethod
     def _decode(self, number: int) -> np.ndarray: ...
@@ -97,14 +101,18 @@ class Clip(ABC):
             )
         return image
 
-    def between(self, onset: int | None = None, offset: int | None = None) -> list[int]:
-        """Frame numbers from onset to offset, both included; None stands for the first or last frame."""
-        return [n for n in self.numbers if (onset is None or n >= onset) and (offset is None or n <= offset)]
-
     def frames(self, onset: int | None = None, offset: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
-        """Number and image (see `read`) of each frame from onset to offset, both included, decoded when asked for."""
-        for number in self.between(onset, offset):
+        """Number and image (see `read`) of each frame from onset to offset, both included, decoded when asked for.
+
+        None stands for the first or the last frame. An onset or offset that isn't there is a ClipProblem, as is a
+        frame that can't be read.
+        """
+        number, last = (self._first() if onset is None else onset), None
+        while number is not None and (offset is None or number <= offset):
             yield number, self.read(number)
+            number, last = self._after(number), number
+        if offset is not None and last != offset:
+            self.read(offset)  # which says what is missing
 
 
 class FrameFolder(Clip):
@@ -113,15 +121,18 @@ class FrameFolder(Clip):
     def __init__(self, source: Path) -> None:
         super().__init__(source)
         self._names = frame_names(source)
+        self.numbers = list(self._names)
 
-    @property
-    def numbers(self) -> list[int]:
-        return list(self._names)
+    def _first(self) -> int:
+        return self.numbers[0]
+
+    def _after(self, number: int) -> int | None:
+        following = bisect_right(self.numbers, number)
+        return self.numbers[following] if following < len(self.numbers) else None
 
     def _decode(self, number: int) -> np.ndarray:
         if number not in self._names:
-            numbers = self.numbers
-            held = f"{len(numbers)} frames from {numbers[0]} to {numbers[-1]}"
+            held = f"{len(self.numbers)} frames from {self.numbers[0]} to {self.numbers[-1]}"
             raise ClipProblem(f"frame {number} is missing in {self.source} ({held})")
         return read_image(self.source / self._names[number])
 
@@ -135,7 +146,6 @@ class Video(Clip):
 
     def __init__(self, source: Path) -> None:
         super().__init__(source)
-        self._count: int | None = None
         self._open()
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or math.nan
 
@@ -146,30 +156,29 @@ class Video(Clip):
         self._capture = cv2.VideoCapture(str(self.source), cv2.CAP_FFMPEG, one_thread)
         if not self._capture.isOpened():
             raise ClipProblem(f"video {self.source} can't be decoded")
-        self._position = -1  # number of the frame grabbed last
+        self._position = -1  # number of the frame decoded last
 
-    def _grab(self) -> bool:
-        if not self._capture.grab():
-            return False
-        self._position += 1
+    def _reach(self, number: int) -> bool:
+        """Decode forward to a frame, from the start where it lies behind; False where the video ends before it."""
+        if number < self._position:
+            self._open()
+        while self._position < number:
+            if not self._capture.grab():
+                self._count = self._position + 1
+                self._open()
+                return False
+            self._position += 1
         return True
 
-    @property
-    def numbers(self) -> list[int]:
-        if self._count is None:
-            while self._grab():
-                pass
-            self._count = self._position + 1
-            self._open()
-        return list(range(self._count))
+    def _first(self) -> int:
+        return 0
+
+    def _after(self, number: int) -> int | None:
+        return number + 1 if self._reach(number + 1) else None
 
     def _decode(self, number: int) -> np.ndarray:
-        if number < self._position or number < 0:
-            self._open()
-        while self._position < number and self._grab():
-            pass
-        if self._position != number:
-            raise ClipProblem(f"frame {number} is missing in {self.source} ({self._position + 1} frames)")
+        if not self._reach(number):
+            raise ClipProblem(f"frame {number} is missing in {self.source} ({self._count} frames)")
         decoded, image = self._capture.retrieve()
         if not decoded:
             raise ClipProblem(f"frame {number} of {self.source} is damaged")

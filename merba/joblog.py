@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from merba.errors import MerbaError
 
 log = logging.getLogger(__name__)
+Item = TypeVar("Item")
 
 
 @contextmanager
@@ -37,3 +40,21 @@ def job_log(path: str | Path, task: str) -> Iterator[None]:
         log.exception("failed: %s", task)
         raise
     log.info("done: %s, %.1f s", task, time.perf_counter() - started)
+
+
+def job_seconds(path: Path) -> float | None:
+    """How long the job took that wrote the log `path`; None where it did not end well."""
+    lines = path.read_text(errors="replace").splitlines()
+    done = re.search(r" INFO done: .*, ([\d.]+) s$", lines[-1]) if lines else None
+    return float(done[1]) if done else None
+
+
+def counted(items: Iterable[Item], total: int, unit: str, *, every: float = 10.0) -> Iterator[Item]:
+    """The items, while a line in the log says every so many seconds how many are done, at what rate, and what is left."""
+    started = said = time.monotonic()
+    for done, item in enumerate(items):
+        now = time.monotonic()
+        if done and now - said >= every:
+            rate, said = done / (now - started), now
+            log.info("%d of %d %s done, %.2g a second, about %.0f s left", done, total, unit, rate, (total - done) / rate)
+        yield item

@@ -6,15 +6,20 @@ Folds depend on a handful of packs instead of on every subject's file, which kee
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import math
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from merba.errors import MerbaError
 from merba.files import atomic
+from merba.sheet import KEY
 
 log = logging.getLogger(__name__)
 
@@ -36,32 +41,60 @@ class FlowFormat:
         return np.where(is_u, -1, 1).astype(np.float32), np.where(is_u, top, 0).astype(np.float32)
 
 
-def save_subject(path: Path, flow: np.ndarray, clips: pd.DataFrame, form: FlowFormat) -> None:
-    """Write a subject's flow, float16 (n, C, H, W), with its clips (columns dataset, subject, clip, problem)."""
-    with atomic(path) as draft:
-        np.savez(
-            draft,
-            flow=flow.astype(np.float16, copy=False),
-            channels=list(form.channels),
-            unit=form.unit,
-            **{column: clips[column].fillna("").to_numpy(str) for column in ("dataset", "subject", "clip", "problem")},
-        )
+class ClipFlow(NamedTuple):
+    """One clip's flow, float16 (C, H, W), zeros where it has a problem.
+
+    `head_motion`: what the head moved from onset to apex, in px of the aligned face, before any of that is removed (see
+    `merba.head_motion`); NaN for ready-made flow and with a problem.
+    """
+
+    flow: np.ndarray
+    head_motion: float
+    problem: str | None
+
+
+def save_subject(path: Path, rows: pd.DataFrame, flows: Iterable[ClipFlow], shape: Sequence[int], form: FlowFormat) -> None:
+    """Write the flow of one subject's `rows`, clip by clip: an .npz file of `flow`, float16 (n, *shape), and its columns.
+
+    Those are dataset, subject, clip, head_motion (px) and problem (empty where all is well); `channels` and `unit`
+    stand beside them.
+    """
+    found = []
+    with atomic(path) as draft, zipfile.ZipFile(draft, "w") as archive:
+        with archive.open("flow.npy", "w", force_zip64=True) as member:
+            header = {"descr": "<f2", "fortran_order": False, "shape": (len(rows), *shape)}
+            np.lib.format.write_array_header_1_0(member, header)
+            for one in flows:
+                member.write(one.flow.astype("<f2").tobytes())
+                found.append((one.head_motion, one.problem or ""))
+        motions, problems = zip(*found, strict=True)
+        columns = {key: rows[key].to_numpy(str) for key in KEY} | {"head_motion": motions, "problem": problems}
+        for name, values in (columns | {"channels": form.channels, "unit": form.unit}).items():
+            with archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array(member, np.array(values))
+
+
+def flows_of(path: Path) -> Iterator[np.ndarray]:
+    """The flow, float16 (C, H, W), of each clip in a file of `save_subject`; one at a time is in memory."""
+    with zipfile.ZipFile(path) as archive, archive.open("flow.npy") as member:
+        np.lib.format.read_magic(member)
+        (n, *shape), _, dtype = np.lib.format.read_array_header_1_0(member)
+        for _ in range(n):
+            yield np.frombuffer(member.read(math.prod(shape) * dtype.itemsize), dtype).reshape(shape)
 
 
 def pack(subjects: Sequence[Path], array: Path, index: Path) -> pd.DataFrame:
     """Join the files of `save_subject` into the float16 array file `array` (n, channels, H, W) and its `index`.
 
-    The index has columns dataset, subject, clip, row, problem; a clip with a problem has row −1 and no flow. The
-    format stands in its `attrs`. One subject is in memory at a time. Returns the index; raises MerbaError where
-    the files' shapes or formats differ.
+    The index has columns dataset, subject, clip, head_motion, problem, row; a clip with a problem has row −1 and no
+    flow. The format stands in its `attrs`. Returns the index; raises MerbaError where the files' shapes or formats differ.
     """
     parts, shapes, formats = [], {}, {}
     for path in subjects:
         with np.load(path) as file:
-            part = pd.DataFrame({column: file[column] for column in ("dataset", "subject", "clip", "problem")})
-            shapes[file["flow"].shape[1:]] = path
+            parts.append(pd.DataFrame({column: file[column] for column in (*KEY, "head_motion", "problem")}))
             formats[FlowFormat(tuple(map(str, file["channels"])), str(file["unit"]))] = path
-        parts.append(part)
+        shapes[next(flows_of(path)).shape] = path
     if len(shapes) > 1 or len(formats) > 1:
         found = "; ".join(f"{path.name}: {what}" for what, path in [*shapes.items(), *formats.items()])
         raise MerbaError(f"flow files of one dataset differ ({found}); delete results/flow and run again")
@@ -69,16 +102,14 @@ def pack(subjects: Sequence[Path], array: Path, index: Path) -> pd.DataFrame:
     usable = (table["problem"] == "").to_numpy()
     table["row"] = np.where(usable, np.cumsum(usable) - 1, -1)
     table["problem"] = table["problem"].where(~usable, None)
-    (form,) = formats
+    (form,), (shape,) = formats, shapes
     table.attrs = {"channels": list(form.channels), "unit": form.unit}
     with atomic(array) as draft:
-        out = np.lib.format.open_memmap(draft, "w+", np.float16, (int(usable.sum()), *next(iter(shapes))))
-        start = 0
-        for path in subjects:
-            with np.load(path) as file:
-                flow = file["flow"][file["problem"] == ""]
-            out[start : start + len(flow)] = flow
-            start += len(flow)
+        out = np.lib.format.open_memmap(draft, "w+", np.float16, (int(usable.sum()), *shape))
+        clips = chain.from_iterable(map(flows_of, subjects))
+        for row, flow in zip(table["row"], clips, strict=True):
+            if row >= 0:
+                out[row] = flow
         out.flush()
     with atomic(index) as draft:
         table.to_parquet(draft, index=False)
@@ -100,6 +131,18 @@ def load_packs(pairs: Sequence[tuple[Path, Path]]) -> tuple[np.ndarray, pd.DataF
         found = "; ".join(f"{path.name}: {form}, {np.load(path, mmap_mode='r').shape}" for form, path in formats.items())
         raise MerbaError(f"the packs of one experiment differ ({found}); use datasets of one flow format")
     return np.concatenate(arrays), pd.concat(tables, ignore_index=True), next(iter(formats))
+
+
+def preprocessing_summary(clips: pd.DataFrame) -> pd.DataFrame:
+    """One row a dataset: subjects, clips, problems, and median, 95th percentile and largest head motion (px).
+
+    `clips` are the indexes of `pack`, joined.
+    """
+    by_dataset = clips.groupby("dataset")
+    counts = by_dataset.agg(subjects=("subject", "nunique"), clips=("clip", "size"), problems=("problem", "count"))
+    motion = by_dataset["head_motion"]
+    spread = {"median": motion.median(), "p95": motion.quantile(0.95), "largest": motion.max()}
+    return counts.assign(**{f"head_motion_{name}": values.round(2) for name, values in spread.items()}).reset_index()
 
 
 def check_problems(path: Path, *, drop: bool) -> None:

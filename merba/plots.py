@@ -46,12 +46,20 @@ def flow_colours(flow: np.ndarray, longest: float) -> np.ndarray:
 
 
 def plot_samples(
-    rows: pd.DataFrame, faces: pd.DataFrame, apexes: pd.DataFrame, flow: np.ndarray, *, size: int, path: Path
+    rows: pd.DataFrame,
+    faces: pd.DataFrame,
+    apexes: pd.DataFrame,
+    flow: np.ndarray,
+    head_motion: np.ndarray,
+    *,
+    size: int,
+    path: Path,
 ) -> None:
     """A line for each clip: onset with landmarks, aligned onset and apex, flow, and the motion curve with its fit.
 
     The tables are those of `faces_of_subject` and `apexes_of_subject` for `rows`, `flow` (n, C, H, W) begins with
-    u and v in px, `size` is the side of the aligned face. A person sees at a glance whether preprocessing went right.
+    u and v in px, `head_motion` (n,) is in px, `size` is the side of the aligned face. A person sees at a glance whether
+    preprocessing went right.
     """
     import cv2
     import matplotlib
@@ -64,8 +72,8 @@ def plot_samples(
 
     figure, grid = plt.subplots(len(rows), 5, figsize=(13, 2.7 * len(rows)), squeeze=False, layout="constrained")
     titles = ("onset and landmarks", "aligned onset", "aligned apex", "flow onset → apex", "motion curve")
-    records = zip(rows.itertuples(), faces.to_dict("records"), apexes.to_dict("records"), flow, strict=True)
-    for axes, (row, face, apex, (u, v, *_)) in zip(grid, records, strict=True):
+    records = zip(rows.itertuples(), faces.to_dict("records"), apexes.to_dict("records"), flow, head_motion, strict=True)
+    for axes, (row, face, apex, (u, v, *_), moved) in zip(grid, records, strict=True):
         axes[0].set_ylabel(f"{row.subject} {row.clip}\n{row.label}")
         for one in axes[:4]:
             one.set(xticks=[], yticks=[])
@@ -73,7 +81,7 @@ def plot_samples(
         if problem:
             axes[0].text(0.5, 0.5, problem, ha="center", va="center", wrap=True, transform=axes[0].transAxes)
             continue
-        clip = open_clip(Path(row.source), row.kind)
+        clip = open_clip(row.source, row.kind)
         onset, top = (cv2.cvtColor(clip.read(apex[key]), cv2.COLOR_BGR2RGB) for key in ("onset", "apex"))
         points = np.reshape(face["landmarks"], (68, 2))
         axes[0].imshow(onset)
@@ -87,7 +95,7 @@ def plot_samples(
         step = size // 16
         y, x = np.mgrid[step // 2 : size : step, step // 2 : size : step]
         axes[3].quiver(x, y, *motion[:, y, x], angles="xy", scale_units="xy", scale=longest / step / 1.5, width=0.004)
-        axes[3].set_xlabel(f"full colour: {longest:.1f} px")
+        axes[3].set_xlabel(f"full colour: {longest:.1f} px; head moved {moved:.1f} px")
         _plot_curve(axes[4], apex)
     for one, title in zip(grid[0], titles, strict=True):
         one.set_title(title)

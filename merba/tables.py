@@ -33,23 +33,6 @@ def table_1(models: Sequence[tuple[str, Mapping[str, Any], int]]) -> pd.DataFram
     return pd.concat(parts, ignore_index=True)
 
 
-def class_counts(sheet: pd.DataFrame, data: str) -> pd.DataFrame:
-    """Table III: clips by class and dataset, with their totals; the column `data` says what the clips are."""
-    counts = pd.crosstab(sheet["label"], sheet["dataset"])
-    known = [name for name in DATASETS_3DB if name in counts]
-    counts = counts[known + sorted(set(counts) - set(known))]
-    counts["combined"] = counts.sum(axis=1)
-    counts.loc["total"] = counts.sum()
-    counts = counts.rename_axis(index="class", columns=None).reset_index()
-    return counts.assign(source="counted", data=data)
-
-
-def table_3(sheet: pd.DataFrame, data: str, published: Path) -> pd.DataFrame:
-    """`class_counts` above the published Table III."""
-    paper = pd.read_csv(published).assign(source="published", data="3db")
-    return pd.concat([class_counts(sheet, data), paper], ignore_index=True)
-
-
 @dataclass(frozen=True)
 class Reproduced:
     """An experiment of this run: its name, settings (`merba.config.experiment_settings`) and all folds' predictions."""

@@ -1,7 +1,9 @@
 # The configuration, the sample sheet, and what the rules ask of them. Nothing is written here.
 import shutil
+from functools import cache
 
 from merba.config import complete, runnable_experiments
+from merba.counts import dfme_datasets
 from merba.files import FOLD_FILES, WEIGHTS
 from merba.protocols import TESTS
 from merba.protocols import folds as folds_of
@@ -10,15 +12,18 @@ from merba.sheet import (
     PREPROCESSING,
     class_names,
     digest,
+    plain_rows,
     plan_sheet,
     safe_id,
     subject_rows,
 )
+from merba.sources import file_states
 
 config.update(complete(dict(config)))
 sheet = plan_sheet(config)
 
 DATASETS = list(sheet["dataset"].unique())
+DFME = dfme_datasets(config)
 EXPERIMENTS, LEFT_OUT = runnable_experiments(config, DATASETS)
 # The package asks PyTorch; looking for the driver's tool spares planning its two seconds.
 ON_GPU = config["device"] == "cuda" or (
@@ -32,6 +37,7 @@ wildcard_constraints:
     subject="[A-Za-z0-9_-]+",
     table="table_[4-7]_[a-z0-9]+",
     matrix="[a-z0-9_]+",
+    ablations="(_ablations)?",
 
 
 def subjects(dataset):
@@ -43,10 +49,32 @@ def rows_of(dataset):
     return sheet[sheet["dataset"] == dataset]
 
 
-def subject_digest(wildcards):
-    """Changes when a row of this subject does, so that one new clip reruns its subject and nobody else."""
+# A job gets its rows as a parameter: one new or mended clip reruns its own subject, and nobody else. With the sheet's
+# file as an input it would rerun everybody, and with an `ancient` one nobody until the run after.
+
+
+def clips_of(wildcards):
+    """The rows of a subject, as preprocessing needs them."""
     rows = subject_rows(sheet, wildcards.dataset, wildcards.subject)
-    return digest(rows, PREPROCESSING)
+    return plain_rows(rows, PREPROCESSING)
+
+
+def files_of(wildcards):
+    """Changes when a frame of this subject does, unless the workflow has a rule that makes it."""
+    made_here = bool(frames_of(wildcards))
+    return None if made_here else files_digest(wildcards.dataset, wildcards.subject)
+
+
+@cache
+def files_digest(dataset, subject):
+    rows = subject_rows(sheet, dataset, subject)
+    return digest(rows.assign(files=file_states(rows)), ["files"])
+
+
+def labels_of(experiment):
+    """The rows of an experiment's datasets, as training needs them."""
+    rows = sheet[sheet["dataset"].isin(EXPERIMENTS[experiment]["datasets"])]
+    return plain_rows(rows, [*KEY, "label", "split"])
 
 
 def needs_faces(dataset):
@@ -153,23 +181,31 @@ def trained_models():
 
 
 def tables(ablations):
+    counts = ["results/table_2_dfme_counts.csv"] if DFME else []
+    if set(DATASETS) - set(DFME):
+        counts.append("results/table_3_3db_counts.csv")
     return [
         "results/table_1_architecture.csv",
-        "results/table_3_3db_counts.csv",
+        *counts,
         *(f"results/{name}.csv" for name in result_tables(ablations)),
     ]
 
 
-def figures(ablations):
-    confusion = expand(
-        "results/figures/figure_3_confusion_{matrix}.{kind}",
-        matrix=confusions(trained(ablations)),
-        kind=["csv", "png"],
+def matrices(ablations, kind="csv"):
+    """The files of the confusion matrices."""
+    names = confusions(trained(ablations))
+    return expand(
+        "results/figures/figure_3_confusion_{matrix}.{kind}", matrix=names, kind=kind
     )
+
+
+def sample_figures():
     with_faces = [dataset for dataset in DATASETS if needs_faces(dataset)]
-    return confusion + expand(
-        "results/figures/samples_{dataset}.png", dataset=with_faces
-    )
+    return expand("results/figures/samples_{dataset}.png", dataset=with_faces)
+
+
+def figures(ablations):
+    return matrices(ablations, kind=["csv", "png"]) + sample_figures()
 
 
 def first_subject(wildcards):

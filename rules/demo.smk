@@ -24,6 +24,8 @@ rule render:
         runtime=10,
     params:
         demo=config.get("demo"),
+    message:
+        "render the demo's {wildcards.dataset}"
     script:
         "../workflow/scripts/render.py"
 
@@ -41,5 +43,7 @@ rule clone_flow:
         runtime=30,
     params:
         source=lambda wildcards: config["datasets"][wildcards.name],
+    message:
+        "clone ready-made flow: {wildcards.name}"
     script:
         "../workflow/scripts/clone_flow.py"

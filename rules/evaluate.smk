@@ -21,13 +21,44 @@ rule table_1:
             ("merba_base", {}, 7),
             *trained_models(),
         ],
+    message:
+        "table: I, sizes of the models"
     script:
         "../workflow/scripts/table_1.py"
+
+
+rule table_2:
+    input:
+        samples="results/samples.parquet",
+        problems="results/problems.csv",
+        published=f"{workflow.basedir}/config/published/table_2_dfme_counts.csv",
+    output:
+        report(
+            "results/table_2_dfme_counts.csv",
+            category="Tables",
+            caption="../workflow/report/table_2.rst",
+        ),
+    log:
+        "logs/table_2.log",
+    conda:
+        "../envs/conda.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=10,
+    params:
+        data=config["data"],
+        datasets=DFME,
+    message:
+        "table: II, DFME's clips by class"
+    script:
+        "../workflow/scripts/table_2.py"
 
 
 rule table_3:
     input:
         samples="results/samples.parquet",
+        problems="results/problems.csv",
         published=f"{workflow.basedir}/config/published/table_3_3db_counts.csv",
     output:
         report(
@@ -45,6 +76,9 @@ rule table_3:
         runtime=10,
     params:
         data=config["data"],
+        datasets=[name for name in DATASETS if name not in DFME],
+    message:
+        "table: III, clips by class"
     script:
         "../workflow/scripts/table_3.py"
 
@@ -79,6 +113,8 @@ rule results_table:
             name: {"settings": EXPERIMENTS[name], "predictions": predictions(name)}
             for name in in_table(wildcards.table)
         },
+    message:
+        "table: {wildcards.table}"
     script:
         "../workflow/scripts/results_table.py"
 
@@ -112,6 +148,8 @@ rule confusion:
             CONFUSIONS[wildcards.matrix]["experiment"]
         ],
         split=lambda wildcards: CONFUSIONS[wildcards.matrix]["split"],
+    message:
+        "confusion matrix: {wildcards.matrix}"
     script:
         "../workflow/scripts/confusion.py"
 
@@ -139,5 +177,7 @@ rule samples_figure:
     params:
         subject=lambda wildcards: subjects(wildcards.dataset)[0],
         size=config["faces"]["size"],
+    message:
+        "sample figure: {wildcards.dataset}"
     script:
         "../workflow/scripts/samples_figure.py"

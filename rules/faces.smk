@@ -16,6 +16,8 @@ rule samples:
         runtime=10,
     params:
         planned=digest(sheet, sheet.columns),
+    message:
+        "sample sheet"
     script:
         "../workflow/scripts/samples.py"
 
@@ -23,8 +25,6 @@ rule samples:
 rule faces:
     input:
         frames_of,
-        # The digest below says which rows changed; the file's age would rerun everybody.
-        samples=ancient("results/samples.parquet"),
     output:
         "results/faces/{dataset}/{subject}.parquet",
     log:
@@ -36,7 +36,10 @@ rule faces:
         mem_mb=1500,
         runtime=60,
     params:
-        rows=subject_digest,
+        rows=clips_of,
+        files=files_of,
         settings=config["faces"],
+    message:
+        "faces: {wildcards.dataset} {wildcards.subject}"
     script:
         "../workflow/scripts/faces.py"

@@ -5,7 +5,6 @@ rule flow:
     input:
         frames_of,
         unpack(faces_and_apex),
-        samples=ancient("results/samples.parquet"),
     output:
         "results/flow/{dataset}/{subject}.npz",
     log:
@@ -17,9 +16,12 @@ rule flow:
         mem_mb=1500,
         runtime=60,
     params:
-        rows=subject_digest,
+        rows=clips_of,
+        files=files_of,
         settings=config["flow"],
         faces=config["faces"],
+    message:
+        "flow: {wildcards.dataset} {wildcards.subject}"
     script:
         "../workflow/scripts/flow.py"
 
@@ -42,6 +44,8 @@ rule pack:
     resources:
         mem_mb=1000,
         runtime=30,
+    message:
+        "pack: {wildcards.dataset}"
     script:
         "../workflow/scripts/pack.py"
 
@@ -50,10 +54,15 @@ rule problems:
     input:
         expand("results/packed/{dataset}.parquet", dataset=DATASETS),
     output:
-        report(
+        problems=report(
             "results/problems.csv",
             category="Data",
             caption="../workflow/report/problems.rst",
+        ),
+        summary=report(
+            "results/preprocessing.csv",
+            category="Data",
+            caption="../workflow/report/preprocessing.rst",
         ),
     log:
         "logs/problems.log",
@@ -63,6 +72,8 @@ rule problems:
     resources:
         mem_mb=500,
         runtime=10,
+    message:
+        "problems of all clips"
     script:
         "../workflow/scripts/problems.py"
 
@@ -83,5 +94,7 @@ rule gate:
         runtime=10,
     params:
         on_problem=config["on_problem"],
+    message:
+        "gate before training"
     script:
         "../workflow/scripts/gate.py"

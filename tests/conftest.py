@@ -1,6 +1,10 @@
 """Fixtures that several test files share."""
 
+import shutil
+from pathlib import Path
+
 import pytest
+from workflow_runs import snakemake
 
 from merba.datasets.demo.planning import plan
 from merba.datasets.demo.rendering import render
@@ -21,3 +25,17 @@ def demo_root(tmp_path_factory):
 def demo_sheet(demo_root):
     """The sample sheet of `demo_root`."""
     return plan(DEMO, demo_root)
+
+
+@pytest.fixture(scope="session")
+def micro_demo(tmp_path_factory):
+    """A folder in which the micro-demo ran. Tests that change it work on a copy."""
+    folder = tmp_path_factory.mktemp("micro") / "run"
+    snakemake(folder)
+    return folder
+
+
+@pytest.fixture
+def finished(micro_demo, tmp_path):
+    """A copy of the finished micro-demo, with its files' times, to be changed."""
+    return Path(shutil.copytree(micro_demo, tmp_path / "run"))

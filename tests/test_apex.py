@@ -18,13 +18,13 @@ def test_an_annotated_apex_is_kept(tmp_path, photograph):  # noqa: F811
 
 def test_clips_without_room_for_an_apex_are_named_problems(tmp_path, photograph):  # noqa: F811
     rows = rows_of(
-        clip_of(tmp_path / "one", [photograph]),
-        clip_of(tmp_path / "late", [photograph] * 4, apex=9),
+        clip_of(tmp_path / "two", [photograph] * 2),
+        clip_of(tmp_path / "cut", [photograph] * 4, offset=9),
         clip_of(tmp_path / "empty", [np.zeros((200, 200, 3), np.uint8)] * 4),
     )
     apexes = apexes_of_subject(rows, faces_of_subject(rows, {}), {}, {})
-    assert "has 1 frames from onset to offset" in apexes["problem"][0]
-    assert "apex 9 is not between onset 1 and offset 4" in apexes["problem"][1]
+    assert "has 2 frames from onset to offset" in apexes["problem"][0]
+    assert "frame 9 is missing" in apexes["problem"][1]
     assert "no face was found" in apexes["problem"][2]
 
 

@@ -1,8 +1,27 @@
 """The command `merba`: what it prints and how it ends."""
 
-import pytest
+import json
+import shlex
+import subprocess
 
-from merba.cli import main
+import pytest
+import yaml
+from releases import write_release
+
+from merba.cli import COMMANDS, command_parser, main
+
+
+@pytest.fixture
+def casme2(tmp_path):
+    """A configuration of six clips in the layout of CASME II."""
+    config = {
+        "data": "3db",
+        "datasets": {"casme2": {"adapter": "casme2", "root": str(write_release("casme2", tmp_path / "casme2"))}},
+        "experiments": {},
+    }
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
 
 
 def test_model_prints_table_1_of_the_paper(capsys):
@@ -16,6 +35,39 @@ def test_model_prints_table_1_of_the_paper(capsys):
     assert "1024×7×7" in attention
 
 
+def test_model_gives_programs_the_same_numbers(capsys):
+    assert main(["model", "ststnet", "--classes", "3", "--json"]) == 0
+    *blocks, total = json.loads(capsys.readouterr().out)
+    assert total["block"] == "total"
+    assert total["parameters"] == sum(block["parameters"] for block in blocks)
+
+
+def test_doctor_gives_programs_its_findings(capsys):
+    status = main(["doctor", "--json"])
+    findings = json.loads(capsys.readouterr().out)
+    assert {"part", "works", "detail", "needed"} == set(findings[0])
+    assert status == any(one["needed"] and not one["works"] for one in findings)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
+def test_every_example_in_the_help_is_a_command(command):
+    program, *words = shlex.split(command.EXAMPLE.split(" && ")[0].split(" >> ")[0].split(" (")[0])
+    assert program == "merba"
+    assert command_parser().parse_args(words).run == command.run
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [(["sc"], ["score"]), (["score", "--j"], ["--json"]), (["completion", "z"], ["zsh"]), (["score", "predictions"], [])],
+)
+def test_bash_completes_what_was_begun(capsys, typed, completed):
+    main(["completion", "bash"])
+    words = " ".join(map(shlex.quote, ["merba", *typed]))
+    ask = f'COMP_WORDS=({words}); COMP_CWORD={len(typed)}; _merba; echo "${{COMPREPLY[@]}}"'
+    run = subprocess.run(["bash", "-c", capsys.readouterr().out + ask], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == completed
+
+
 def test_an_unknown_model_is_an_error_that_names_the_known_ones(capsys):
     assert main(["model", "merba_huge"]) == 1
     output = capsys.readouterr()
@@ -27,3 +79,25 @@ def test_wrong_usage_ends_with_2():
     with pytest.raises(SystemExit) as caught:
         main(["no-such-command"])
     assert caught.value.code == 2
+
+
+def test_samples_prints_the_sheet_beside_the_papers_table(capsys, casme2):
+    assert main(["samples", "--config", str(casme2)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["casme2", "2", "6", "2", "200", "2", "negative,", "2", "positive,", "2", "surprise"] in lines
+    assert ["total", "0", "≠", "164", "6", "≠", "145", "0", "≠", "133", "6", "≠", "442"] in lines
+
+
+def test_samples_gives_programs_one_json_document(capsys, casme2):
+    assert main(["samples", "--config", str(casme2), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["datasets"][0]["clips"] == 6
+    (table,) = document["tables"].values()
+    assert table[0]["class"] == "negative"
+    assert "casme2 2, not 88" in table[0]["differs"]
+
+
+def test_samples_names_what_is_wrong_with_the_data(capsys, casme2):
+    casme2.write_text(casme2.read_text().replace("/casme2\n", "/absent\n"))
+    assert main(["samples", "--config", str(casme2)]) == 1
+    assert "has no 'absent'" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from test_faces import clip_of, photograph, rows_of  # noqa: F401
 
 from merba.apex import apexes_of_subject
 from merba.errors import MerbaError
-from merba.faces import FaceSettings, aligned_grey, faces_of_subject
+from merba.faces import FaceSettings, aligned_grey, faces_of_subject, transform_of
 from merba.flow import FlowSettings, flow_channels, flow_format, flow_of_subject, strain, tv_l1
 from merba.frames import open_clip
 
@@ -55,15 +55,31 @@ def test_flow_points_right_and_down_in_pixels_of_the_aligned_face(tmp_path, phot
     assert centre == pytest.approx(linear @ [2, 1], abs=0.25)
 
 
-def test_the_shift_of_the_whole_head_can_be_removed(tmp_path, photograph):  # noqa: F811
+def test_the_shift_of_the_whole_head_can_be_subtracted(tmp_path, photograph):  # noqa: F811
     rows = rows_of(clip_of(tmp_path / "a", [photograph, photograph, shifted(photograph, 2, 1)], apex=3))
     faces = faces_of_subject(rows, {})
     apexes = apexes_of_subject(rows, faces, {}, {})
     kept, _ = flow_of_subject(rows, faces, apexes, {}, {})
-    removed, _ = flow_of_subject(rows, faces, apexes, {"remove_shift": True}, {})
+    removed, _ = flow_of_subject(rows, faces, apexes, {"head_motion": "shift"}, {})
     assert np.abs(np.median(kept[0], axis=(1, 2))).min() > 0.5
     assert np.median(removed[0], axis=(1, 2)) == pytest.approx([0, 0], abs=1e-3)
     assert np.ptp(kept[0] - removed[0], axis=(1, 2)) == pytest.approx([0, 0], abs=4e-3)
+
+
+def test_onset_and_apex_are_all_that_an_annotated_clip_needs(tmp_path, photograph):  # noqa: F811
+    rows = rows_of(clip_of(tmp_path / "a", [photograph, shifted(photograph, 1, 0)], apex=2, offset=9))
+    faces = faces_of_subject(rows, {})
+    _, clips = flow_of_subject(rows, faces, apexes_of_subject(rows, faces, {}, {}), {}, {})
+    assert clips["problem"].isna().all()
+
+
+@pytest.mark.parametrize("gone", [1, 3])
+def test_a_missing_onset_or_apex_is_a_named_problem_and_not_the_next_frame(tmp_path, photograph, gone):  # noqa: F811
+    rows = rows_of(clip_of(tmp_path / "a", [photograph] * 4, apex=3))
+    (tmp_path / "a" / f"img{gone}.png").unlink()
+    faces = faces_of_subject(rows, {"landmark_frames": 1})
+    _, clips = flow_of_subject(rows, faces, apexes_of_subject(rows, faces, {}, {}), {}, {})
+    assert f"frame {gone} is missing" in clips["problem"][0]
 
 
 def test_a_clip_with_a_problem_has_no_flow_and_keeps_its_place(tmp_path, photograph):  # noqa: F811
@@ -94,6 +110,7 @@ def test_flow_images_are_read_as_u_v_and_strain(tmp_path):
     assert (flow[0] == image.transpose(2, 0, 1)).all()
     assert flow_format(rows, {}).channels == ("u", "v", "strain")
     assert "absent.png" in clips["problem"][1]
+    assert clips["head_motion"].isna().all()
 
 
 def test_the_defaults_are_those_of_opencv():
@@ -104,7 +121,7 @@ def test_the_defaults_are_those_of_opencv():
 
 
 def test_every_setting_reaches_the_solver():
-    changed = FlowSettings(("u",), False, 0.1, 0.2, 0.4, 3, 2, 0.02, 10, 4, 0.5, 0.1, 3)
+    changed = FlowSettings(("u",), "keep", 0.1, 0.2, 0.4, 3, 2, 0.02, 10, 4, 0.5, 0.1, 3)
     solver = tv_l1(changed)
     found = (
         solver.getTau(), solver.getLambda(), solver.getTheta(), solver.getScalesNumber(), solver.getWarpingsNumber(),
@@ -129,9 +146,10 @@ def test_flow_of_the_demo_is_near_its_true_displacement(demo_root, demo_sheet):
         faces = faces_of_subject(rows, {})
         for clip, source, (_, face) in zip(rows["clip"], rows["source"], faces.iterrows(), strict=True):
             truth = np.load(demo_root / dataset / "truth" / f"{clip}.npz")
-            frames = [int(truth["onset"]), int(truth["apex"])]
-            flow = solver.calc(*aligned_grey(open_clip(source, "frames"), frames, face, FaceSettings()), None)
-            transform = np.array(face["transform"]).reshape(2, 3)
+            read = open_clip(source, "frames").read
+            transform = transform_of(face)
+            pair = (aligned_grey(read(int(truth[key])), transform, FaceSettings()) for key in ("onset", "apex"))
+            flow = solver.calc(*pair, None)
             local = truth["displacement"].astype(np.float32) - truth["drift"][:, None, None]
             moved = np.einsum("ij,jhw->ihw", transform[:, :2], local)
             true = np.stack([cv2.warpAffine(part, transform, (224, 224)) for part in moved])

@@ -2,6 +2,7 @@
 
 import math
 import struct
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -12,6 +13,10 @@ from merba.errors import ClipProblem
 from merba.frames import frame_number, open_clip, read_image
 
 IMAGE = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8), (0, 0), 2)
+
+
+def numbers(clip, *between):
+    return [number for number, _ in clip.frames(*between)]
 
 
 @pytest.fixture
@@ -36,8 +41,7 @@ def test_the_frame_number_is_the_last_number_of_the_name(name, number):
 
 def test_frames_are_in_the_order_of_their_numbers_not_of_their_names(folder):
     clip = open_clip(folder("img10.png", "img9.png", "img100.png"), "frames")
-    assert clip.numbers == [9, 10, 100]
-    assert [int(clip.read(number)[0, 0, 0]) for number in clip.numbers] == [1, 0, 2]
+    assert [(number, int(image[0, 0, 0])) for number, image in clip.frames()] == [(9, 1), (10, 0), (100, 2)]
 
 
 def test_upper_case_extensions_count_and_other_files_do_not(folder):
@@ -45,7 +49,7 @@ def test_upper_case_extensions_count_and_other_files_do_not(folder):
     (path / "Thumbs.db").write_bytes(b"1")
     (path / "._a9.jpg").write_bytes(b"1")
     (path / "cover.jpg").write_bytes(b"1")
-    assert open_clip(path, "frames").numbers == [7, 8]
+    assert numbers(open_clip(path, "frames")) == [7, 8]
 
 
 def test_two_images_of_one_number_are_a_problem_that_names_both(folder):
@@ -76,9 +80,21 @@ def test_a_missing_frame_is_a_problem_that_says_which_frames_there_are(folder):
 
 def test_frames_between_two_numbers_include_both_and_none_means_the_end(folder):
     clip = open_clip(folder(*(f"{n}.png" for n in (3, 4, 5, 7))), "frames")
-    assert clip.between(4, 7) == [4, 5, 7]
-    assert clip.between(None, 4) == [3, 4]
-    assert clip.between() == [3, 4, 5, 7]
+    assert numbers(clip, 4, 7) == [4, 5, 7]
+    assert numbers(clip, None, 4) == [3, 4]
+    assert numbers(clip) == [3, 4, 5, 7]
+
+
+@pytest.mark.parametrize(("onset", "offset", "missing"), [(6, 9, 6), (4, 8, 8), (1, None, 1)])
+def test_an_onset_or_offset_that_is_not_there_is_a_problem_and_not_the_next_frame(folder, onset, offset, missing):
+    clip = open_clip(folder(*(f"{n}.png" for n in (3, 4, 5, 7, 9))), "frames")
+    with pytest.raises(ClipProblem, match=f"frame {missing} is missing .*5 frames from 3 to 9"):
+        numbers(clip, onset, offset)
+
+
+def test_the_offset_is_not_asked_for_before_its_turn(folder):
+    clip = open_clip(folder(*(f"{n}.png" for n in (3, 4))), "frames")
+    assert [number for number, _ in islice(clip.frames(3, 99), 2)] == [3, 4]
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tif"])
@@ -148,7 +164,8 @@ def shown_number(frame):
 
 def test_a_video_counts_its_frames_from_zero(video):
     clip = open_clip(video, "video")
-    assert clip.numbers == list(range(12))
+    assert numbers(clip) == list(range(12))
+    assert numbers(clip, 3, 5) == [3, 4, 5]
     assert clip.fps == 25
 
 
@@ -158,8 +175,9 @@ def test_video_frames_are_right_in_any_order(video):
 
 
 def test_a_frame_past_the_end_of_a_video_is_a_problem(video):
-    with pytest.raises(ClipProblem, match="frame 12 is missing .*12 frames"):
-        open_clip(video, "video").read(12)
+    for read in (lambda clip: clip.read(12), lambda clip: numbers(clip, 3, 12), lambda clip: numbers(clip, 12)):
+        with pytest.raises(ClipProblem, match="frame 12 is missing .*12 frames"):
+            read(open_clip(video, "video"))
 
 
 def test_a_file_that_is_no_video_is_a_problem(tmp_path):
@@ -192,12 +210,11 @@ def test_frames_of_a_variable_frame_rate_are_right(video):
     video.write_bytes(data)
     clip = open_clip(video, "video")
     assert clip.fps > 30
-    assert clip.numbers == list(range(12))
-    assert [shown_number(clip.read(number)) for number in range(12)] == list(range(12))
+    assert [(number, shown_number(image)) for number, image in clip.frames()] == [(n, n) for n in range(12)]
 
 
 def test_a_real_video_has_its_472_frames():
     clip = open_clip(shared_data("clips/WolfgangLanger_Pexels.mp4"), "video")
     assert clip.fps == pytest.approx(24000 / 1001)
-    assert len(clip.numbers) == 472
+    assert len(numbers(clip)) == 472
     assert clip.read(471).shape == (360, 640, 3)

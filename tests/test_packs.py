@@ -5,16 +5,18 @@ import pandas as pd
 import pytest
 
 from merba.errors import MerbaError
-from merba.packs import FlowFormat, check_problems, load_packs, pack, save_subject
+from merba.packs import ClipFlow, FlowFormat, check_problems, load_packs, pack, preprocessing_summary, save_subject
 
 PIXELS = FlowFormat(("u", "v"), "px")
 
 
 def write_subject(folder, subject, problems, form=PIXELS, size=4):
-    flow = np.random.default_rng(len(subject)).normal(size=(len(problems), len(form.channels), size, size))
-    clips = pd.DataFrame({"clip": [f"c{i}" for i in range(len(problems))], "problem": problems})
-    save_subject(folder / f"{subject}.npz", flow, clips.assign(dataset="d", subject=subject), form)
-    return folder / f"{subject}.npz", flow.astype(np.float16)
+    shape = (len(form.channels), size, size)
+    flow = np.random.default_rng(len(subject)).normal(size=(len(problems), *shape)).astype(np.float16)
+    clips = [ClipFlow(one, 0.5 * place, problem) for place, (one, problem) in enumerate(zip(flow, problems, strict=True))]
+    rows = pd.DataFrame({"dataset": "d", "subject": subject, "clip": [f"c{i}" for i in range(len(problems))]})
+    save_subject(folder / f"{subject}.npz", rows, clips, shape, form)
+    return folder / f"{subject}.npz", flow
 
 
 def test_a_pack_holds_the_usable_clips_in_order(tmp_path):
@@ -27,7 +29,25 @@ def test_a_pack_holds_the_usable_clips_in_order(tmp_path):
     assert (flow == np.concatenate([flow_a[:1], flow_b])).all()
     assert clips[["subject", "clip"]].to_numpy().tolist() == [["a", "c0"], ["bb", "c0"], ["bb", "c1"]]
     assert form == PIXELS
-    assert pd.read_parquet(tmp_path / "d.parquet")["problem"].tolist()[1] == "no face"
+    index = pd.read_parquet(tmp_path / "d.parquet")
+    assert index["problem"].tolist()[1] == "no face"
+    assert index["head_motion"].tolist() == [0, 0.5, 0, 0.5]
+
+
+def test_a_subjects_file_is_an_ordinary_npz(tmp_path):
+    path, flow = write_subject(tmp_path, "a", [None, "no face"])
+    with np.load(path) as file:
+        assert (file["flow"] == flow).all()
+        assert file["problem"].tolist() == ["", "no face"]
+        assert file["channels"].tolist() == ["u", "v"]
+
+
+def test_the_summary_counts_problems_and_measures_head_motion_by_dataset(tmp_path):
+    file, _ = write_subject(tmp_path, "a", [None, None, "no face"])
+    clips = pack([file], tmp_path / "d.npy", tmp_path / "d.parquet")
+    (row,) = preprocessing_summary(clips).to_dict("records")
+    assert (row["dataset"], row["subjects"], row["clips"], row["problems"]) == ("d", 1, 3, 1)
+    assert (row["head_motion_median"], row["head_motion_largest"]) == (0.5, 1.0)
 
 
 def test_two_packs_are_joined_row_by_row(tmp_path):

@@ -9,7 +9,7 @@ import time
 
 import pandas as pd
 import pytest
-from test_workflow import MICRO, ROOT, micro_demo, snakemake  # noqa: F401 (micro_demo is a fixture)
+from workflow_runs import MICRO, ROOT, snakemake
 
 from merba.unlock import unlock
 
@@ -17,7 +17,7 @@ TABLES = ["table_3_3db_counts.csv", "table_4_dfme.csv", "table_5_3db.csv", "figu
 
 
 @pytest.mark.slow
-def test_a_run_killed_ten_times_ends_with_the_results_of_an_undisturbed_one(micro_demo, tmp_path):  # noqa: F811
+def test_a_run_killed_ten_times_ends_with_the_results_of_an_undisturbed_one(micro_demo, tmp_path):
     draw = random.Random(0)
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", tmp_path]
     command += ["--configfile", MICRO, "--cores", "2", "--rerun-incomplete"]

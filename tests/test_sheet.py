@@ -38,6 +38,7 @@ def test_a_good_sheet_keeps_its_rows_and_gets_nullable_integers():
         ([row(), row()], "row 2 (smic_hs s01 s1_ne_01, source data/s1_ne_01): this clip is listed twice"),
         ([row(onset=9, apex=9)], "onset 9 is not before apex 9"),
         ([row(apex=30)], "apex 30 is not before offset 20"),
+        ([row(onset=None, apex=9)], "it has an apex but no onset"),
         ([row(kind="film")], "kind must be one of"),
         ([row(subject="")], "subject must be longer"),
     ],

@@ -178,5 +178,11 @@ def _header_row(path: Path, adapter: str, cells: list[list[str]], columns: Mappi
     best = max(range(len(candidates)), key=lambda place: len(wanted.keys() & candidates[place]))
     there = [cell.strip() for cell in cells[best] if cell.strip()]
     missing = [name for plain, name in wanted.items() if plain not in candidates[best]]
-    hints = ", ".join(f"{name!r}{nearest(name, there)}" for name in missing)
-    raise layout_error(adapter, f"{path}: no header row with column {hints}; the nearest is row {best + 1}: {shown(there)}")
+    unused = [cell for cell in there if _plain(cell) not in wanted]
+    hints = ", ".join(f"{name!r}{nearest(name, unused)}" for name in missing)
+    own = ", or name yours in `columns`" if adapter == "dfme" else ""
+    raise layout_error(
+        adapter,
+        f"{path}: no header row with column {hints}; the nearest is row {best + 1}: {shown(there)}. "
+        f"Give the column that name in the table{own}.",
+    )

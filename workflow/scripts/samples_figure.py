@@ -17,6 +17,7 @@ with job_log(snakemake.log[0], f"sample figure of {dataset}"):
             pd.read_parquet(snakemake.input.faces).loc[chosen],
             pd.read_parquet(snakemake.input.apex).loc[chosen],
             file["flow"][chosen],
+            file["head_motion"][chosen],
             size=snakemake.params.size,
             path=draft,
         )

@@ -1,0 +1,50 @@
+"""Print what the sample sheet holds, beside the paper's Tables II and III."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+EXAMPLE = "merba samples --config config/3db.yaml --check-apex"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the workflow's configuration")
+    parser.add_argument(
+        "--check-apex", action="store_true", help="detect every annotated apex and say how far off it is (reads the clips)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document, for programs")
+
+
+def run(options: argparse.Namespace) -> int:
+    from merba.apex_check import apex_differences, difference_summary, histogram
+    from merba.config import load_config
+    from merba.counts import paper_tables, sheet_summary, side_by_side
+    from merba.sheet import plan_sheet
+
+    config = load_config(options.config)
+    sheet = plan_sheet(config)
+    summary, tables = sheet_summary(sheet), paper_tables(sheet, config)
+    apexes = apex_differences(sheet, config) if options.check_apex else None
+    if options.json:
+        document = {"data": config["data"], "datasets": _records(summary)}
+        document["tables"] = {title: _records(table) for title, table in tables.items()}
+        if apexes is not None:
+            document["apexes"] = {"summary": _records(difference_summary(apexes)), "clips": _records(apexes)}
+        print(json.dumps(document, indent=2, ensure_ascii=False))
+        return 0
+    print(f"{options.config}: {len(sheet)} clips, data: {config['data']}\n")
+    print(summary.to_string(index=False))
+    for title, table in tables.items():
+        print(f"\n{title}; after ≠ stands the paper's number:\n\n{side_by_side(table)}")
+    if apexes is not None:
+        print("\nDetected less annotated apex, frames:\n")
+        print(difference_summary(apexes).round(2).to_string(index=False))
+        print(f"\n{histogram(apexes['difference'])}")
+    return 0
+
+
+def _records(table) -> list[dict]:
+    """Rows of a table as JSON has them: null for what is missing."""
+    return json.loads(table.to_json(orient="records"))

@@ -1,0 +1,128 @@
+"""Clips counted: what the sample sheet holds, beside the paper's Tables II and III, with every difference marked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from merba.errors import MerbaError
+from merba.sheet import KEY
+
+PUBLISHED = Path(__file__).parents[1] / "config" / "published"
+"""The paper's tables as CSV."""
+
+
+def sheet_summary(sheet: pd.DataFrame) -> pd.DataFrame:
+    """One row a dataset: subjects, clips, without_apex (clips whose apex is to be detected), fps and classes (text)."""
+    rows = []
+    for dataset, clips in sheet.groupby("dataset"):
+        classes = clips["label"].value_counts().sort_index()
+        rows.append(
+            {
+                "dataset": dataset,
+                "subjects": clips["subject"].nunique(),
+                "clips": len(clips),
+                "without_apex": int((clips["apex"].isna() & (clips["kind"] != "flow")).sum()),
+                "fps": ", ".join(f"{fps:g}" for fps in sorted(clips["fps"].dropna().unique())) or "unknown",
+                "classes": ", ".join(f"{count} {label}" for label, count in classes.items()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def dfme_datasets(config: Mapping[str, Any]) -> list[str]:
+    """Names of the configured datasets that Table II counts: those with the adapter dfme. Table III counts the others."""
+    return [name for name, settings in config["datasets"].items() if settings["adapter"] == "dfme"]
+
+
+def paper_tables(sheet: pd.DataFrame, config: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    """Those of `table_2` and `table_3` that the sheet's datasets belong to, by title.
+
+    Raises MerbaError where the paper's tables aren't there: they are part of the repository, not of the package.
+    """
+    if not PUBLISHED.is_dir():
+        raise MerbaError(f"{PUBLISHED}: the paper's tables are not there; run this in a checkout of the repository")
+    is_dfme = sheet["dataset"].isin(dfme_datasets(config))
+    tables = {}
+    if is_dfme.any():
+        published = PUBLISHED / "table_2_dfme_counts.csv"
+        tables["Table II, clips by split and class"] = table_2(sheet[is_dfme], config["data"], published)
+    if not is_dfme.all():
+        published = PUBLISHED / "table_3_3db_counts.csv"
+        tables["Table III, clips by class and dataset"] = table_3(sheet[~is_dfme], config["data"], published)
+    return tables
+
+
+def table_2(sheet: pd.DataFrame, data: str, published: Path, problems: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Table II: clips of DFME by split and class, above the published counts; `differs` names what differs.
+
+    `problems` (dataset, subject, clip) adds the column `unusable`: how many of a split's clips are among them.
+    """
+    paper = pd.read_csv(published).set_index("split")
+    counted = _counts(sheet["split"], sheet["label"], paper)
+    if problems is not None:
+        unusable = sheet.merge(problems[KEY], on=KEY)["split"].value_counts()
+        counted["unusable"] = unusable.reindex(counted.index, fill_value=0)
+    return _beside(counted, paper, data, "dfme")
+
+
+def table_3(sheet: pd.DataFrame, data: str, published: Path, problems: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Table III: clips by class and dataset, above the published counts; `differs` names what differs.
+
+    `problems` (dataset, subject, clip) adds the row `unusable`: how many of a dataset's clips are among them.
+    """
+    paper = pd.read_csv(published).set_index("class")
+    counted = _counts(sheet["label"], sheet["dataset"], paper)
+    if problems is not None:
+        unusable = sheet.merge(problems[KEY], on=KEY)["dataset"].value_counts().reindex(counted.columns, fill_value=0)
+        counted.loc["unusable"] = unusable.where(counted.columns != "combined", unusable.sum())
+    return _beside(counted, paper, data, "3db")
+
+
+def _counts(rows: pd.Series, columns: pd.Series, paper: pd.DataFrame) -> pd.DataFrame:
+    """A cross table in the paper's order, what the paper doesn't have behind; with totals where the paper has them."""
+    total = paper.columns[-1]
+    counts = pd.crosstab(rows, columns).reindex(
+        index=_ordered(paper.index.drop("total", errors="ignore"), rows),
+        columns=_ordered(paper.columns[:-1], columns),
+        fill_value=0,
+    )
+    counts[total] = counts.sum(axis=1)
+    if "total" in paper.index:
+        counts.loc["total"] = counts.sum()
+    return counts.rename_axis(index=paper.index.name, columns=None)
+
+
+def _ordered(known: Iterable[str], found: Iterable[str]) -> list[str]:
+    return [*known, *sorted(set(found) - set(known))]
+
+
+def _beside(counted: pd.DataFrame, paper: pd.DataFrame, data: str, paper_data: str) -> pd.DataFrame:
+    """Counted rows above published ones, told apart by `source` and `data`."""
+    differs = [
+        "; ".join(
+            f"{column} {counted.at[row, column]}, not {paper.at[row, column]}"
+            for column in paper.columns
+            if row in paper.index and counted.at[row, column] != paper.at[row, column]
+        )
+        for row in counted.index
+    ]
+    ours = counted.assign(source="counted", data=data, differs=differs)
+    table = pd.concat([ours.reset_index(), paper.assign(source="published", data=paper_data, differs="").reset_index()])
+    numbers = [column for column in table if pd.api.types.is_numeric_dtype(table[column])]
+    return table.astype(dict.fromkeys(numbers, "Int64"))
+
+
+def side_by_side(table: pd.DataFrame) -> str:
+    """A table of `table_2` or `table_3` as text: our counts, and behind `≠` the paper's where it has another one."""
+    numbers = table.drop(columns=["source", "data", "differs"]).set_index(table.columns[0])
+    ours, paper = (numbers[table["source"].to_numpy() == source] for source in ("counted", "published"))
+    cells = ours.astype(str)
+    for row in paper.index.intersection(ours.index):
+        for column in paper.columns[paper.notna().any()]:
+            if ours.at[row, column] != paper.at[row, column]:
+                cells.loc[row, column] = f"{ours.at[row, column]} ≠ {paper.at[row, column]}"
+    return cells.reset_index().to_string(index=False)

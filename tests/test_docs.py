@@ -1,0 +1,177 @@
+"""The documentation: the site builds, commands are real, named files exist, examples run, quoted messages are the code's."""
+
+import ast
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from snakemake.cli import get_argument_parser
+
+from merba.cli import command_parser
+from merba.config import complete, reference, schema
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+NEEDS_DATA = ("config/3db.yaml", "config/dfme.yaml")
+
+
+def blocks(page, language):
+    """(title or "", text) of a page's fenced code blocks."""
+    return re.findall(rf'^```{language}(?: title="([^"\n]*)")?\n(.*?)^```$', page.read_text(), re.M | re.S)
+
+
+def words_of(lines, program):
+    """The command lines of `program` among `lines`, as words without the program."""
+    found = []
+    for line in (part for text in lines for part in text.split(" && ")):
+        words = shlex.split(line.split(" >> ")[0], comments=True)
+        if words and words[0] == program and "…" not in line:
+            found.append(words[1:])
+    return found
+
+
+def commands(program):
+    """(page, words) of each command line of `program` in a shell block."""
+    found = []
+    for page in PAGES:
+        lines = [line for _, text in blocks(page, "(?:sh|bash)") for line in text.replace("\\\n", " ").splitlines()]
+        found += [(page.name, words) for words in words_of(lines, program)]
+    return found
+
+
+def mentions(program):
+    """(page, words) of each command line of `program` in the text, which may leave out what it needs."""
+    found = []
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S).replace("\n", " ")
+        found += [(page.name, words) for words in words_of(re.findall(rf"`({program} [^`]+)`", text), program)]
+    return found
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"]
+    run = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    page = (tmp_path / "site" / "index.html").read_text()
+    assert not re.findall(r'(?:src|href)="(https?://[^"]+\.(?:js|css|woff2?))', page)
+
+
+def test_the_configuration_page_is_the_schemas():
+    assert (ROOT / "docs" / "configuration.md").read_text() == reference()
+
+
+@pytest.mark.parametrize(("page", "words"), commands("merba"))
+def test_every_merba_command_is_one(page, words):
+    command_parser().parse_args(words)
+
+
+@pytest.mark.parametrize(("page", "words"), mentions("merba"))
+def test_every_subcommand_and_option_in_the_text_exists(capsys, page, words):
+    with pytest.raises(SystemExit) as end:
+        command_parser().parse_args([words[0], "--help"])
+    assert end.value.code == 0
+    known = capsys.readouterr().out
+    assert all(word in known for word in words if word.startswith("--"))
+
+
+@pytest.mark.parametrize(("page", "words"), [*commands("make"), *mentions("make")])
+def test_every_make_target_exists(page, words):
+    assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text(), re.M)
+
+
+@pytest.mark.parametrize(("page", "words"), [*commands("snakemake"), *mentions("snakemake")])
+def test_every_snakemake_command_is_one(page, words):
+    parsed = get_argument_parser().parse_args(words)
+    for path in parsed.configfile or []:
+        assert (ROOT / path).exists()
+    assert parsed.profile is None or (ROOT / parsed.profile).is_dir()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("config", [None, "config/public_flow.yaml"])
+def test_every_target_in_the_documentation_can_be_planned(tmp_path, config):
+    targets = set()
+    for _, words in [*commands("snakemake"), *mentions("snakemake")]:
+        parsed = get_argument_parser().parse_args(words)
+        files = [str(path) for path in parsed.configfile or []]
+        # Without the licensed data, the demo stands in: it has the same datasets.
+        if (files[0] if files and files[0] not in NEEDS_DATA else None) == config:
+            targets |= {*parsed.targets, *(parsed.force or []), *(parsed.forcerun or [])}
+    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", tmp_path, "-n"]
+    command += ["--configfile", ROOT / config] if config else []
+    run = subprocess.run([*map(str, command), *sorted(targets)], capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_named_file_exists(page):
+    named = re.findall(
+        r"(?<![\w/.-])(?<!not `)((?:bench|config|docs|envs|merba|profiles|rules|tests|workflow)/[\w./-]*[\w/])", page.read_text()
+    )
+    examples = {title for title, _ in blocks(page, "python") if title}
+    assert not [path for path in named if not (ROOT / path).exists() and path not in examples]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_configuration_in_the_text_is_valid(page):
+    for _, text in blocks(page, "yaml"):
+        document = yaml.safe_load(text)
+        assert set(document) <= set(schema("config")["properties"])
+        if "experiments" in document:
+            complete({"data": "3db", "datasets": {"samm": {"adapter": "samm"}}} | document)
+
+
+def test_the_example_of_the_readme_runs():
+    ((_, code),) = blocks(ROOT / "README.md", "python")
+    exec(compile(code, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("part", ["A model", "A dataset"])
+def test_the_worked_examples_run(tmp_path, part):
+    """Files and changes of docs/extending.md are applied to a copy of the package, then the example is run there."""
+    shutil.copytree(ROOT / "merba", tmp_path / "merba", ignore=shutil.ignore_patterns("__pycache__"))
+    page = tmp_path / "part.md"
+    page.write_text(re.search(rf"^## {part}\n(.*?)(?=^## |\Z)", (ROOT / "docs/extending.md").read_text(), re.M | re.S)[1])
+    examples = []
+    for title, code in blocks(page, "python"):
+        if title:
+            (tmp_path / title).write_text(code)
+        else:
+            examples.append(code)
+    for title, change in blocks(page, "diff"):
+        lines = change.splitlines(keepends=True)
+        before, after = ("".join(line[1:] for line in lines if line[0] in kept) for kept in (" -", " +"))
+        text = (tmp_path / title).read_text()
+        assert text.count(before) == 1, f"{title} is no longer as the page shows it"
+        (tmp_path / title).write_text(text.replace(before, after))
+    assert examples
+    run = subprocess.run(
+        [sys.executable, "-c", "\n".join(examples)], cwd=tmp_path, env={"PYTHONPATH": "."}, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def messages_of_the_code():
+    """Every text in merba/, with … where a value is filled in."""
+    found = set()
+    for path in (ROOT / "merba").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                found.add("".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.add(node.value)
+    return found
+
+
+def test_every_message_in_troubleshooting_is_one_of_the_code():
+    texts = messages_of_the_code()
+    quoted = [text.strip() for _, text in blocks(ROOT / "docs" / "troubleshooting.md", "text")]
+    assert len(quoted) > 10
+    for message in quoted:
+        parts = [re.escape(part.strip()) for part in re.split("…+", message) if part.strip()]
+        assert any(re.search(".*".join(parts), text, re.S) for text in texts), message

@@ -1,0 +1,47 @@
+"""Running the workflow in a folder, for tests."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+MICRO = ROOT / "tests" / "micro.yaml"
+
+
+def snakemake(folder, *arguments, config=MICRO, fails=False):
+    """Run Snakemake in `folder` on two cores; its whole output. Fails unless the exit status is as expected."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
+    if config:
+        command += ["--configfile", config]
+    run = subprocess.run(
+        [*map(str, command), "--cores", "2", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=3000,
+    )
+    assert (run.returncode != 0) == fails, run.stdout
+    return run.stdout
+
+
+def planned(output):
+    """Job counts by rule of a dry run's output."""
+    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", output, re.M)}
+
+
+def written(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if ".snakemake" not in path.parts)
+
+
+def configured(folder, base=MICRO, **changes):
+    """The configuration `base` with top-level keys replaced, as a file in `folder`; a key of None is left out."""
+    path = folder / "config.yaml"
+    document = yaml.safe_load(base.read_text()) | changes
+    path.write_text(yaml.safe_dump({key: value for key, value in document.items() if value is not None}))
+    return path

@@ -1,0 +1,29 @@
+from pathlib import Path
+
+import pandas as pd
+
+from merba.files import atomic
+from merba.joblog import job_log
+from merba.report import write_report
+from merba.runs import Run
+
+with job_log(snakemake.log[0], "summary of the run"):
+    runs = [
+        Run(name, found["settings"], [Path(path).parent for path in found["predictions"]])
+        for name, found in snakemake.params.experiments.items()
+    ]
+    titles = [", ".join(part.replace("_", " ") for part in parts if part) for parts in snakemake.params.matrices]
+    figures = [Path(path) for path in snakemake.input.figures]
+    with atomic(snakemake.output[0]) as draft:
+        write_report(
+            draft,
+            data=snakemake.params.data,
+            tables=[Path(path) for path in snakemake.input.tables],
+            runs=runs,
+            matrices=dict(zip(map(Path, snakemake.input.matrices), titles, strict=True)),
+            samples={path.stem.removeprefix("samples_"): path for path in figures},
+            problems=Path(snakemake.input.problems),
+            preprocessing=Path(snakemake.input.preprocessing),
+            sheet=pd.read_parquet(snakemake.input.samples),
+            logs=Path("logs"),
+        )
