@@ -18,7 +18,7 @@ from merba.apex import apexes_of_subject
 from merba.checkpoint import STAGES, Checkpoint, load_checkpoint
 from merba.devices import training_device
 from merba.errors import ClipProblem, MerbaError
-from merba.faces import FaceSettings, faces_of_subject
+from merba.faces import FaceSettings, faces_of_subject, transform_of
 from merba.flow import flow_of_subject
 from merba.frames import open_clip
 from merba.inference import classify
@@ -167,9 +167,8 @@ def _doubts(row: Any, face: Mapping[str, Any], apex: Mapping[str, Any]) -> Itera
 
 def _aligned(row: Any, face: Mapping[str, Any], numbers: Iterable[int], settings: Mapping[str, Any]) -> np.ndarray:
     clip, chosen = open_clip(row.source, row.kind), FaceSettings(**settings)
-    transform = np.array(face["transform"]).reshape(2, 3)
     frames = [cv2.cvtColor(clip.read(number), cv2.COLOR_BGR2RGB) for number in numbers]
-    return np.stack([align(frame, transform, chosen.size, chosen.interpolation) for frame in frames])
+    return np.stack([align(frame, transform_of(face), chosen.size, chosen.interpolation) for frame in frames])
 
 
 def _classified(found: list[Prediction], checkpoint: Checkpoint, explain: bool, device: str) -> list[Prediction]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from test_checkpoint import CLASSES, CONFIG, checkpoint
 from test_faces import clip_of, photograph  # noqa: F401
@@ -56,6 +57,33 @@ def test_a_clips_flow_is_the_workflows_bit_for_bit(demo, saved):
     assert found.box == tuple(faces.loc[1, ["x0", "y0", "x1", "y1"]])
     assert found.predicted == max(found.probabilities, key=found.probabilities.get)
     assert list(found.probabilities) == CLASSES
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("fold", "selection", "tested"),
+    [
+        ("merba/samm/006", "validation", "all"),
+        ("ststnet/casme2/sub01", "last", "all"),
+        ("merba_dgcm/dfme/holdout", "validation", "test_a"),
+    ],
+)
+def test_a_folds_weights_predict_its_test_clips_as_the_workflow_did(micro_demo, tmp_path, fold, selection, tested):
+    """Bit for bit the same flow, and so the same probabilities, from the frames and the checkpoint alone."""
+    results = micro_demo / "results"
+    expected = pd.read_parquet(results / "folds" / fold / "predictions.parquet")
+    expected = expected[(expected["selection"] == selection) & (expected["split"] == tested)]
+    clips = pd.read_parquet(results / "samples.parquet").merge(expected[["dataset", "subject", "clip"]])
+    clips["source"] = [str(micro_demo / source) for source in clips["source"]]
+    clips.to_csv(tmp_path / "clips.csv", index=False)
+    found = predict(tmp_path / "clips.csv", results / "folds" / fold / "model.safetensors")
+    assert [one.clip for one in found] == expected["clip"].tolist()
+    assert [one.predicted for one in found] == expected["predicted"].tolist()
+    for one, row in zip(found, expected.to_dict("records"), strict=True):
+        assert list(one.probabilities.values()) == pytest.approx([row[f"p_{name}"] for name in one.probabilities], abs=1e-6)
+        with np.load(results / "flow" / row["dataset"] / f"{row['subject']}.npz") as file:
+            (place,) = np.flatnonzero(file["clip"] == row["clip"])
+            assert (one.flow == file["flow"][place]).all()
 
 
 def test_the_five_lines_of_the_documentation_run(demo, saved, capsys):
