@@ -17,7 +17,6 @@ def casme2(tmp_path):
     config = {
         "data": "3db",
         "datasets": {"casme2": {"adapter": "casme2", "root": str(write_release("casme2", tmp_path / "casme2"))}},
-        "experiments": {},
     }
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(config))

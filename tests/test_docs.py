@@ -28,9 +28,9 @@ def blocks(page, language):
 def words_of(lines, program):
     """The command lines of `program` among `lines`, as words without the program."""
     found = []
-    for line in (part for text in lines for part in text.split(" && ")):
-        words = shlex.split(line.split(" >> ")[0], comments=True)
-        if words and words[0] == program and "…" not in line:
+    for part in (part for line in lines for part in line.split(" && ")):
+        words = shlex.split(part.split(" >> ")[0], comments=True)
+        if words and words[0] == program and "…" not in part:
             found.append(words[1:])
     return found
 
@@ -101,7 +101,7 @@ def test_every_target_in_the_documentation_can_be_planned(tmp_path, config):
         files = [str(path) for path in parsed.configfile or []]
         # Without the licensed data, the demo stands in: it has the same datasets.
         if (files[0] if files and files[0] not in NEEDS_DATA else None) == config:
-            targets |= {*parsed.targets, *(parsed.force or []), *(parsed.forcerun or [])}
+            targets |= {*parsed.targets, *(parsed.forcerun or [])}
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", tmp_path, "-n"]
     command += ["--configfile", ROOT / config] if config else []
     run = subprocess.run([*map(str, command), *sorted(targets)], capture_output=True, text=True, cwd=ROOT)
