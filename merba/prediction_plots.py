@@ -79,6 +79,7 @@ def _plot_saliency(figure, axes, prediction: Prediction) -> None:
     )
     axes.set_title("occlusion saliency on the flow")
     bar = figure.colorbar(shown, cax=axes.inset_axes((0.0, -0.08, 1.0, 0.04)), orientation="horizontal")
+    bar.ax.locator_params(nbins=5)
     bar.set_label(f"log-odds that “{prediction.predicted}” loses\nwithout the flow there")
 
 
