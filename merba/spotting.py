@@ -113,7 +113,7 @@ def _windows(clip: Clip, step: int, length: int, faces: FaceSettings, apex: Apex
         else:
             earlier = [found[1]]
             yield _measure(numbers, images, *found, faces, apex)
-        if start % (100 * stride) == 0:
+        if start and start % (100 * stride) == 0:
             log.info("%s: searched up to frame %d", clip.source, numbers[-1])
 
 
