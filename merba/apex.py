@@ -19,6 +19,7 @@ from merba.errors import ClipProblem
 from merba.faces import FaceSettings, aligned_grey, aligned_landmarks, transform_of
 from merba.frames import open_clip
 from merba.head_motion import STABLE, disc_mask
+from merba.joblog import counted
 from merba.sheet import KEY
 from merba.unimodal import unimodal
 
@@ -72,7 +73,7 @@ def apexes_of_subject(
     cv2.setNumThreads(1)
     chosen, face_chosen = ApexSettings(**settings), FaceSettings(**face_settings)
     records = []
-    for row, face in zip(rows.itertuples(), faces.to_dict("records"), strict=True):
+    for row, face in counted(zip(rows.itertuples(), faces.to_dict("records"), strict=True), len(rows), "clips"):
         record = {key: getattr(row, key) for key in KEY} | {
             "onset": pd.NA,
             "apex": pd.NA,

@@ -19,6 +19,7 @@ from merba.alignment import align, alignment_transform
 from merba.detectors import Detector, Face, detectors
 from merba.errors import ClipProblem
 from merba.frames import open_clip
+from merba.joblog import counted
 from merba.sheet import KEY
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def faces_of_subject(rows: pd.DataFrame, settings: Mapping[str, Any]) -> pd.Data
     cv2.setNumThreads(1)
     chosen = FaceSettings(**settings)
     backends = list(detectors(chosen.backend, chosen.upsample, chosen.network, chosen.weights))
-    found = [_faces_of_clip(row, backends) for row in rows.itertuples()]
+    found = [_faces_of_clip(row, backends) for row in counted(rows.itertuples(), len(rows), "clips searched")]
     singles = [one.faces[0] for one in found if isinstance(one, Found) and len(one.faces) == 1]
     records = []
     for row, one in zip(rows.itertuples(), found, strict=True):

@@ -18,6 +18,7 @@ from merba.errors import ClipProblem, MerbaError
 from merba.faces import FaceSettings, aligned_grey, aligned_landmarks, transform_of
 from merba.frames import open_clip, read_image
 from merba.head_motion import head_motion
+from merba.joblog import counted
 from merba.packs import ClipFlow, FlowFormat
 from merba.sheet import KEY
 
@@ -124,7 +125,7 @@ def flow_of_clips(
     cv2.setNumThreads(1)
     chosen, face_chosen = FlowSettings(**settings), FaceSettings(**face_settings)
     shape = flow_shape(rows, settings, face_settings)
-    for position, row in enumerate(rows.itertuples()):
+    for position, row in enumerate(counted(rows.itertuples(), len(rows), "clips")):
         try:
             if row.kind == "flow":
                 flow, length = read_image(Path(row.source))[:, :, ::-1].transpose(2, 0, 1), np.nan

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from merba.errors import MerbaError
+from merba.joblog import counted
 from merba.metrics import confusion, unweighted
 from merba.models.heads import Outputs, class_probabilities, classification_loss, predicted_class
 from merba.packs import FlowFormat
@@ -175,7 +176,8 @@ def train_fold(
     step = torch.compile(model) if device.type == "cuda" else model
 
     saved = time.monotonic()
-    for epoch in range(len(state.history) + 1, settings.epochs + 1):
+    epochs = range(len(state.history) + 1, settings.epochs + 1)
+    for epoch in counted(epochs, len(epochs), "epochs at most"):
         if state.stopped(settings, validates=len(split.validation) > 0):
             break
         train_loss = _train_epoch(step, data, split.train, optimizer, weights, settings, epoch, random)

@@ -1,0 +1,31 @@
+"""The log of a job: how it ends, how long it took, and what it says on its way."""
+
+import logging
+
+import pytest
+
+from merba.errors import MerbaError
+from merba.joblog import counted, job_log, job_seconds
+
+
+def test_a_log_tells_how_long_its_job_took(tmp_path):
+    with job_log(tmp_path / "a.log", "task"):
+        pass
+    assert 0 <= job_seconds(tmp_path / "a.log") < 60
+
+
+def test_a_failed_job_has_no_time_and_leaves_its_message(tmp_path):
+    with pytest.raises(SystemExit) as end, job_log(tmp_path / "a.log", "task"):
+        raise MerbaError("file x: wrong; mend it")
+    assert end.value.code == 1
+    assert job_seconds(tmp_path / "a.log") is None
+    assert "failed: task: file x: wrong; mend it" in (tmp_path / "a.log").read_text()
+
+
+def test_counted_says_what_is_done_and_left(monkeypatch, caplog):
+    """Five items of 4 s each, a line at least every 10 s: after 12 s, and no second one before the end."""
+    clock = iter([0.0, 0.0, 4.0, 8.0, 12.0, 16.0])
+    monkeypatch.setattr("merba.joblog.time.monotonic", lambda: next(clock))
+    with caplog.at_level(logging.INFO):
+        assert list(counted("abcde", 5, "clips")) == list("abcde")
+    assert caplog.messages == ["3 of 5 clips, 0.25 a second, about 8 s left"]
