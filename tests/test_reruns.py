@@ -34,7 +34,7 @@ def plan(preprocessed, tmp_path):
     def planned_after(change):
         change(folder / "casme2")
         output = snakemake(folder, "-n", TARGET, config=folder / "config.yaml")
-        return planned(output), set(re.findall(r"(?:faces|apex|flow): casme2 (\w+)", output))
+        return planned(output), set(re.findall(r"(?:faces|apexes|flow): casme2 (\w+)", output))
 
     return planned_after
 
