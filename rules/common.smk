@@ -14,10 +14,10 @@ from merba.sheet import (
     digest,
     plain_rows,
     plan_sheet,
+    rows_by_subject,
     safe_id,
-    subject_rows,
 )
-from merba.sources import file_states
+from merba.sources import file_state
 
 config.update(complete(dict(config)))
 sheet = plan_sheet(config)
@@ -51,12 +51,12 @@ def rows_of(dataset):
 
 # A job gets its rows as a parameter: one new or mended clip reruns its own subject, and nobody else. With the sheet's
 # file as an input it would rerun everybody, and with an `ancient` one nobody until the run after.
+CLIPS = rows_by_subject(sheet, PREPROCESSING)
 
 
 def clips_of(wildcards):
     """The rows of a subject, as preprocessing needs them."""
-    rows = subject_rows(sheet, wildcards.dataset, wildcards.subject)
-    return plain_rows(rows, PREPROCESSING)
+    return CLIPS[wildcards.dataset, wildcards.subject]
 
 
 def files_of(wildcards):
@@ -67,8 +67,7 @@ def files_of(wildcards):
 
 @cache
 def files_digest(dataset, subject):
-    rows = subject_rows(sheet, dataset, subject)
-    return digest(rows.assign(files=file_states(rows)), ["files"])
+    return file_state(CLIPS[dataset, subject])
 
 
 def labels_of(experiment):
