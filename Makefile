@@ -5,15 +5,19 @@ BIN := .venv/bin
 # A run that was killed left a lock and half-done files: it goes on from there.
 SNAKEMAKE := $(BIN)/merba unlock && $(BIN)/snakemake --cores $(CORES) --resources gpu=1 --rerun-incomplete
 
-.PHONY: demo report check test test-slow lint lock clean
+.PHONY: demo report docs check test test-slow lint lock clean
 
 demo: .venv/demo.installed
 	$(SNAKEMAKE)
-	@echo "The tables are in results/: table_5_3db.csv, table_3_3db_counts.csv, figures/, problems.csv."
+	@echo "Open results/summary.html; the tables and figures behind it are in results/ too."
 
 report: .venv/demo.installed
 	$(SNAKEMAKE)
 	$(BIN)/snakemake --report results/report.html
+
+# The documentation site, in site/.
+docs: .venv/test.installed
+	$(BIN)/mkdocs build --strict
 
 check: .venv/test.installed lint
 	$(BIN)/pytest -q -m "not long and not slow"

@@ -7,15 +7,15 @@ import sys
 from collections.abc import Sequence
 
 import merba
-from merba.commands import doctor, export, model, predict, samples, score, train, unlock
+from merba.commands import completion, doctor, export, model, predict, samples, score, train, unlock
 from merba.errors import MerbaError
 
-COMMANDS = (doctor, samples, model, train, unlock, score, predict, export)
+COMMANDS = (doctor, samples, model, train, unlock, score, predict, export, completion)
 EXIT_STATUS = "exit status: 0 all went well; 1 something is wrong, which the message on stderr names; 2 wrong usage"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand; 0 on success, 1 where something is wrong that the message names, 2 for wrong usage."""
+def command_parser() -> argparse.ArgumentParser:
+    """The command line's parser; parsed options have the subcommand's `run`."""
     parser = argparse.ArgumentParser(prog="merba", description="Micro-expression recognition with MERba.", epilog=EXIT_STATUS)
     parser.add_argument("--version", action="version", version=f"merba {merba.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -30,7 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         command.add_arguments(one)
         one.set_defaults(run=command.run)
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; 0 on success, 1 where something is wrong that the message names, 2 for wrong usage."""
+    options = command_parser().parse_args(arguments)
     try:
         return options.run(options)
     except (MerbaError, ValueError) as error:

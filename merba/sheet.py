@@ -75,8 +75,7 @@ def check_sheet(sheet: pd.DataFrame) -> None:
 
 
 def _schema_faults(sheet: pd.DataFrame) -> Iterable[str]:
-    records = sheet.astype(object).where(sheet.notna(), None).to_dict("records")
-    for index, record in zip(sheet.index, records, strict=True):
+    for index, record in zip(sheet.index, plain_rows(sheet, sheet.columns), strict=True):
         try:
             _row_validator()(record)
         except fastjsonschema.JsonSchemaValueException as error:
@@ -125,6 +124,18 @@ def subject_rows(sheet: pd.DataFrame, dataset: str, subject_id: str) -> pd.DataF
     if rows.empty:
         raise MerbaError(f"the sample sheet has no subject {subject_id!r} in dataset {dataset!r}")
     return rows
+
+
+def plain_rows(rows: pd.DataFrame, columns: Iterable[str]) -> list[dict[str, Any]]:
+    """Some columns of the sheet's rows as plain values, null as None: what a job's parameters can hold."""
+    chosen = rows.loc[:, list(columns)].astype(object)
+    return chosen.where(chosen.notna(), None).to_dict("records")
+
+
+def from_plain_rows(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """The rows that `plain_rows` made plain, with the sheet's types."""
+    sheet = pd.DataFrame(rows)
+    return sheet.astype({column: "Int64" for column in ("onset", "apex", "offset") if column in sheet})
 
 
 def digest(rows: pd.DataFrame, columns: Iterable[str]) -> str:

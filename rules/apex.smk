@@ -4,7 +4,6 @@
 rule apex:
     input:
         frames_of,
-        samples=ancient("results/samples.parquet"),
         faces="results/faces/{dataset}/{subject}.parquet",
     output:
         "results/apex/{dataset}/{subject}.parquet",
@@ -17,7 +16,8 @@ rule apex:
         mem_mb=1500,
         runtime=120,
     params:
-        rows=subject_digest,
+        rows=clips_of,
+        files=files_of,
         settings=config["apex"],
         faces=config["faces"],
     message:

@@ -1,5 +1,6 @@
 # The configuration, the sample sheet, and what the rules ask of them. Nothing is written here.
 import shutil
+from functools import cache
 
 from merba.config import complete, runnable_experiments
 from merba.counts import dfme_datasets
@@ -11,10 +12,12 @@ from merba.sheet import (
     PREPROCESSING,
     class_names,
     digest,
+    plain_rows,
     plan_sheet,
     safe_id,
     subject_rows,
 )
+from merba.sources import file_states
 
 config.update(complete(dict(config)))
 sheet = plan_sheet(config)
@@ -46,10 +49,32 @@ def rows_of(dataset):
     return sheet[sheet["dataset"] == dataset]
 
 
-def subject_digest(wildcards):
-    """Changes when a row of this subject does, so that one new clip reruns its subject and nobody else."""
+# A job gets its rows as a parameter: one new or mended clip reruns its own subject, and nobody else. With the sheet's
+# file as an input it would rerun everybody, and with an `ancient` one nobody until the run after.
+
+
+def clips_of(wildcards):
+    """The rows of a subject, as preprocessing needs them."""
     rows = subject_rows(sheet, wildcards.dataset, wildcards.subject)
-    return digest(rows, PREPROCESSING)
+    return plain_rows(rows, PREPROCESSING)
+
+
+def files_of(wildcards):
+    """Changes when a frame of this subject does, unless the workflow has a rule that makes it."""
+    made_here = bool(frames_of(wildcards))
+    return None if made_here else files_digest(wildcards.dataset, wildcards.subject)
+
+
+@cache
+def files_digest(dataset, subject):
+    rows = subject_rows(sheet, dataset, subject)
+    return digest(rows.assign(files=file_states(rows)), ["files"])
+
+
+def labels_of(experiment):
+    """The rows of an experiment's datasets, as training needs them."""
+    rows = sheet[sheet["dataset"].isin(EXPERIMENTS[experiment]["datasets"])]
+    return plain_rows(rows, [*KEY, "label", "split"])
 
 
 def needs_faces(dataset):

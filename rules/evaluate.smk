@@ -29,7 +29,7 @@ rule table_1:
 
 rule table_2:
     input:
-        samples=ancient("results/samples.parquet"),
+        samples="results/samples.parquet",
         problems="results/problems.csv",
         published=f"{workflow.basedir}/config/published/table_2_dfme_counts.csv",
     output:
@@ -49,7 +49,6 @@ rule table_2:
     params:
         data=config["data"],
         datasets=DFME,
-        rows=digest(sheet, [*KEY, "label", "split"]),
     message:
         "table: II, DFME's clips by class"
     script:
@@ -58,7 +57,7 @@ rule table_2:
 
 rule table_3:
     input:
-        samples=ancient("results/samples.parquet"),
+        samples="results/samples.parquet",
         problems="results/problems.csv",
         published=f"{workflow.basedir}/config/published/table_3_3db_counts.csv",
     output:
@@ -78,7 +77,6 @@ rule table_3:
     params:
         data=config["data"],
         datasets=[name for name in DATASETS if name not in DFME],
-        rows=digest(sheet, [*KEY, "label", "split"]),
     message:
         "table: III, clips by class"
     script:

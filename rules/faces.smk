@@ -25,8 +25,6 @@ rule samples:
 rule faces:
     input:
         frames_of,
-        # The digest below says which rows changed; the file's age would rerun everybody.
-        samples=ancient("results/samples.parquet"),
     output:
         "results/faces/{dataset}/{subject}.parquet",
     log:
@@ -38,7 +36,8 @@ rule faces:
         mem_mb=1500,
         runtime=60,
     params:
-        rows=subject_digest,
+        rows=clips_of,
+        files=files_of,
         settings=config["faces"],
     message:
         "faces: {wildcards.dataset} {wildcards.subject}"

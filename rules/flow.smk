@@ -5,7 +5,6 @@ rule flow:
     input:
         frames_of,
         unpack(faces_and_apex),
-        samples=ancient("results/samples.parquet"),
     output:
         "results/flow/{dataset}/{subject}.npz",
     log:
@@ -17,7 +16,8 @@ rule flow:
         mem_mb=1500,
         runtime=60,
     params:
-        rows=subject_digest,
+        rows=clips_of,
+        files=files_of,
         settings=config["flow"],
         faces=config["faces"],
     message:

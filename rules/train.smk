@@ -1,10 +1,29 @@
-# One training a fold: an experiment, and the subject that it leaves out, or `holdout`.
+# The labels of an experiment's clips, and one training a fold: the subject that it leaves out, or `holdout`.
+
+
+rule labels:
+    output:
+        "results/labels/{experiment}.parquet",
+    log:
+        "logs/labels/{experiment}.log",
+    conda:
+        "../envs/conda.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=10,
+    params:
+        rows=lambda wildcards: labels_of(wildcards.experiment),
+    message:
+        "labels of {wildcards.experiment}"
+    script:
+        "../workflow/scripts/labels.py"
 
 
 rule fold:
     input:
         "results/problems.checked",
-        samples=ancient("results/samples.parquet"),
+        labels="results/labels/{experiment}.parquet",
         arrays=lambda wildcards: expand(
             "results/packed/{dataset}.npy",
             dataset=EXPERIMENTS[wildcards.experiment]["datasets"],
@@ -27,12 +46,6 @@ rule fold:
         runtime=240,
     params:
         experiment=lambda wildcards: EXPERIMENTS[wildcards.experiment],
-        labels=lambda wildcards: digest(
-            sheet[
-                sheet["dataset"].isin(EXPERIMENTS[wildcards.experiment]["datasets"])
-            ],
-            [*KEY, "label", "split"],
-        ),
         seed=config["seed"],
         deterministic=config["deterministic"],
     message:

@@ -5,7 +5,8 @@ import pytest
 
 from merba.apex_check import apex_differences, difference_summary, histogram
 from merba.config import complete
-from merba.datasets.demo import plan, render
+from merba.datasets.demo.planning import plan
+from merba.datasets.demo.rendering import render
 from merba.errors import MerbaError
 
 DIFFERENCES = pd.DataFrame(

@@ -1,12 +1,14 @@
 """The command `merba`: what it prints and how it ends."""
 
 import json
+import shlex
+import subprocess
 
 import pytest
 import yaml
 from releases import write_release
 
-from merba.cli import main
+from merba.cli import COMMANDS, command_parser, main
 
 
 @pytest.fixture
@@ -31,6 +33,39 @@ def test_model_prints_table_1_of_the_paper(capsys):
     assert 13 < float(total[-2]) < 17
     attention = next(line for line in lines if "stage 4: self-attention" in line)
     assert "1024×7×7" in attention
+
+
+def test_model_gives_programs_the_same_numbers(capsys):
+    assert main(["model", "ststnet", "--classes", "3", "--json"]) == 0
+    *blocks, total = json.loads(capsys.readouterr().out)
+    assert total["block"] == "total"
+    assert total["parameters"] == sum(block["parameters"] for block in blocks)
+
+
+def test_doctor_gives_programs_its_findings(capsys):
+    status = main(["doctor", "--json"])
+    findings = json.loads(capsys.readouterr().out)
+    assert {"part", "works", "detail", "needed"} == set(findings[0])
+    assert status == any(one["needed"] and not one["works"] for one in findings)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
+def test_every_example_in_the_help_is_a_command(command):
+    program, *words = shlex.split(command.EXAMPLE.split(" && ")[0].split(" >> ")[0].split(" (")[0])
+    assert program == "merba"
+    assert command_parser().parse_args(words).run == command.run
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [(["sc"], ["score"]), (["score", "--j"], ["--json"]), (["completion", "z"], ["zsh"]), (["score", "predictions"], [])],
+)
+def test_bash_completes_what_was_begun(capsys, typed, completed):
+    main(["completion", "bash"])
+    words = " ".join(map(shlex.quote, ["merba", *typed]))
+    ask = f'COMP_WORDS=({words}); COMP_CWORD={len(typed)}; _merba; echo "${{COMPREPLY[@]}}"'
+    run = subprocess.run(["bash", "-c", capsys.readouterr().out + ask], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == completed
 
 
 def test_an_unknown_model_is_an_error_that_names_the_known_ones(capsys):

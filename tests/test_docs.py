@@ -21,21 +21,35 @@ NEEDS_DATA = ("config/3db.yaml", "config/dfme.yaml")
 
 
 def blocks(page, language):
-    """(title or None, text) of a page's fenced code blocks."""
-    return re.findall(rf'^```{language}(?: title="(.*)")?\n(.*?)^```$', page.read_text(), re.M | re.S)
+    """(title or "", text) of a page's fenced code blocks."""
+    return re.findall(rf'^```{language}(?: title="([^"\n]*)")?\n(.*?)^```$', page.read_text(), re.M | re.S)
+
+
+def words_of(lines, program):
+    """The command lines of `program` among `lines`, as words without the program."""
+    found = []
+    for line in (part for text in lines for part in text.split(" && ")):
+        words = shlex.split(line.split(" >> ")[0], comments=True)
+        if words and words[0] == program and "…" not in line:
+            found.append(words[1:])
+    return found
 
 
 def commands(program):
-    """The command lines of `program` in shell blocks and in the text of all pages: (page, words)."""
+    """(page, words) of each command line of `program` in a shell block."""
     found = []
     for page in PAGES:
         lines = [line for _, text in blocks(page, "(?:sh|bash)") for line in text.replace("\\\n", " ").splitlines()]
-        prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
-        lines += re.findall(rf"`({program} [^`]+)`", prose.replace("\n", " "))
-        for line in lines:
-            words = shlex.split(line, comments=True)
-            if words and words[0] == program and "…" not in line and "NAME" not in words:
-                found.append((page.name, words[1:]))
+        found += [(page.name, words) for words in words_of(lines, program)]
+    return found
+
+
+def mentions(program):
+    """(page, words) of each command line of `program` in the text, which may leave out what it needs."""
+    found = []
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S).replace("\n", " ")
+        found += [(page.name, words) for words in words_of(re.findall(rf"`({program} [^`]+)`", text), program)]
     return found
 
 
@@ -56,12 +70,21 @@ def test_every_merba_command_is_one(page, words):
     command_parser().parse_args(words)
 
 
-@pytest.mark.parametrize(("page", "words"), commands("make"))
+@pytest.mark.parametrize(("page", "words"), mentions("merba"))
+def test_every_subcommand_and_option_in_the_text_exists(capsys, page, words):
+    with pytest.raises(SystemExit) as end:
+        command_parser().parse_args([words[0], "--help"])
+    assert end.value.code == 0
+    known = capsys.readouterr().out
+    assert all(word in known for word in words if word.startswith("--"))
+
+
+@pytest.mark.parametrize(("page", "words"), [*commands("make"), *mentions("make")])
 def test_every_make_target_exists(page, words):
     assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text(), re.M)
 
 
-@pytest.mark.parametrize(("page", "words"), commands("snakemake"))
+@pytest.mark.parametrize(("page", "words"), [*commands("snakemake"), *mentions("snakemake")])
 def test_every_snakemake_command_is_one(page, words):
     parsed = get_argument_parser().parse_args(words)
     for path in parsed.configfile or []:
@@ -73,7 +96,7 @@ def test_every_snakemake_command_is_one(page, words):
 @pytest.mark.parametrize("config", [None, "config/public_flow.yaml"])
 def test_every_target_in_the_documentation_can_be_planned(tmp_path, config):
     targets = set()
-    for _, words in commands("snakemake"):
+    for _, words in [*commands("snakemake"), *mentions("snakemake")]:
         parsed = get_argument_parser().parse_args(words)
         files = [str(path) for path in parsed.configfile or []]
         # Without the licensed data, the demo stands in: it has the same datasets.
@@ -88,7 +111,7 @@ def test_every_target_in_the_documentation_can_be_planned(tmp_path, config):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_named_file_exists(page):
     named = re.findall(
-        r"(?<![\w/.-])((?:bench|config|docs|envs|merba|profiles|rules|tests|workflow)/[\w./-]*[\w/])", page.read_text()
+        r"(?<![\w/.-])(?<!not `)((?:bench|config|docs|envs|merba|profiles|rules|tests|workflow)/[\w./-]*[\w/])", page.read_text()
     )
     examples = {title for title, _ in blocks(page, "python") if title}
     assert not [path for path in named if not (ROOT / path).exists() and path not in examples]

@@ -10,6 +10,7 @@ EXAMPLE = "merba model merba_base --classes 7"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="a registered model, such as merba_base, merba_nano, mambavision_base, htnet, ststnet")
     parser.add_argument("--classes", type=int, default=7, help="number of classes (default 7)")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -21,6 +22,9 @@ def run(options: argparse.Namespace) -> int:
     with torch.device("meta"):  # shapes only: no memory, no time for random weights
         model = create_model(options.name, options.classes)
     table = architecture(model, model.input_shape)
+    if options.json:
+        print(table.to_json(orient="records", indent=2, force_ascii=False))
+        return 0
     table["parameters"] = table["parameters"].map("{:,}".format)
     table["flops"] = (table["flops"] / 1e9).map("{:.3f} G".format)
     print(table.to_string(index=False, na_rep="–"))

@@ -3,11 +3,11 @@ import pandas as pd
 from merba.apex import apexes_of_subject
 from merba.files import atomic
 from merba.joblog import job_log
-from merba.sheet import subject_rows
+from merba.sheet import from_plain_rows
 
 dataset, subject = snakemake.wildcards.dataset, snakemake.wildcards.subject
 with job_log(snakemake.log[0], f"apexes of {dataset} {subject}"):
-    rows = subject_rows(pd.read_parquet(snakemake.input.samples), dataset, subject)
+    rows = from_plain_rows(snakemake.params.rows)
     apexes = apexes_of_subject(rows, pd.read_parquet(snakemake.input.faces), snakemake.params.settings, snakemake.params.faces)
     with atomic(snakemake.output[0]) as draft:
         apexes.to_parquet(draft, index=False)

@@ -5,11 +5,11 @@ import pandas as pd
 from merba.flow import flow_format, flow_of_clips, flow_shape
 from merba.joblog import job_log
 from merba.packs import save_subject
-from merba.sheet import subject_rows
+from merba.sheet import from_plain_rows
 
 dataset, subject = snakemake.wildcards.dataset, snakemake.wildcards.subject
 with job_log(snakemake.log[0], f"flow of {dataset} {subject}"):
-    rows = subject_rows(pd.read_parquet(snakemake.input.samples), dataset, subject)
+    rows = from_plain_rows(snakemake.params.rows)
     # Ready-made flow images have neither.
     paths = [snakemake.input.get(stage) for stage in ("faces", "apex")]
     faces, apexes = (pd.read_parquet(path) if path else None for path in paths)

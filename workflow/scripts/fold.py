@@ -13,7 +13,7 @@ with job_log(snakemake.log[0], f"fold {dataset} {subject} of {name}"):
         experiment,
         dataset=dataset,
         subject_id=subject,
-        sheet=pd.read_parquet(snakemake.input.samples),
+        sheet=pd.read_parquet(snakemake.input.labels),
         packs=list(zip(map(Path, snakemake.input.arrays), map(Path, snakemake.input.indexes), strict=True)),
     )
     # Snakemake deletes the outputs of a failed job: what an interrupted one goes on from lies elsewhere.

@@ -1,0 +1,73 @@
+"""What a change of a user's own data reruns: its subject's preprocessing, and nobody else's."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from releases import edit_workbook
+from workflow_runs import configured, planned, snakemake
+
+from merba.datasets.demo.rendering import render
+
+TABLE = "CASME2-coding-20140508.xlsx"
+TARGET = "results/problems.csv"
+
+
+@pytest.fixture(scope="module")
+def preprocessed(tmp_path_factory):
+    """A folder in which the clips of two subjects lie as a release of CASME II, preprocessed."""
+    folder = tmp_path_factory.mktemp("own") / "run"
+    render({"datasets": ["casme2"], "subjects": 2, "clips": 3, "size": 0.5}, "casme2", folder)
+    datasets = {"casme2": {"adapter": "casme2", "root": "casme2"}}
+    configured(folder, data="own", demo=None, datasets=datasets)
+    snakemake(folder, TARGET, config=folder / "config.yaml")
+    return folder
+
+
+@pytest.fixture
+def plan(preprocessed, tmp_path):
+    """Changes a copy of the release, and plans it: job counts by rule, and the subjects of the jobs."""
+    folder = Path(shutil.copytree(preprocessed, tmp_path / "run"))
+
+    def planned_after(change):
+        change(folder / "casme2")
+        output = snakemake(folder, "-n", TARGET, config=folder / "config.yaml")
+        return planned(output), set(re.findall(r"output: results/(?:faces|apex|flow)/casme2/(\w+)", output))
+
+    return planned_after
+
+
+def edit(cell, value):
+    return lambda root: edit_workbook(root / TABLE, lambda sheet: setattr(sheet[cell], "value", value(sheet[cell].value)))
+
+
+def add_clip(root):
+    frames = root / "CASME2-RAW" / "sub01"
+    shutil.copytree(frames / "EP01_01f", frames / "EP01_09")
+    edit_workbook(root / TABLE, lambda sheet: sheet.append([1, "EP01_09", *(cell.value for cell in sheet[2][2:])]))
+
+
+def mend_frame(root):
+    frame = sorted((root / "CASME2-RAW" / "sub01" / "EP01_02f").iterdir())[5]
+    frame.write_bytes(frame.read_bytes() + b"mended")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "change",
+    [add_clip, edit("E2", lambda apex: apex - 1), mend_frame],
+    ids=["new clip", "mended row", "mended frame"],
+)
+def test_a_new_or_mended_clip_reruns_its_own_subject_only(plan, change):
+    jobs, subjects = plan(change)
+    assert jobs == {"faces": 1, "apex": 1, "flow": 1, "pack": 1, "problems": 1, "total": 5}
+    assert subjects == {"sub01"}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "change", [lambda root: None, edit("I2", lambda emotion: "surprise")], ids=["nothing", "another emotion"]
+)
+def test_nothing_new_and_new_labels_rerun_no_preprocessing(plan, change):
+    assert plan(change) == ({}, set())
