@@ -27,6 +27,7 @@ localrules:
     samples,
     problems,
     gate,
+    labels,
 
 
 if LEFT_OUT and workflow.is_main_process:

@@ -4,6 +4,7 @@ from functools import cache
 
 from merba.config import complete, runnable_experiments
 from merba.counts import dfme_datasets
+from merba.errors import MerbaError
 from merba.files import FOLD_FILES, WEIGHTS
 from merba.protocols import TESTS
 from merba.protocols import folds as folds_of
@@ -12,10 +13,10 @@ from merba.sheet import (
     PREPROCESSING,
     class_names,
     digest,
+    from_plain_rows,
     plain_rows,
     plan_sheet,
     safe_id,
-    subject_rows,
 )
 from merba.sources import file_states
 
@@ -45,18 +46,25 @@ def subjects(dataset):
     return [safe_id(name) for name in rows_of(dataset)["subject"].unique()]
 
 
+@cache
 def rows_of(dataset):
     return sheet[sheet["dataset"] == dataset]
 
 
 # A job gets its rows as a parameter: one new or mended clip reruns its own subject, and nobody else. With the sheet's
 # file as an input it would rerun everybody, and with an `ancient` one nobody until the run after.
+# Sorted once: looked up in the sheet for every job, they would make planning quadratic.
+CLIPS = {}
+for row in plain_rows(sheet, PREPROCESSING):
+    CLIPS.setdefault((row["dataset"], safe_id(row["subject"])), []).append(row)
 
 
 def clips_of(wildcards):
     """The rows of a subject, as preprocessing needs them."""
-    rows = subject_rows(sheet, wildcards.dataset, wildcards.subject)
-    return plain_rows(rows, PREPROCESSING)
+    key = wildcards.dataset, wildcards.subject
+    if key not in CLIPS:
+        raise MerbaError(f"the sample sheet has no subject {key[1]} in {key[0]}")
+    return CLIPS[key]
 
 
 def files_of(wildcards):
@@ -67,7 +75,7 @@ def files_of(wildcards):
 
 @cache
 def files_digest(dataset, subject):
-    rows = subject_rows(sheet, dataset, subject)
+    rows = from_plain_rows(CLIPS[dataset, subject])
     return digest(rows.assign(files=file_states(rows)), ["files"])
 
 
@@ -77,6 +85,7 @@ def labels_of(experiment):
     return plain_rows(rows, [*KEY, "label", "split"])
 
 
+@cache
 def needs_faces(dataset):
     return (rows_of(dataset)["kind"] != "flow").any()
 

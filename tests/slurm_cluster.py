@@ -56,7 +56,8 @@ class Slurm:
     def __init__(self, folder: Path):
         self.folder = folder
         self.host = socket.gethostname().split(".")[0]
-        self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
+        path = os.pathsep.join([str(folder), os.environ["PATH"]])
+        self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "PATH": path}
         self.daemons: list[subprocess.Popen] = []
 
     def start(self) -> None:
@@ -68,6 +69,9 @@ class Slurm:
         text = CONFIGURATION.format(folder=self.folder, host=self.host, user=user, ports=_free_ports(2))
         (self.folder / "slurm.conf").write_text(text)
         (self.folder / "gres.conf").write_text(f"NodeName={self.host} Name=gpu File=/dev/null,/dev/zero\n")
+        # Snakemake's plugin takes Slurm's variables away from the `srun` of a job: on a real node that finds /etc/slurm.
+        (self.folder / "srun").write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {shutil.which("srun")} "$@"\n')
+        (self.folder / "srun").chmod(0o755)
         options = [f"--{name}-file={self.folder}/munge.{name}" for name in ("key", "pid", "log", "seed")]
         self._daemon("munged", "--foreground", "--force", f"--socket={self.folder}/munge.socket", *options)
         self._daemon("slurmctld", "-D")
@@ -84,6 +88,7 @@ class Slurm:
         self.node.wait()
 
     def stop(self) -> None:
+        self.kill_node()
         for daemon in reversed(self.daemons):
             daemon.terminate()
             with suppress(subprocess.TimeoutExpired):

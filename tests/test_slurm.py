@@ -43,16 +43,16 @@ def slurm(tmp_path_factory):
 
 
 def submit(slurm, folder, *targets, config=MICRO, jobs=3, fold_memory=None):
-    """Start Snakemake with the profile, changed in what this cluster lacks: accounts, CUDA, minutes to wait."""
+    """Start Snakemake with the profile, changed in what this cluster lacks: CUDA, accounting, minutes to wait."""
     profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
     profile |= {"config": ["device=cpu"], "jobs": jobs, "latency-wait": 5}
-    profile |= {"slurm-no-account": True, "slurm-status-command": "squeue", "slurm-init-seconds-before-status-checks": 2}
+    profile |= {"slurm-status-command": "squeue", "slurm-init-seconds-before-status-checks": 2}
     if fold_memory:
         profile["set-resources"]["fold"]["mem_mb"] = fold_memory
     (folder / "profile").mkdir()
     (folder / "profile" / "config.yaml").write_text(yaml.safe_dump(profile))
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
-    command += ["--profile", folder / "profile", "--configfile", config, *targets]
+    command += [*targets, "--profile", folder / "profile", "--configfile", config]
     output = (folder / "output.txt").open("w")
     return subprocess.Popen(list(map(str, command)), cwd=ROOT, env=slurm.environment, stdout=output, stderr=output)
 
