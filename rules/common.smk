@@ -4,6 +4,7 @@ from functools import cache
 
 from merba.config import complete, runnable_experiments
 from merba.counts import dfme_datasets
+from merba.errors import MerbaError
 from merba.files import FOLD_FILES, WEIGHTS
 from merba.protocols import TESTS
 from merba.protocols import folds as folds_of
@@ -11,7 +12,6 @@ from merba.sheet import (
     KEY,
     PREPROCESSING,
     class_names,
-    digest,
     plain_rows,
     plan_sheet,
     rows_by_subject,
@@ -45,6 +45,7 @@ def subjects(dataset):
     return [safe_id(name) for name in rows_of(dataset)["subject"].unique()]
 
 
+@cache
 def rows_of(dataset):
     return sheet[sheet["dataset"] == dataset]
 
@@ -56,7 +57,10 @@ CLIPS = rows_by_subject(sheet, PREPROCESSING)
 
 def clips_of(wildcards):
     """The rows of a subject, as preprocessing needs them."""
-    return CLIPS[wildcards.dataset, wildcards.subject]
+    key = wildcards.dataset, wildcards.subject
+    if key not in CLIPS:
+        raise MerbaError(f"the sample sheet has no subject {key[1]} in {key[0]}")
+    return CLIPS[key]
 
 
 def files_of(wildcards):
@@ -76,6 +80,7 @@ def labels_of(experiment):
     return plain_rows(rows, [*KEY, "label", "split"])
 
 
+@cache
 def needs_faces(dataset):
     return (rows_of(dataset)["kind"] != "flow").any()
 
