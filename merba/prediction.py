@@ -100,7 +100,7 @@ def predict(
         found[row.Index] = list(_searched(row, checkpoint, explain))
     # By subject, as the workflow does: where a frame shows several faces, the subject's other clips say which is meant.
     subjects = rows[~searched].groupby(["dataset", "subject"], sort=False)
-    for _, group in counted(subjects, len(subjects), "subjects"):
+    for _, group in counted(subjects, len(subjects), "subjects' clips"):
         found |= {index: [one] for index, one in zip(group.index, _prepare(group, checkpoint, explain), strict=True)}
     return _classified([one for index in rows.index for one in found[index]], checkpoint, explain, device)
 
