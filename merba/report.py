@@ -18,14 +18,17 @@ from typing import Any
 import pandas as pd
 
 import merba
-from merba.plots import plot_confusion
-from merba.result_plots import plot_curves, plot_scores, plot_subjects
+from merba.result_plots import DPI, plot_curves, plot_scores, plot_subjects
 from merba.runs import Run, fold_table, stage_times, subject_scores
 
 log = logging.getLogger(__name__)
 
 LARGEST = 1_500_000
 """Bytes of a page that Snakemake's report can show: Chromium opens no data: URL of more than 2 MB in a frame."""
+LOSSLESS, PHOTOGRAPHS = 101, 75
+"""Qualities of WebP as OpenCV counts them."""
+SCREEN = 96
+"""Pixels an inch of a page."""
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 DATA = {
     "demo": "rendered clips with known movements, whose scores mean nothing for real faces",
@@ -75,10 +78,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure, embedded: `source` is a data URI, `caption` what it shows."""
+    """A figure, embedded: `source` is a data URI, `caption` what it shows, `width` its width on the page (px), if not its own."""
 
     source: str
     caption: str
+    width: int | None = None
 
 
 def write_report(
@@ -120,11 +124,11 @@ def write_report(
         datasets=[NAMES.get(name, name) for name in sheet["dataset"].unique()],
         results=[_result(table, rows, data) for table, rows in scored.items()],
         others=[(_title(table), table.name, plain_table(rows)) for table, rows in results.items() if table not in scored],
-        matrices=[_matrix(table, title) for table, title in matrices.items()],
+        matrices=[_matrix(title, pd.read_csv(table, index_col="true")) for table, title in matrices.items()],
         subjects_figures=[_subjects(run) for run in runs],
         curves=[_curves(run) for run in runs],
         folds=[(run, plain_table(fold_table(run))) for run in runs],
-        samples=[Figure(_photograph(file), NAMES.get(name, name)) for name, file in samples.items()],
+        samples=[_photograph(file, NAMES.get(name, name)) for name, file in samples.items()],
         problems=plain_table(pd.read_csv(problems, dtype=str)),
         preprocessing=plain_table(pd.read_csv(preprocessing)),
         times=plain_table(stage_times(logs).round(1)),
@@ -252,38 +256,46 @@ def _result(table: Path, rows: pd.DataFrame, data: str) -> dict[str, Any]:
     }
 
 
-def _matrix(table: Path, title: str) -> Figure:
-    counts = pd.read_csv(table, index_col="true")
-    return _drawn(lambda path: plot_confusion(counts, title=title, path=path), f"{title}: {table.name}")
+def _matrix(title: str, counts: pd.DataFrame) -> dict[str, Any]:
+    """A confusion matrix: title, n, predicted classes, and the rows (true class, [(clips, share of the true class)])."""
+    shares = counts.div(counts.sum(axis=1).replace(0, 1), axis=0)
+    rows = [(name, list(zip(counts.loc[name], shares.loc[name], strict=True))) for name in counts.index]
+    return {"title": title, "n": int(counts.to_numpy().sum()), "classes": list(counts), "rows": rows}
 
 
 def _subjects(run: Run) -> Figure:
-    scores = subject_scores(run.predictions)
     title = f"{run.settings['method']}: UF1 by subject"
-    return _drawn(lambda path: plot_subjects(scores, title=title, path=path), f"{title} ({run.name})")
+    scores = subject_scores(run.predictions)
+    return _drawn(lambda path: plot_subjects(scores, title=title, path=path), f"{title} ({run.name})", "png")
 
 
 def _curves(run: Run) -> Figure:
     title = run.settings["method"]
-    return _drawn(lambda path: plot_curves(run.history, title=title, path=path), f"{title}: learning curves ({run.name})")
+    return _drawn(lambda path: plot_curves(run.history, title=title, path=path), f"{title}: learning curves ({run.name})", "png")
 
 
-def _drawn(draw: Callable[[Path], None], caption: str) -> Figure:
-    """A figure as SVG. Its text stays text, in the reader's font: glyphs as outlines would be most of the file."""
-    import matplotlib
-
-    with TemporaryDirectory() as folder, matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "merba"}):
-        path = Path(folder) / "figure.svg"
+def _drawn(draw: Callable[[Path], None], caption: str, kind: str = "svg") -> Figure:
+    """A figure as SVG; of many lines, where that would be megabytes, as `kind` png."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"figure.{kind}"
         draw(path)
-        return Figure(_embedded("svg+xml", path.read_bytes()), caption)
+        if kind == "svg":
+            return Figure(_embedded("svg+xml", path.read_bytes()), caption)
+        source, width = _webp(path, LOSSLESS)
+        return Figure(source, caption, round(width * SCREEN / DPI))
 
 
-def _photograph(path: Path) -> str:
-    """A figure of photographs at its full size, as WebP: a tenth of its PNG."""
+def _photograph(path: Path, caption: str) -> Figure:
+    return Figure(_webp(path, PHOTOGRAPHS)[0], caption)
+
+
+def _webp(path: Path, quality: int) -> tuple[str, int]:
+    """A PNG as a data URI of WebP, which takes a fraction of the bytes, and its width in px."""
     import cv2
 
-    _, encoded = cv2.imencode(".webp", cv2.imread(str(path)), [cv2.IMWRITE_WEBP_QUALITY, 80])
-    return _embedded("webp", encoded.tobytes())
+    image = cv2.imread(str(path))
+    _, encoded = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, quality])
+    return _embedded("webp", encoded.tobytes()), image.shape[1]
 
 
 def _embedded(kind: str, content: bytes) -> str:
