@@ -5,7 +5,7 @@ BIN := .venv/bin
 # A run that was killed left a lock and half-done files: it goes on from there.
 SNAKEMAKE := $(BIN)/merba unlock && $(BIN)/snakemake --cores $(CORES) --resources gpu=1 --rerun-incomplete
 
-.PHONY: demo report docs check test test-slow lint lock clean
+.PHONY: demo report docs check test test-slow slurm-plugin lint lock clean
 
 demo: .venv/demo.installed
 	$(SNAKEMAKE)
@@ -25,9 +25,14 @@ check: .venv/test.installed lint
 test: .venv/test.installed lint
 	$(BIN)/pytest -q -m "not slow" --durations=15
 
-# What takes minutes each: the whole demo with its controls.
+# What takes minutes each: the whole demo with its controls, a run killed ten times, a run on Slurm.
 test-slow: .venv/test.installed
 	$(BIN)/pytest -q -m slow --durations=15
+
+# For clusters (docs/cluster.md). No part of the demo's environment: where Slurm's programs exist without a daemon, it slows
+# every start of Snakemake.
+slurm-plugin: .venv/demo.installed
+	$(BIN)/pip install -q --no-deps -r envs/slurm.txt
 
 lint: .venv/test.installed
 	$(BIN)/ruff check .

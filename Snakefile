@@ -22,6 +22,14 @@ include: "rules/report.smk"
 report: "workflow/report/workflow.rst"
 
 
+# A second each: not worth a submission on a cluster.
+localrules:
+    samples,
+    problems,
+    gate,
+    labels,
+
+
 if LEFT_OUT and workflow.is_main_process:
     for name, reason in LEFT_OUT.items():
         logger.info(f"Experiment {name} is left out: {reason}.")

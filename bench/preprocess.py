@@ -1,89 +1,131 @@
-"""Preprocessing: clips per second of each stage on one and two cores, peak memory, and what start-up costs.
+"""Preprocessing: clips per second of each stage on one and two cores, peak memory, start-up, and planning of a folder.
 
-Run: python bench/preprocess.py. Clips are the demo's face at the frame sizes of CASME II and SAMM. As in the workflow,
-a job is one subject and one stage in a process of its own with one thread; rates and CPU times include its start-up
-and imports. Two cores are compared with one on the same jobs in the same run, so the machine must be otherwise idle.
+    python bench/preprocess.py [--clips 33] [--subjects 4] [--folder 2000]
+
+Clips are the demo's face at the frame sizes of CASME II and SAMM, with no apex annotated. As in the workflow, a job is
+one subject and one stage in a process of its own with one thread, which also imports what Snakemake puts before a
+script; rates and CPU times include its start-up and imports. 33 clips a subject are those of a folder of 2,000 clips of
+60 subjects, so that `start_up_share` is that folder's. Memory is also that of a job of FEW clips, to show whether it
+grows with them. Two cores are compared with one on the same jobs in the same run, so the machine must be otherwise idle.
+
+The cost of an apex is the CPU time of its curve and fit over that of the dense flows that the curve is made of. Planning
+is a `snakemake -n` of a folder of `--folder` clips of 60 subjects with the adapter `clips`, which must list every clip's
+folder, because nothing is annotated but the emotion. Writes bench/results/preprocess.json.
 """
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import os
+import re
+import subprocess
 import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
 SIZES = {"casme2 640×480": (640, 480), "samm 2040×1088": (2040, 1088)}
-SUBJECTS, CLIPS, FRAMES = 4, 8, 20
+FRAMES, FEW, FOLDER_SUBJECTS = 20, 4, 60
 STAGES = ("faces", "apex", "flow")
+GOALS = {"speed_up": 1.7, "peak_mb": 1024, "start_up_share": 0.2, "apex_over_flows": 1.5, "planning_seconds": 15}
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=int, default=33, help="clips of a subject")
+    parser.add_argument("--subjects", type=int, default=4, help="subjects, an even number")
+    parser.add_argument("--folder", type=int, default=2000, help="clips of the folder that is planned")
+    options = parser.parse_args()
     # Before anything imports NumPy, here and in the jobs that inherit it.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
     from machine import machine, write
 
-    figures = {
-        "machine": machine("opencv-contrib-python-headless", "dlib-bin"),
-        "load_before": os.getloadavg()[0],
-        "subjects": SUBJECTS,
-        "clips_a_subject": CLIPS,
-        "frames_a_clip": FRAMES,
-        "sizes": {name: _measure(size) for name, size in SIZES.items()},
-    }
-    write("preprocess.json", figures)
-    print(f"{'':16} {'stage':6} {'1 core':>9} {'2 cores':>9} {'speed-up':>9} {'memory':>8} {'start-up':>9}")
-    for name, stages in figures["sizes"].items():
-        for stage, found in stages.items():
+    figures = {"machine": machine("opencv-contrib-python-headless", "dlib-bin", "snakemake"), "goals": GOALS}
+    figures |= {**vars(options), "frames_a_clip": FRAMES, "sizes": {}}
+    print(f"{'':16} {'stage':6} {'1 core':>9} {'2 cores':>9} {'speed-up':>9} {f'{FEW} clips':>9} {'all':>7} {'start-up':>9}")
+    for name, size in SIZES.items():
+        figures["sizes"][name] = stages = _measure(size, options.subjects, options.clips)
+        for stage in STAGES:
+            found = stages[stage]
             print(
                 f"{name:16} {stage:6} {found['clips_per_s'][0]:7.2f}/s {found['clips_per_s'][1]:7.2f}/s "
-                f"{found['speed_up']:8.2f}× {found['peak_mb']:5.0f} MB {found['start_up_share']:8.0%}"
+                f"{found['speed_up']:8.2f}× {found['peak_mb'][0]:6.0f} MB {found['peak_mb'][1]:4.0f} MB "
+                f"{found['start_up_share']:8.0%}"
             )
+        print(
+            f"{name:16} start-up of all stages {stages['start_up_share']:.0%}, apex {stages['apex_over_flows']:.2f} × its flows"
+        )
+    figures["planning"] = _plan(options.folder)
+    print("planning {clips} clips: {jobs} jobs, {seconds:.1f} s ({cpu_seconds:.1f} s CPU)".format(**figures["planning"]))
+    print("written:", write("preprocess.json", figures).name)
 
 
-def _measure(size: tuple[int, int]) -> dict[str, dict]:
+def _measure(size: tuple[int, int], subjects: int, clips: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
-        jobs = [(rows, {}) for rows in _subjects(Path(folder), size)]
-        figures = {}
+        jobs = [(rows, {}) for rows in _subjects(Path(folder), size, subjects, clips)]
+        figures, spent = {}, {"start_up_s": 0.0, "cpu_s": 0.0}
         for stage in STAGES:
-            one, results = _run(stage, jobs, 1)
-            two, _ = _run(stage, jobs, 2)
+            rows, made = jobs[0]
+            _, (few,) = _run(stage, [(rows.head(FEW), {name: table.head(FEW) for name, table in made.items()})], 1)
+            two, results = _run(stage, jobs, 2)
+            one, _ = _run(stage, jobs, 1)
+            total = {key: sum(result[key] for result in results) for key in spent}
+            spent = {key: spent[key] + total[key] for key in spent}
             figures[stage] = {
-                "clips_per_s": [SUBJECTS * CLIPS / one, SUBJECTS * CLIPS / two],
+                "clips_per_s": [subjects * clips / one, subjects * clips / two],
                 "speed_up": one / two,
-                "peak_mb": max(result["peak_mb"] for result in results),
-                "start_up_share": sum(r["start_up_s"] for r in results) / sum(r["cpu_s"] for r in results),
+                "peak_mb": [few["peak_mb"], max(result["peak_mb"] for result in results)],
+                "start_up_share": total["start_up_s"] / total["cpu_s"],
             }
             jobs = [(rows, {**made, stage: r["made"]}) for (rows, made), r in zip(jobs, results, strict=True)]
+        figures["start_up_share"] = spent["start_up_s"] / spent["cpu_s"]
+        figures["apex_over_flows"] = _apex_over_flows(*jobs[0])
         return figures
 
 
-def _subjects(root: Path, size: tuple[int, int]) -> list:
+def _subjects(root: Path, size: tuple[int, int], subjects: int, clips: int) -> list:
     """The rows of each subject; its clips, with no apex annotated, are links to one rendered clip of this size."""
-    import cv2
     import pandas as pd
 
+    rendered = _rendered(root)
+    frames = root / "frames"
+    frames.mkdir()
+    for number, image in _frames(rendered):
+        _write(frames / f"{number:05d}.jpg", image, size)
+    return [
+        pd.DataFrame([{**rendered, "subject": f"s{s}", "clip": f"c{c}", "source": str(frames)} for c in range(clips)])
+        for s in range(subjects)
+    ]
+
+
+def _rendered(root: Path):
+    """The sheet's row of one clip of the demo."""
     from merba.datasets.demo.planning import plan
     from merba.datasets.demo.rendering import render
 
     settings = {"seed": 0, "datasets": ["smic_hs"], "subjects": 1, "clips": 1, "frames": FRAMES}
     render(settings, "smic_hs", root)
-    rendered = plan(settings, root).iloc[0]
-    frames = root / "frames"
-    frames.mkdir()
-    for number in range(rendered["onset"], rendered["offset"] + 1):
-        image = cv2.imread(str(Path(rendered["source"]) / f"image{number}.bmp"))
-        height = round(image.shape[0] * size[0] / image.shape[1])
-        image = cv2.resize(image, (size[0], height), interpolation=cv2.INTER_CUBIC)
-        top = (height - size[1]) // 2
-        cv2.imwrite(str(frames / f"{number:05d}.jpg"), image[top : top + size[1]])
-    return [
-        pd.DataFrame([{**rendered, "subject": f"s{s}", "clip": f"c{c}", "source": str(frames)} for c in range(CLIPS)])
-        for s in range(SUBJECTS)
-    ]
+    return plan(settings, root).iloc[0]
+
+
+def _frames(row):
+    from merba.frames import open_clip
+
+    return open_clip(row["source"], row["kind"]).frames(row["onset"], row["offset"])
+
+
+def _write(path: Path, image, size: tuple[int, int]) -> None:
+    """The image as wide as `size`, its height cut to it from the middle."""
+    import cv2
+
+    height = round(image.shape[0] * size[0] / image.shape[1])
+    image = cv2.resize(image, (size[0], height), interpolation=cv2.INTER_CUBIC)
+    top = (height - size[1]) // 2
+    cv2.imwrite(str(path), image[top : top + size[1]])
 
 
 def _run(stage: str, jobs: list, cores: int) -> tuple[float, list[dict]]:
@@ -102,24 +144,98 @@ def _peak_mb() -> float:
 
 
 def _job(stage: str, rows, made: dict) -> dict:
-    from merba.apex import apexes_of_subject
-    from merba.faces import faces_of_subject
-    from merba.flow import flow_of_subject
+    import snakemake.iocontainers
+    import snakemake.logging  # noqa: F401  what Snakemake itself puts before a script
+
+    if stage == "faces":
+        from merba.faces import faces_of_subject as work
+    elif stage == "apex":
+        from merba.apex import apexes_of_subject as work
+    else:
+        import numpy as np
+        import pandas as pd
+
+        from merba.flow import flow_format, flow_of_clips, flow_shape
+        from merba.packs import save_subject
 
     start_up = time.process_time()
     if stage == "faces":
-        result = faces_of_subject(rows, {})
+        result = work(rows, {})
     elif stage == "apex":
-        result = apexes_of_subject(rows, made["faces"], {}, {})
+        result = work(rows, made["faces"], {}, {})
     else:
-        _, result = flow_of_subject(rows, made["faces"], made["apex"], {}, {})
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "flow.npz")
+            flows = flow_of_clips(rows, made["faces"], made["apex"], {}, {})
+            save_subject(path, rows, flows, flow_shape(rows, {}, {}), flow_format(rows, {}))
+            with np.load(path) as file:
+                result = pd.DataFrame({"problem": file["problem"]}).replace("", None)
     if result["problem"].notna().any():
         sys.exit(f"{stage}: {result['problem'].dropna().iloc[0]}")
+    return {"made": result, "start_up_s": start_up, "cpu_s": time.process_time(), "peak_mb": _peak_mb()}
+
+
+def _apex_over_flows(rows, made: dict) -> float:
+    """CPU time of a clip's curve and fit over that of the dense flows from its onset to each of its frames."""
+    import cv2
+
+    from merba.apex import ApexSettings, motion_curve
+    from merba.faces import FaceSettings, aligned_grey, aligned_landmarks, transform_of
+    from merba.unimodal import unimodal
+
+    cv2.setNumThreads(1)
+    face = made["faces"].iloc[0]
+    frames = [aligned_grey(image, transform_of(face), FaceSettings()) for _, image in _frames(rows.iloc[0])]
+    solver = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    times = []
+    for work in (
+        lambda: [solver.calc(frames[0], frame, None) for frame in frames[1:]],
+        lambda: unimodal(motion_curve(frames, aligned_landmarks(face), ApexSettings())),
+    ):
+        work()
+        begin = time.process_time()
+        for _ in range(5):
+            work()
+        times.append(time.process_time() - begin)
+    return times[1] / times[0]
+
+
+def _plan(clips: int) -> dict:
+    """Seconds of a dry run of a folder of so many clips."""
+    import yaml
+
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        frames = root / "frames"
+        frames.mkdir()
+        for number, image in _frames(_rendered(root)):
+            _write(frames / f"{number}.jpg", image, (64, 48))
+        lines = ["subject,clip,source,emotion"]
+        for clip in range(clips):
+            folder = root / "clips" / f"c{clip}"
+            folder.mkdir(parents=True)
+            for frame in frames.iterdir():
+                (folder / frame.name).hardlink_to(frame)
+            emotion = ("disgust", "happiness", "surprise")[clip % 3]
+            lines.append(f"s{clip % FOLDER_SUBJECTS},c{clip},clips/c{clip},{emotion}")
+        (root / "clips.csv").write_text("\n".join(lines))
+        config = {
+            "data": "own",
+            "datasets": {"mine": {"adapter": "clips", "root": name}},
+            "experiments": {"merba": {"method": "MERba", "model": {"name": "merba_nano"}}},
+        }
+        (root / "config.yaml").write_text(yaml.safe_dump(config))
+        command = [sys.executable, "-m", "snakemake", "-n", "--cores", "2", "--snakefile", str(ROOT / "Snakefile")]
+        command += ["--directory", name, "--configfile", str(root / "config.yaml")]
+        before, begin = os.times(), time.perf_counter()
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
+        seconds, after = time.perf_counter() - begin, os.times()
     return {
-        "made": result,
-        "start_up_s": start_up,
-        "cpu_s": time.process_time(),
-        "peak_mb": _peak_mb(),
+        "clips": clips,
+        "subjects": FOLDER_SUBJECTS,
+        "jobs": int(re.search(r"^total +(\d+)$", run.stdout + run.stderr, re.M)[1]),
+        "seconds": seconds,
+        "cpu_seconds": after.children_user + after.children_system - before.children_user - before.children_system,
     }
 
 

@@ -7,7 +7,7 @@ noise, blinks and drift don't, and a fit over the whole curve is not fooled by a
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,14 +38,16 @@ class ApexSettings:
     radius: float = 0.08
 
 
-def motion_curve(frames: Sequence[np.ndarray], points: np.ndarray, settings: ApexSettings) -> np.ndarray:
+def motion_curve(frames: Iterable[np.ndarray], points: np.ndarray, settings: ApexSettings) -> np.ndarray:
     """Motion intensity (n,), px, of aligned grey frames uint8 (n, size, size) against the first one.
 
     Dense flow (DIS, Kroeger et al., ECCV 2016) to each frame, less the head's own motion (the median over the stable
     landmarks), averaged over small cells, as a root mean square over the regions around brows, eyes, nose and mouth.
     `points` are landmarks (68, 2) in px of the aligned frames.
     """
-    size = frames[0].shape[0]
+    frames = iter(frames)  # one at a time: a long video's would not fit into memory
+    first = next(frames)
+    size = first.shape[0]
     solver = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     cells = max(round(size * CELL), 1)
     region = disc_mask(points, MOVING, settings.radius, size).astype(np.float32)
@@ -53,8 +55,8 @@ def motion_curve(frames: Sequence[np.ndarray], points: np.ndarray, settings: Ape
     where = where > 0.5
     stable = np.clip(points[list(STABLE)].round().astype(int), 0, size - 1)
     curve = [0.0]
-    for frame in frames[1:]:
-        flow = cv2.blur(solver.calc(frames[0], frame, None), (cells, cells))
+    for frame in frames:
+        flow = cv2.blur(solver.calc(first, frame, None), (cells, cells))
         flow -= np.median(flow[stable[:, 1], stable[:, 0]], axis=0)
         moved = cv2.resize(flow, where.shape[::-1], interpolation=cv2.INTER_AREA)[where]
         curve.append(float(np.sqrt((moved**2).sum(-1).mean())))
@@ -103,11 +105,16 @@ def _apex_of_clip(row: Any, face: Mapping[str, Any], settings: ApexSettings, fac
         return {"onset": row.onset, "apex": row.apex, "offset": row.offset, "confidence": 1.0}
     onset, offset = (None if pd.isna(value) else int(value) for value in (row.onset, row.offset))
     clip, transform = open_clip(row.source, row.kind), transform_of(face)
-    aligned = {number: aligned_grey(image, transform, face_settings) for number, image in clip.frames(onset, offset)}
-    numbers = list(aligned)
+    numbers: list[int] = []
+
+    def aligned() -> Iterator[np.ndarray]:
+        for number, image in clip.frames(onset, offset):
+            numbers.append(number)
+            yield aligned_grey(image, transform, face_settings)
+
+    curve = motion_curve(aligned(), aligned_landmarks(face), settings)
     if len(numbers) < 3:
         raise ClipProblem(f"{row.source} has {len(numbers)} frames from onset to offset; finding an apex takes at least 3")
-    curve = motion_curve(list(aligned.values()), aligned_landmarks(face), settings)
     peak, fit = unimodal(curve)
     # The onset frame is no apex of its own, even where nothing moves.
     peak = max(peak, 1)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from merba.errors import MerbaError
 
 FOLD_FILES = {
     "predictions": "predictions.parquet",
@@ -17,20 +21,40 @@ FOLD_FILES = {
 }
 """What the folder of a trained fold holds; and WEIGHTS, with `keep_weights`."""
 WEIGHTS = "model.safetensors"
+REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+"""What a file system says that has no room or must not be written to."""
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; renamed to `path` when the block succeeds, removed when it fails."""
+    """A name beside `path` to write to; renamed to `path` when the block succeeds, removed when it fails.
+
+    Raises MerbaError that names `path` where the disk is full or the folder can't be written to.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last, because numpy and matplotlib choose the format by it.
     draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield draft
         draft.replace(path)
+    except Exception as error:
+        if (refusal := _refusal(error, path.parent)) is None:
+            raise
+        raise MerbaError(
+            f"{path} can't be written: {refusal}; make room or give leave, and run the same command again"
+        ) from error
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _refusal(error: Exception, folder: Path) -> str | None:
+    """Why the file system refuses, where that is what the error is about."""
+    if isinstance(error, OSError):
+        return os.strerror(error.errno) if error.errno in REFUSALS else None
+    # PyTorch and safetensors have errors of their own.
+    full = os.strerror(errno.ENOSPC)
+    return full if full in str(error) or shutil.disk_usage(folder).free < 2**20 else None
 
 
 def checksum(path: Path) -> str:

@@ -59,7 +59,10 @@ def read_image(path: Path) -> np.ndarray:
         raise ClipProblem(f"image {path} can't be read: {error.strerror}") from error
     # From memory, because imdecode refuses a file that is cut short, where imread fills its rest with grey.
     encoded = np.frombuffer(data, np.uint8)
-    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if data else None
+    try:
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if data else None
+    except cv2.error as error:  # as for one that claims more than a thousand million pixels
+        raise ClipProblem(f"image {path} can't be decoded: {error.err}") from error
     if image is None:
         raise ClipProblem(f"image {path} is damaged ({len(data)} bytes)")
     if image.dtype == np.uint16:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from merba.checkpoint import Checkpoint, Member
+from merba.joblog import counted
 from merba.models.heads import Outputs, class_probabilities, predicted_class
 from merba.training import model_outputs, resized
 
@@ -47,11 +48,11 @@ def classify(checkpoint: Checkpoint, flow: np.ndarray, device: torch.device, *, 
     whole: list[Heads] = []
     occluded: list[list[Heads]] = [[] for _ in x]
     squares = list(_squares(*x.shape[2:])) if saliency else []
-    for member in checkpoint.members:
+    for member in counted(checkpoint.members, len(checkpoint.members), "members"):
         model = checkpoint.build(member).to(device)
         whole.append(_heads(model, member, x))
-        for clip, found in zip(x, occluded, strict=True):
-            if saliency:
+        if saliency:
+            for clip, found in counted(zip(x, occluded, strict=True), len(x), "saliency maps"):
                 found.append(_heads(model, member, _without(clip, squares)))
     outputs = _mean(whole)
     predicted, probabilities = predicted_class(outputs), class_probabilities(outputs)

@@ -36,8 +36,9 @@ def job_log(path: str | Path, task: str) -> Iterator[None]:
     except MerbaError as error:
         log.error("failed: %s: %s", task, error)
         sys.exit(1)
-    except BaseException:
-        log.exception("failed: %s", task)
+    except BaseException as error:
+        log.exception("unexpected error")
+        log.error("failed: %s: %s: %s", task, type(error).__name__, error)
         raise
     log.info("done: %s, %.1f s", task, time.perf_counter() - started)
 

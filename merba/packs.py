@@ -104,13 +104,13 @@ def pack(subjects: Sequence[Path], array: Path, index: Path) -> pd.DataFrame:
     table["problem"] = table["problem"].where(~usable, None)
     (form,), (shape,) = formats, shapes
     table.attrs = {"channels": list(form.channels), "unit": form.unit}
-    with atomic(array) as draft:
-        out = np.lib.format.open_memmap(draft, "w+", np.float16, (int(usable.sum()), *shape))
-        clips = chain.from_iterable(map(flows_of, subjects))
-        for row, flow in zip(table["row"], clips, strict=True):
-            if row >= 0:
-                out[row] = flow
-        out.flush()
+    # Written, not mapped: on a full disk a mapped array ends the process without a word.
+    with atomic(array) as draft, draft.open("wb") as file:
+        header = {"descr": "<f2", "fortran_order": False, "shape": (int(usable.sum()), *shape)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for wanted, flow in zip(usable, chain.from_iterable(map(flows_of, subjects)), strict=True):
+            if wanted:
+                file.write(flow.tobytes())
     with atomic(index) as draft:
         table.to_parquet(draft, index=False)
     return table

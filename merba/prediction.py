@@ -18,10 +18,11 @@ from merba.apex import apexes_of_subject
 from merba.checkpoint import STAGES, Checkpoint, load_checkpoint
 from merba.devices import training_device
 from merba.errors import ClipProblem, MerbaError
-from merba.faces import FaceSettings, faces_of_subject
+from merba.faces import FaceSettings, faces_of_subject, transform_of
 from merba.flow import flow_of_subject
 from merba.frames import open_clip
 from merba.inference import classify
+from merba.joblog import counted
 from merba.own_clips import find_clips
 from merba.spotting import LONGEST, Search, search
 
@@ -98,9 +99,9 @@ def predict(
     for row in rows[searched].itertuples():
         found[row.Index] = list(_searched(row, checkpoint, explain))
     # By subject, as the workflow does: where a frame shows several faces, the subject's other clips say which is meant.
-    for _, group in rows[~searched].groupby(["dataset", "subject"], sort=False):
+    subjects = rows[~searched].groupby(["dataset", "subject"], sort=False)
+    for _, group in counted(subjects, len(subjects), "subjects"):
         found |= {index: [one] for index, one in zip(group.index, _prepare(group, checkpoint, explain), strict=True)}
-        log.info("%d of %d clips prepared", len(found), len(rows))
     return _classified([one for index in rows.index for one in found[index]], checkpoint, explain, device)
 
 
@@ -167,9 +168,8 @@ def _doubts(row: Any, face: Mapping[str, Any], apex: Mapping[str, Any]) -> Itera
 
 def _aligned(row: Any, face: Mapping[str, Any], numbers: Iterable[int], settings: Mapping[str, Any]) -> np.ndarray:
     clip, chosen = open_clip(row.source, row.kind), FaceSettings(**settings)
-    transform = np.array(face["transform"]).reshape(2, 3)
     frames = [cv2.cvtColor(clip.read(number), cv2.COLOR_BGR2RGB) for number in numbers]
-    return np.stack([align(frame, transform, chosen.size, chosen.interpolation) for frame in frames])
+    return np.stack([align(frame, transform_of(face), chosen.size, chosen.interpolation) for frame in frames])
 
 
 def _classified(found: list[Prediction], checkpoint: Checkpoint, explain: bool, device: str) -> list[Prediction]:

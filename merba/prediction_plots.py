@@ -79,6 +79,7 @@ def _plot_saliency(figure, axes, prediction: Prediction) -> None:
     )
     axes.set_title("occlusion saliency on the flow")
     bar = figure.colorbar(shown, cax=axes.inset_axes((0.0, -0.08, 1.0, 0.04)), orientation="horizontal")
+    bar.ax.locator_params(nbins=5)
     bar.set_label(f"log-odds that “{prediction.predicted}” loses\nwithout the flow there")
 
 
@@ -109,7 +110,7 @@ def plot_search(search: Search, *, title: str, path: Path) -> None:
     for number, candidate in enumerate(search.candidates):
         label = "candidate interval" if number == 0 else None
         axes.axvspan(candidate.onset, candidate.offset, color=ORANGE, alpha=0.3, linewidth=0, label=label)
-    for returns, colour, label in ((False, GREY, "the face moves on"), (True, BLUE, "it returns")):
+    for returns, colour, label in ((True, BLUE, "window with motion\nthat returns"), (False, GREY, "window without")):
         chosen = [(window.first, window.score) for window in search.windows if window.returns == returns]
         axes.plot(*zip(*chosen, strict=True) if chosen else ((), ()), "o", markersize=4, color=colour, label=label)
     axes.axhline(LEAST, color=GREY, linestyle="--", linewidth=1)
@@ -117,8 +118,8 @@ def plot_search(search: Search, *, title: str, path: Path) -> None:
     if faceless:
         axes.plot(faceless, [0.0] * len(faceless), "x", color="black", label="no face")
     axes.set(
-        xlabel="first frame of the half-second window",
-        ylabel="return of the motion, px",
+        xlabel="frame (a window stands at its first)",
+        ylabel="score: return of the motion, px",
         title=f"{title}: search for candidates, to be judged by a person",
     )
     axes.set_ylim(bottom=-0.02)

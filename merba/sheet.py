@@ -132,6 +132,14 @@ def plain_rows(rows: pd.DataFrame, columns: Iterable[str]) -> list[dict[str, Any
     return chosen.where(chosen.notna(), None).to_dict("records")
 
 
+def rows_by_subject(sheet: pd.DataFrame, columns: Iterable[str]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """The `plain_rows` of every subject, by dataset and the subject's safe id, in sheet order."""
+    grouped: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in plain_rows(sheet, columns):
+        grouped.setdefault((row["dataset"], safe_id(row["subject"])), []).append(row)
+    return grouped
+
+
 def from_plain_rows(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """The rows that `plain_rows` made plain, with the sheet's types."""
     sheet = pd.DataFrame(rows)

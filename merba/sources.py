@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-
-import pandas as pd
+from typing import Any
 
 from merba.errors import ClipProblem
 from merba.frames import frame_names
 
 
-def file_states(rows: pd.DataFrame) -> list[str]:
-    """Names, sizes and times of change of each row's files: its frames from onset to offset, its video or flow image.
+def file_state(rows: Iterable[Mapping[str, Any]]) -> str:
+    """A short hash of names, sizes and times of change of the files that rows of the sheet are read from.
 
-    Nothing is opened. A file that is missing has no state, so that one changes when the file comes.
+    Those are the frames from onset to offset (null: from the first, to the last), a video, or a flow image. Nothing is
+    opened; a missing file is left out, so that the hash changes when it comes.
     """
-    numbers_of = cache(_numbered)  # the clips of one long video share its folder
-    states = []
-    for row in rows.itertuples():
-        first, last = row.onset if pd.notna(row.onset) else -1, row.offset if pd.notna(row.offset) else float("inf")
-        files = numbers_of(row.source).items() if row.kind == "frames" else [(first, row.source)]
-        states.append("\n".join(_state(Path(path)) for number, path in files if first <= number <= last))
-    return states
+    numbered = cache(_numbered)  # the clips of one long video share its folder
+    state = hashlib.sha256()
+    for row in rows:
+        first, last = (end if row[key] is None else row[key] for key, end in (("onset", 0), ("offset", math.inf)))
+        files = numbered(row["source"]) if row["kind"] == "frames" else {first: row["source"]}
+        for path in (path for number, path in files.items() if first <= number <= last):
+            state.update(_state(Path(path)).encode())
+    return state.hexdigest()[:16]
 
 
 def _numbered(folder: str) -> dict[int, str]:
@@ -38,4 +42,4 @@ def _state(path: Path) -> str:
         found = path.stat()
     except OSError:
         return ""
-    return f"{path.name} {found.st_size} {found.st_mtime_ns}"
+    return f"{path} {found.st_size} {found.st_mtime_ns}\n"

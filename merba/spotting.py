@@ -19,11 +19,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from merba.alignment import align, alignment_transform
+from merba.alignment import alignment_transform
 from merba.apex import ApexSettings, motion_curve
 from merba.detectors import Detector, Face, detectors
 from merba.errors import ClipProblem
-from merba.faces import FaceSettings, credible_faces, nearest_face
+from merba.faces import FaceSettings, aligned_grey, credible_faces, nearest_face
 from merba.frames import Clip
 from merba.unimodal import unimodal
 
@@ -113,7 +113,7 @@ def _windows(clip: Clip, step: int, length: int, faces: FaceSettings, apex: Apex
         else:
             earlier = [found[1]]
             yield _measure(numbers, images, *found, faces, apex)
-        if start % (100 * stride) == 0:
+        if start and start % (100 * stride) == 0:
             log.info("%s: searched up to frame %d", clip.source, numbers[-1])
 
 
@@ -136,9 +136,8 @@ def _measure(
     # One frame's landmarks do: their jitter shifts the whole window, not its motion.
     points = detector.landmarks(images[:1], face)
     transform = alignment_transform(points, faces.size, faces.margin)
-    grey = [align(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), transform, faces.size, faces.interpolation) for image in images]
     aligned_points = points @ transform[:, :2].T + transform[:, 2]
-    curve = motion_curve(grey, aligned_points, apex)
+    curve = motion_curve((aligned_grey(image, transform, faces) for image in images), aligned_points, apex)
     peak, fit = unimodal(curve)
     rise, fall = fit[peak], fit[peak] - fit[-1]
     # The interval ends where a tenth of the rise, or of the fall, is left.

@@ -4,6 +4,7 @@ from functools import cache
 
 from merba.config import complete, runnable_experiments
 from merba.counts import dfme_datasets
+from merba.errors import MerbaError
 from merba.files import FOLD_FILES, WEIGHTS
 from merba.protocols import TESTS
 from merba.protocols import folds as folds_of
@@ -11,13 +12,12 @@ from merba.sheet import (
     KEY,
     PREPROCESSING,
     class_names,
-    digest,
     plain_rows,
     plan_sheet,
+    rows_by_subject,
     safe_id,
-    subject_rows,
 )
-from merba.sources import file_states
+from merba.sources import file_state
 
 config.update(complete(dict(config)))
 sheet = plan_sheet(config)
@@ -45,18 +45,22 @@ def subjects(dataset):
     return [safe_id(name) for name in rows_of(dataset)["subject"].unique()]
 
 
+@cache
 def rows_of(dataset):
     return sheet[sheet["dataset"] == dataset]
 
 
 # A job gets its rows as a parameter: one new or mended clip reruns its own subject, and nobody else. With the sheet's
 # file as an input it would rerun everybody, and with an `ancient` one nobody until the run after.
+CLIPS = rows_by_subject(sheet, PREPROCESSING)
 
 
 def clips_of(wildcards):
     """The rows of a subject, as preprocessing needs them."""
-    rows = subject_rows(sheet, wildcards.dataset, wildcards.subject)
-    return plain_rows(rows, PREPROCESSING)
+    key = wildcards.dataset, wildcards.subject
+    if key not in CLIPS:
+        raise MerbaError(f"the sample sheet has no subject {key[1]} in {key[0]}")
+    return CLIPS[key]
 
 
 def files_of(wildcards):
@@ -67,8 +71,7 @@ def files_of(wildcards):
 
 @cache
 def files_digest(dataset, subject):
-    rows = subject_rows(sheet, dataset, subject)
-    return digest(rows.assign(files=file_states(rows)), ["files"])
+    return file_state(CLIPS[dataset, subject])
 
 
 def labels_of(experiment):
@@ -77,6 +80,7 @@ def labels_of(experiment):
     return plain_rows(rows, [*KEY, "label", "split"])
 
 
+@cache
 def needs_faces(dataset):
     return (rows_of(dataset)["kind"] != "flow").any()
 

@@ -1,17 +1,19 @@
 """From a clip to its class: as the workflow does, with a problem or a warning where something is not as it should be."""
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from test_checkpoint import CLASSES, CONFIG, checkpoint
 from test_faces import clip_of, photograph  # noqa: F401
 from test_own_clips import video
 from test_spotting import FPS, STILL, movement  # noqa: F401
 
-import merba
 from merba.apex import apexes_of_subject
 from merba.checkpoint import save_checkpoint
 from merba.cli import main
@@ -57,15 +59,38 @@ def test_a_clips_flow_is_the_workflows_bit_for_bit(demo, saved):
     assert list(found.probabilities) == CLASSES
 
 
-def test_the_five_lines_of_the_documentation(demo, saved):
-    # As in docs/prediction.md.
-    predictions = merba.predict(demo["source"].tolist(), saved, explain=True)
-    for one in predictions:
-        print(one.clip, one.problem or one.predicted, one.probabilities)
-    assert [one.problem for one in predictions] == [None] * 3
-    assert [(one.images.shape, one.images.dtype) for one in predictions] == [((2, 224, 224, 3), np.uint8)] * 3
-    assert [one.saliency.shape for one in predictions] == [(56, 56)] * 3
-    assert all(demo.loc[i, "onset"] <= one.onset < one.apex <= demo.loc[i, "offset"] + 3 for i, one in enumerate(predictions))
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("fold", "selection", "tested"),
+    [
+        ("merba/samm/006", "validation", "all"),
+        ("ststnet/casme2/sub01", "last", "all"),
+        ("merba_dgcm/dfme/holdout", "validation", "test_a"),
+    ],
+)
+def test_a_folds_weights_predict_its_test_clips_as_the_workflow_did(micro_demo, tmp_path, fold, selection, tested):
+    """Bit for bit the same flow, and so the same probabilities, from the frames and the checkpoint alone."""
+    results = micro_demo / "results"
+    expected = pd.read_parquet(results / "folds" / fold / "predictions.parquet")
+    expected = expected[(expected["selection"] == selection) & (expected["split"] == tested)]
+    clips = pd.read_parquet(results / "samples.parquet").merge(expected[["dataset", "subject", "clip"]])
+    clips["source"] = [str(micro_demo / source) for source in clips["source"]]
+    clips.to_csv(tmp_path / "clips.csv", index=False)
+    found = predict(tmp_path / "clips.csv", results / "folds" / fold / "model.safetensors")
+    assert [one.clip for one in found] == expected["clip"].tolist()
+    assert [one.predicted for one in found] == expected["predicted"].tolist()
+    for one, row in zip(found, expected.to_dict("records"), strict=True):
+        assert list(one.probabilities.values()) == pytest.approx([row[f"p_{name}"] for name in one.probabilities], abs=1e-6)
+        with np.load(results / "flow" / row["dataset"] / f"{row['subject']}.npz") as file:
+            (place,) = np.flatnonzero(file["clip"] == row["clip"])
+            assert (one.flow == file["flow"][place]).all()
+
+
+def test_the_five_lines_of_the_documentation_run(demo, saved, capsys):
+    text = (Path(__file__).parents[1] / "docs" / "prediction.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    exec(code.replace("clip.mp4", demo["source"][0]).replace("model.safetensors", str(saved)), {})
+    assert re.match(r"006_1_1 (negative|positive|surprise) \{'negative': 0\.", capsys.readouterr().out)
 
 
 def test_bad_clips_have_problems_and_the_others_go_on(tmp_path, demo, saved):
@@ -104,17 +129,6 @@ def test_a_checkpoint_of_ready_made_flow_is_refused(demo):
         predict(demo["source"][0], replace(checkpoint(), faces=None, apex=None, flow=None, data="public_flow"))
 
 
-def test_candidates_are_cut_out_and_predicted_like_clips(tmp_path, movement, saved):  # noqa: F811
-    images, _ = movement
-    clip_of(tmp_path / "long", [images[0]] * STILL + images + [images[-1]] * STILL)
-    (found,) = predict(tmp_path / "long", saved, fps=FPS, spot=True)
-    assert found.score == found.search.candidates[0].score
-    assert (found.onset, found.offset) == (found.search.candidates[0].onset, found.search.candidates[0].offset)
-    (again,) = predict(tmp_path / "long", saved, onset=found.onset, apex=found.apex)
-    assert (found.flow == again.flow).all()
-    assert found.source == again.source
-
-
 def test_a_search_without_candidates_is_no_problem(tmp_path, movement, saved):  # noqa: F811
     clip_of(tmp_path / "still", [movement[0][0]] * 40)
     (found,) = predict(tmp_path / "still", saved, fps=FPS, spot=True)
@@ -137,6 +151,7 @@ def test_the_command_prints_a_table_and_writes_json_and_pictures(tmp_path, demo,
     assert line.split()[:4] == [str(record[key]) for key in ("clip", "onset", "apex", "predicted")]
     assert sum(record["probabilities"].values()) == pytest.approx(1)
     assert cv2.imread(str(tmp_path / record["picture"])).shape[1] == 1800
+    assert set(record) >= {"onset", "apex", "offset", "box", "warnings", "problem", "score"}
     assert document["checkpoint"]["data"] == "demo"
     assert "means nothing" in output.err
 
@@ -149,14 +164,18 @@ def test_the_command_ends_with_1_where_a_clip_has_a_problem_and_prints_json(tmp_
     assert [one["predicted"] is None for one in json.loads(output.out)["predictions"]] == [False, True]
 
 
-def test_the_command_searches_and_draws_the_search(tmp_path, movement, saved, capsys):  # noqa: F811
+def test_the_command_searches_and_predicts_candidates_like_clips(tmp_path, movement, saved, capsys):  # noqa: F811
     images, _ = movement
-    clip_of(tmp_path / "long", [images[0]] * STILL + images + [images[-1]] * STILL)
-    arguments = [str(tmp_path / "long"), "--spot", "--fps", str(FPS), "--checkpoint", str(saved)]
-    assert main(["predict", *arguments, "--out", str(tmp_path / "out")]) == 0
+    clip = tmp_path / "long"
+    clip_of(clip, [images[0]] * STILL + images + [images[-1]] * STILL)
+    arguments = [str(clip), "--spot", "--fps", str(FPS), "--checkpoint", str(saved), "--out", str(tmp_path / "out")]
+    assert main(["predict", *arguments]) == 0
     assert capsys.readouterr().out.splitlines()[0].split()[:5] == ["clip", "onset", "apex", "offset", "score"]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "001_long.png",
-        "001_long_search.png",
-        "predictions.json",
-    ]
+    (record,) = json.loads((tmp_path / "out" / "predictions.json").read_text())["predictions"]
+    assert STILL - 5 <= record["onset"] < record["apex"] < record["offset"] <= STILL + len(images) + 5
+    assert record["score"] > 0.15
+    (whole,) = predict(clip, saved, onset=record["onset"], apex=record["apex"])
+    assert record["probabilities"] == whole.probabilities
+    assert record["source"] == whole.source
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"predictions.json", record["picture"], record["search_picture"]}

@@ -20,7 +20,8 @@ def preprocessed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own") / "run"
     render({"datasets": ["casme2"], "subjects": 2, "clips": 3, "size": 0.5}, "casme2", folder)
     datasets = {"casme2": {"adapter": "casme2", "root": "casme2"}}
-    configured(folder, data="own", demo=None, datasets=datasets)
+    experiments = {"a": {"method": "A", "model": {"name": "ststnet"}}}
+    configured(folder, data="own", demo=None, datasets=datasets, experiments=experiments)
     snakemake(folder, TARGET, config=folder / "config.yaml")
     return folder
 
@@ -33,7 +34,7 @@ def plan(preprocessed, tmp_path):
     def planned_after(change):
         change(folder / "casme2")
         output = snakemake(folder, "-n", TARGET, config=folder / "config.yaml")
-        return planned(output), set(re.findall(r"output: results/(?:faces|apex|flow)/casme2/(\w+)", output))
+        return planned(output), set(re.findall(r"(?:faces|apexes|flow): casme2 (\w+)", output))
 
     return planned_after
 

@@ -5,7 +5,17 @@ import pandas as pd
 import pytest
 
 from merba.errors import MerbaError
-from merba.sheet import COLUMNS, PREPROCESSING, digest, make_sheet, safe_id, subject_rows
+from merba.sheet import (
+    COLUMNS,
+    PREPROCESSING,
+    digest,
+    from_plain_rows,
+    make_sheet,
+    plain_rows,
+    rows_by_subject,
+    safe_id,
+    subject_rows,
+)
 
 
 def row(**changes):
@@ -85,6 +95,17 @@ def test_a_digest_depends_on_content_alone():
     assert digest(sheet, PREPROCESSING) == digest(moved, PREPROCESSING)
     assert digest(sheet, PREPROCESSING) == digest(sheet.assign(label="positive"), PREPROCESSING)
     assert digest(sheet, PREPROCESSING) != digest(sheet.assign(apex=8), PREPROCESSING)
+
+
+def test_plain_rows_keep_their_values_types_and_subjects():
+    sheet = make_sheet(pd.DataFrame([row(subject="spNO.1"), row(subject="s02", clip="b", apex=7)]))
+    grouped = rows_by_subject(sheet, PREPROCESSING)
+    assert list(grouped) == [("smic_hs", "s02"), ("smic_hs", safe_id("spNO.1"))]
+    (plain,) = grouped["smic_hs", "s02"]
+    assert repr(plain["apex"]) == "7"  # as Snakemake writes and compares it
+    assert grouped["smic_hs", safe_id("spNO.1")][0]["apex"] is None
+    pd.testing.assert_frame_equal(from_plain_rows(plain_rows(sheet, PREPROCESSING)), sheet[PREPROCESSING], check_dtype=False)
+    assert from_plain_rows([plain])["apex"].dtype == "Int64"
 
 
 def test_the_rows_of_a_subject_are_found_by_its_id():

@@ -7,7 +7,6 @@ import io
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from zipfile import BadZipFile
 
 import pandas as pd
 
@@ -16,14 +15,17 @@ from merba.datasets.layout import layout_error, loose, nearest, shown
 CORRECTIONS = Path(__file__).with_name("corrections.csv")
 CORRECTABLE = ("casme2", "samm", "casme3", "dfme")
 HEADER_SEARCH = 60  # rows
+MOST_CELLS = 2_000_000  # the largest release has about 60,000
 FRAMES = ("onset", "apex", "offset")
+NUMBER = r"[0-9]{1,9}"
 
 
 @lru_cache(maxsize=16)
 def read_cells(suffix: str, data: bytes) -> list[list[str]]:
     """The cells of a CSV file or of an XLSX file's first sheet as text, row by row; empty cells are "".
 
-    Cached by content. Raises ValueError where the bytes aren't what the suffix says.
+    Cells that are merged over several rows say the same in each. Cached by content. Raises ValueError where the bytes
+    aren't what the suffix says.
     """
     if suffix == ".csv":
         return _read_csv(data)
@@ -38,7 +40,10 @@ def _read_csv(data: bytes) -> list[list[str]]:
     except UnicodeDecodeError:
         text = data.decode("gb18030")  # what Chinese spreadsheets write
     first = max(text.splitlines()[:HEADER_SEARCH] or [""], key=len)
-    return list(csv.reader(io.StringIO(text), delimiter=max(",;\t", key=first.count)))
+    try:
+        return list(csv.reader(io.StringIO(text, newline=None), delimiter=max(",;\t", key=first.count)))
+    except csv.Error as error:
+        raise ValueError(f"not a CSV file ({error})") from error
 
 
 def _read_workbook(data: bytes) -> list[list[str]]:
@@ -46,9 +51,17 @@ def _read_workbook(data: bytes) -> list[list[str]]:
 
     try:
         sheet = load_workbook(io.BytesIO(data), data_only=True).worksheets[0]
-    except (BadZipFile, KeyError) as error:
+    except Exception as error:  # a damaged workbook fails anywhere in zipfile, zlib, the XML parser and openpyxl
         raise ValueError(f"not an XLSX workbook ({error})") from error
-    return [[_text(value) for value in row] for row in sheet.iter_rows(values_only=True)]
+    if sheet.max_row * sheet.max_column > MOST_CELLS:
+        raise ValueError(f"its cells reach to {sheet.dimensions}; delete the empty rows and columns")
+    cells = [[_text(value) for value in row] for row in sheet.iter_rows(values_only=True)]
+    for merged in sheet.merged_cells.ranges:
+        # Downwards only: prose over or under a table is often merged across its columns, and is one cell.
+        top, column = merged.min_row - 1, merged.min_col - 1
+        for row in cells[top + 1 : merged.max_row]:
+            row[column] = cells[top][column]
+    return cells
 
 
 def _text(value: object) -> str:
@@ -64,7 +77,8 @@ def read_annotations(
     """The rows under the header, as text, in columns named by the keys of `columns` and `optional`.
 
     Values are header cells, compared without case, spaces and underscores; the header is the first row that has all
-    of `columns`. The index is the row number that a spreadsheet shows. Raises MerbaError where a column is missing.
+    of `columns`. The index is the row number that a spreadsheet shows. Raises MerbaError where a column is missing, or a
+    row names no subject or clip.
     """
     try:
         cells = read_cells(path.suffix.lower(), path.read_bytes())
@@ -81,6 +95,10 @@ def read_annotations(
     }
     # A single filled cell is a note under the table.
     rows = {number: row for number, row in rows.items() if sum(map(bool, row)) >= min(2, len(found))}
+    names = [(place, key) for place, key in enumerate(found) if key in ("subject", "clip")]
+    report(
+        [f"row {number}: {key} is empty" for number, row in rows.items() for place, key in names if not row[place]], adapter, path
+    )
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(found)).astype("str")
 
 
@@ -122,12 +140,12 @@ def checked_frames(
     """
     faults = []
     for column in ("onset", "offset"):
-        wrong = ~rows[column].str.fullmatch(r"\d+")
+        wrong = ~rows[column].str.fullmatch(NUMBER)
         if open_end and column == "offset":
             wrong &= rows[column] != ""
         for index in rows.index[wrong]:
             faults.append(f"{_place(rows, index)}: {column} {rows.at[index, column]!r} is not a frame number")
-    frames = pd.DataFrame({column: rows[column].where(rows[column].str.fullmatch(r"\d+")).astype("Int64") for column in FRAMES})
+    frames = pd.DataFrame({column: rows[column].where(rows[column].str.fullmatch(NUMBER)).astype("Int64") for column in FRAMES})
     if late_apex:
         frames["apex"] = frames["apex"].mask(frames["apex"] <= frames["onset"])
     for first, last, mend in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,8 +30,8 @@ def read(
 ) -> pd.DataFrame:
     """Sample sheet of a table with subject, clip, source, emotion and, where known, onset, apex, offset and fps.
 
-    source: a video or a folder of frames, relative to the table. Without onset and offset a clip is used whole; the
-    offset of a video stays null then, as counting its frames would mean decoding it.
+    source: a video or a folder of frames, relative to the table and inside root. Without onset and offset a clip is
+    used whole; the offset of a video stays null then, as counting its frames would mean decoding it.
     """
     home = open_root(root, ADAPTER)
     table = find_table(home, (), annotations)
@@ -38,8 +39,12 @@ def read(
     clips = label_rows(clips, ADAPTER, table, task, None, missing)
     kept, absent, unread = {}, [], []
     for row, clip in clips.to_dict("index").items():
-        source = table.parent / clip["source"]
-        if not source.exists():
+        source = Path(os.path.normpath(table.parent / clip["source"]))
+        if not source.is_relative_to(os.path.normpath(root)):
+            unread.append(
+                f"row {row}: source {clip['source']!r} leads out of {root}; put a link to it there, or set `root` higher"
+            )
+        elif not source.exists():
             absent.append(f"row {row}: {source}{_near(source)}")
         elif source.is_file() and source.suffix.lower() not in VIDEO_SUFFIXES:
             unread.append(f"row {row}: {source} is neither a folder of frames nor a video")
@@ -51,7 +56,10 @@ def read(
     report(unread, ADAPTER, table)
     report_missing(absent, f"{len(absent)} of the {len(clips)} sources in {table} don't exist", ADAPTER, missing)
     clips = checked_frames(pd.DataFrame.from_dict(kept, orient="index"), ADAPTER, table, open_end=True)
-    clips["fps"] = pd.to_numeric(clips["fps"], errors="coerce")
+    rates = pd.to_numeric(clips["fps"], errors="coerce")
+    wrong = clips["fps"][rates.isna() & (clips["fps"] != "")]
+    report([f"row {row}: fps {value!r} is not a number" for row, value in wrong.items()], ADAPTER, table)
+    clips["fps"] = rates
     return sample_rows(clips.assign(dataset=name).to_dict("records"))
 
 

@@ -88,6 +88,8 @@ def open_root(root: Path, adapter: str) -> Folder:
     """The release's folder; MerbaError names the part of the path that doesn't exist."""
     if root.is_dir():
         return Folder(root, adapter)
+    if root.is_symlink():
+        raise layout_error(adapter, f"root {root} is a link that leads nowhere; mend it, or set `root` to the folder itself.")
     parent = next(parent for parent in root.absolute().parents if parent.is_dir())
     there = Folder(parent, adapter).names
     absent = root.absolute().relative_to(parent).parts[0]
