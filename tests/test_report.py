@@ -12,7 +12,8 @@ from browser import opened
 from workflow_runs import snakemake
 
 from merba.plots import flow_colours
-from merba.report import score_tables, write_report
+from merba.report import write_report
+from merba.report_tables import score_tables
 from merba.runs import Run, fold_table, stage_times, subject_scores
 from merba.tables import Reproduced, confusion_table, table_5
 
