@@ -12,6 +12,7 @@ from merba.sheet import (
     KEY,
     PREPROCESSING,
     class_names,
+    digest,
     plain_rows,
     plan_sheet,
     rows_by_subject,
