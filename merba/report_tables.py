@@ -17,6 +17,8 @@ ABOUT = (
     *("selection", "control", "seeds", "folds", "clips"),
 )
 """Columns of a results table that stand in front of the scores, where any row has them."""
+USUAL = {"control": "none", "seeds": 1}
+"""Values that are not worth a column where all rows have them."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,10 @@ def _score_table(rows: pd.DataFrame) -> Table:
 
 
 def _columns(rows: pd.DataFrame) -> list[Column]:
-    controls = "control" in rows and set(rows["control"].dropna()) != {"none"}
-    columns = [Column("", "rows of", lambda row: plain("paper" if row["source"] == "published" else "this run"))]
-    about = [name for name in ABOUT if name in rows and (name != "control" or controls)]
+    columns = []
+    if rows["source"].nunique() > 1:
+        columns.append(Column("", "rows of", lambda row: plain("paper" if row["source"] == "published" else "this run")))
+    about = [name for name in ABOUT if name in rows and set(rows[name].dropna()) != {USUAL.get(name)}]
     columns += [Column("", named(name), partial(_about, name=name)) for name in about]
     for prefix in (column.removesuffix("uf1") for column in rows if column == "uf1" or column.endswith("_uf1")):
         group = named(prefix.removesuffix("_"))
@@ -91,7 +94,7 @@ def _columns(rows: pd.DataFrame) -> list[Column]:
         if f"{prefix}n" in rows:
             columns.append(Column(group, "n", partial(_about, name=f"{prefix}n")))
     if "difference" in rows:
-        columns.append(Column("against", "ΔUF1", _difference))
+        columns.append(Column("difference", "ΔUF1", _difference))
     return columns
 
 
@@ -107,7 +110,7 @@ def _score(row: pd.Series, name: str) -> Cell:
     if pd.notna(row.get(f"{name}_low")):
         small = f"{row[f'{name}_low']:.3f}–{row[f'{name}_high']:.3f}"
     if pd.notna(row.get(f"{name}_seed_sd")):
-        small += f", ±{row[f'{name}_seed_sd']:.3f} over seeds"
+        small += f"\n±{row[f'{name}_seed_sd']:.3f} over seeds"
     return Cell(f"{row[name]:.4f}", f"{row[name]:.4f}", small, True)
 
 
@@ -116,7 +119,7 @@ def _difference(row: pd.Series) -> Cell:
         return plain(None)
     small = f"to {row['against']}, n = {row['against_n']:.0f}"
     if pd.notna(row["difference_low"]):
-        small = f"{row['difference_low']:+.3f} to {row['difference_high']:+.3f}, {small}"
+        small = f"{row['difference_low']:+.3f} to {row['difference_high']:+.3f}\n{small}"
     return Cell(f"{row['difference']:+.4f}", f"{row['difference']:.4f}", small, True)
 
 
