@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+DPI = 130
 HONEST, LEAKS, MUTED = "#0072b2", "#d55e00", "#777777"
 """Blue, vermilion and grey of Okabe and Ito's palette, which colour-blind people tell apart; markers differ too."""
 
@@ -45,7 +46,7 @@ def plot_subjects(subjects: pd.DataFrame, *, title: str, path: Path) -> None:
     """UF1 of every subject by the honest choice and by the oracle, from the table of `merba.runs.subject_scores`."""
     plt = _pyplot()
     subjects = subjects.sort_values(["dataset", "split", "subject"], ignore_index=True)
-    figure, axes = plt.subplots(figsize=(max(5, 2 + 0.2 * len(subjects)), 3.4), layout="constrained")
+    figure, axes = plt.subplots(figsize=(max(7.5, 2 + 0.2 * len(subjects)), 3.4), layout="constrained")
     places = subjects.index
     axes.vlines(places, subjects["honest"], subjects["oracle"], color=LEAKS, alpha=0.5, linewidth=1)
     axes.plot(
@@ -79,8 +80,7 @@ def plot_curves(history: pd.DataFrame, *, title: str, path: Path) -> None:
     figure, grid = plt.subplots(1, len(known), figsize=(3.3 * len(known), 2.9), squeeze=False, layout="constrained")
     for axes, (name, (label, colour)) in zip(grid[0], known.items(), strict=True):
         for _, fold in history.groupby(["fold", "seed"]):
-            # As pixels also in vector files: 68 folds of 800 epochs would be megabytes of lines.
-            axes.plot(fold["epoch"], fold[name], color=colour, alpha=0.25, linewidth=0.6, rasterized=True)
+            axes.plot(fold["epoch"], fold[name], color=colour, alpha=0.25, linewidth=0.6)
         median = history.groupby("epoch")[name].median()
         axes.plot(median.index, median, color=colour, linewidth=2)
         axes.set(xlabel="epoch", ylim=(0, None) if "loss" in name else (-0.03, 1.03))
@@ -92,17 +92,18 @@ def plot_curves(history: pd.DataFrame, *, title: str, path: Path) -> None:
 
 
 def _pyplot():
-    """matplotlib.pyplot, drawing to files alone."""
+    """matplotlib.pyplot, drawing to files alone. Text in SVG stays text, and equal figures give equal files."""
     import matplotlib
 
     matplotlib.use("agg")
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "merba"})
     from matplotlib import pyplot
 
     return pyplot
 
 
-def _save(figure, path: Path, dpi: int = 150) -> None:
+def _save(figure, path: Path) -> None:
     from matplotlib import pyplot as plt
 
-    figure.savefig(path, dpi=dpi, metadata={"Date": None} if path.suffix == ".svg" else None)
+    figure.savefig(path, dpi=DPI, metadata={"Date": None} if path.suffix == ".svg" else None)
     plt.close(figure)

@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from browser import opened
+from workflow_runs import snakemake
 
 from merba.plots import flow_colours
-from merba.report import score_tables, write_report
+from merba.report import write_report
+from merba.report_tables import score_tables
 from merba.runs import Run, fold_table, stage_times, subject_scores
 from merba.tables import Reproduced, confusion_table, table_5
 
@@ -137,7 +139,7 @@ class Rows(HTMLParser):
 def test_the_page_needs_nothing_beside_itself(page):
     text = page.read_text()
     images = Rows(page).images
-    assert len(images) == 5  # scores, a matrix, subjects, curves, samples
+    assert len(images) == 4  # scores, subjects, curves, samples
     assert all(source.startswith(("data:image/svg+xml;base64,", "data:image/webp;base64,")) for source in images)
     outside = re.sub(r'src="data:[^"]*"', "", text)
     assert not re.findall(r"https?://", outside)
@@ -153,6 +155,12 @@ def test_the_page_shows_the_numbers_of_the_table(page, run):
         for column in ("combined_uf1", "combined_uar", "combined_n", "casme2_uf1", "samm_uar", "samm_n"):
             assert row[column] in values
         assert f"{row['combined_uf1_low']:.3f}–{row['combined_uf1_high']:.3f}" in "".join(text for text, _ in cells)
+
+
+def test_the_page_shows_the_counts_of_the_matrix(page):
+    counts = pd.read_csv(page.parent / "confusion.csv", index_col="true")
+    _, *rows = Rows(page).tables["Confusion matrix of MERba-nano"]
+    assert [[int(text.split()[0]) for text, _ in row] for row in rows] == counts.to_numpy().tolist()
 
 
 def test_leaking_rows_are_marked_and_others_are_not(page):
@@ -225,6 +233,31 @@ LOOK = """
 def test_the_page_works_in_a_browser(page, tmp_path):
     console, found = opened(page, LOOK, tmp_path)
     assert console == []
-    assert found["loaded"] == [True] * 5
+    assert found["loaded"] == [True] * 4
     assert found["orders"] == [[4, 4, 5, 6], [6, 5, 4, 4]]
     assert found["large"][0] == found["large"][1]
+
+
+OPEN_SUMMARY = """
+    const links = (wanted) => [...document.querySelectorAll("a")].filter(wanted);
+    const wait = () => new Promise((resolve) => setTimeout(resolve, 1000));
+    await wait();
+    links((one) => one.textContent.trim() === "Summary")[0].click();
+    await wait();
+    const listed = document.body.innerText;
+    links((one) => one.className.includes("inline-block"))[0].click();
+    await wait();
+    return {listed, shown: document.querySelector("iframe")?.src.length};
+"""
+
+
+@pytest.mark.slow
+def test_snakemakes_report_shows_the_summary(micro_demo, tmp_path):
+    report = tmp_path / "report.html"
+    snakemake(micro_demo, "--report", report)
+    console, found = opened(report, OPEN_SUMMARY, tmp_path)
+    # Snakemake's own notice about the style sheet that it embeds.
+    assert [line for line in console if "cdn.tailwindcss.com" not in line] == []
+    assert "results/summary.html" in found["listed"]
+    # Chromium shows no longer data: URL in a frame.
+    assert 0 < found["shown"] < 2 * 2**20
