@@ -118,7 +118,7 @@ def _difference(row: pd.Series) -> Cell:
     if pd.isna(row["difference"]):
         return plain(None)
     small = f"to {row['against']}, n = {row['against_n']:.0f}"
-    if pd.notna(row["difference_low"]):
+    if pd.notna(row.get("difference_low")):
         small = f"{row['difference_low']:+.3f} to {row['difference_high']:+.3f}\n{small}"
     return Cell(f"{row['difference']:+.4f}", f"{row['difference']:.4f}", small, True)
 
