@@ -18,7 +18,7 @@ import pandas as pd
 from merba.errors import ClipProblem
 from merba.faces import FaceSettings, aligned_grey, aligned_landmarks, transform_of
 from merba.frames import open_clip
-from merba.head_motion import STABLE, disc_mask
+from merba.head_motion import RADIUS, STABLE, disc_mask
 from merba.joblog import counted
 from merba.sheet import KEY
 from merba.unimodal import unimodal
@@ -29,12 +29,15 @@ MOVING = range(17, 68)
 """iBUG landmarks of the regions where expressions move: brows, nose, eyes and mouth."""
 CELL = 1 / 28
 """Side of the cells that flow is averaged over, as a share of the face: finer detail is noise at 1 px of motion."""
+SMOOTH = 2.0
+"""Standard deviation of the smoothing before frames are compared by their grey levels, px."""
 
 
 @dataclass(frozen=True)
 class ApexSettings:
     """How apexes are found; each field is described in merba/schemas/config.schema.yaml."""
 
+    curve: str = "flow"
     radius: float = 0.08
 
 
@@ -61,6 +64,31 @@ def motion_curve(frames: Iterable[np.ndarray], points: np.ndarray, settings: Ape
         moved = cv2.resize(flow, where.shape[::-1], interpolation=cv2.INTER_AREA)[where]
         curve.append(float(np.sqrt((moved**2).sum(-1).mean())))
     return np.array(curve)
+
+
+def difference_curve(frames: Iterable[np.ndarray], points: np.ndarray, settings: ApexSettings) -> np.ndarray:
+    """As `motion_curve`, but from the difference in appearance: (n,), grey levels.
+
+    Each frame, smoothed against noise and moved back by what the head shifted (phase correlation around the stable
+    landmarks), less the first one; as a root mean square over the same regions.
+    """
+    frames = (cv2.GaussianBlur(frame.astype(np.float32), (0, 0), SMOOTH) for frame in frames)
+    first = next(frames)
+    size = first.shape[0]
+    region = disc_mask(points, MOVING, settings.radius, size)
+    y, x = np.nonzero(disc_mask(points, STABLE, RADIUS, size))
+    stable = np.s_[y.min() : y.max() + 1, x.min() : x.max() + 1]
+    window = cv2.createHanningWindow(first[stable].shape[::-1], cv2.CV_32F)
+    curve = [0.0]
+    for frame in frames:
+        (u, v), _ = cv2.phaseCorrelate(first[stable], frame[stable], window)
+        back = np.array([[1, 0, -u], [0, 1, -v]])
+        frame = cv2.warpAffine(frame, back, (size, size), borderMode=cv2.BORDER_REPLICATE)
+        curve.append(float(np.sqrt(((frame - first)[region] ** 2).mean())))
+    return np.array(curve)
+
+
+CURVES = {"flow": motion_curve, "difference": difference_curve}
 
 
 def apexes_of_subject(
@@ -112,7 +140,7 @@ def _apex_of_clip(row: Any, face: Mapping[str, Any], settings: ApexSettings, fac
             numbers.append(number)
             yield aligned_grey(image, transform, face_settings)
 
-    curve = motion_curve(aligned(), aligned_landmarks(face), settings)
+    curve = CURVES[settings.curve](aligned(), aligned_landmarks(face), settings)
     if len(numbers) < 3:
         raise ClipProblem(f"{row.source} has {len(numbers)} frames from onset to offset; finding an apex takes at least 3")
     peak, fit = unimodal(curve)

@@ -111,5 +111,5 @@ def _plot_curve(axes, apex) -> None:
     axes.plot(apex["frames"], apex["curve"], "o", markersize=3, color="#777777", label="motion")
     axes.plot(apex["frames"], apex["fit"], color="#0072b2", label="unimodal fit")
     axes.axvline(apex["apex"], color="#d55e00", linestyle="--", label=f"apex {apex['apex']}")
-    axes.set(xlabel="frame", ylabel="px")
+    axes.set(xlabel="frame", ylabel="intensity")
     axes.legend(fontsize=7)

@@ -29,11 +29,12 @@ def test_clips_without_room_for_an_apex_are_named_problems(tmp_path, photograph)
 
 
 @pytest.mark.long
-def test_detected_apexes_are_within_two_frames_of_the_truth_where_the_middle_frame_is_not(demo_root, demo_sheet):
+@pytest.mark.parametrize("curve", ["flow", "difference"])
+def test_detected_apexes_are_within_two_frames_of_the_truth_where_the_middle_frame_is_not(demo_root, demo_sheet, curve):
     errors, guesses = [], []
     for _, rows in demo_sheet[demo_sheet["dataset"] == "smic_hs"].groupby("subject"):
         rows = rows.reset_index(drop=True)
-        apexes = apexes_of_subject(rows, faces_of_subject(rows, {}), {}, {})
+        apexes = apexes_of_subject(rows, faces_of_subject(rows, {}), {"curve": curve}, {})
         assert (apexes["source"] == "detected").all()
         for clip, apex, frames in zip(rows["clip"], apexes["apex"], apexes["frames"], strict=True):
             true = int(np.load(demo_root / "smic_hs" / "truth" / f"{clip}.npz")["apex"])
@@ -51,3 +52,6 @@ def test_only_clips_without_annotation_are_detected(demo_sheet):
     apexes = apexes_of_subject(rows, faces_of_subject(rows, {}), {}, {})
     assert ((apexes["source"] == "detected") == rows["apex"].isna()).all()
     assert pd.notna(apexes["apex"]).all()
+    for _, clip in apexes.iterrows():
+        assert len(clip["frames"]) == len(clip["curve"]) == len(clip["fit"])
+        assert bool(len(clip["curve"])) == (clip["source"] == "detected")

@@ -355,6 +355,41 @@ def test_half_unpacked_frames_are_named_by_clip_and_folder(copied):
     assert load("samm", root, missing="drop")["clip"].tolist() == ["006_1_1", "006_1_3"]
 
 
+@pytest.mark.parametrize(
+    ("adapter", "gone", "expected", "found"),
+    [
+        ("smic_hs", "HS/s2/micro", "HS/s2: expected folder micro", "found non_micro"),
+        ("casme2", "CASME2-RAW/sub02", "3 of the 6 annotated clips have no folder in", "sub02 EP02_01f (sub02/EP02_01f)"),
+        ("samm", "SAMM/007", "3 of the 6 annotated clips have no folder in", "007 007_1_1 (007/007_1_1)"),
+        ("dfme", "test_b.csv", "expected the annotation table test_b.csv", "tables found there: test_a.csv, train.csv"),
+        ("dfme", "frames/0001_001", "1 of the 14 annotated clips have no folder in", "0001_001 (frames/0001_001)"),
+        ("casme3", "part_A/spNO.10", "1 of the 3 annotated clips have no folder in", "spNO.10 j_170 (spNO.10/J/color)"),
+        ("flow_images", f"{IMAGES}/006_006_1_1 .png", "1 of the 18 images are not in", "'006_006_1_1 .png'"),
+        ("clips", "ann/smile", "1 of the 2 sources in", "ann/smile"),
+    ],
+)
+def test_what_a_half_unpacked_release_lacks_is_named_with_a_remedy(copied, adapter, gone, expected, found):
+    root = copied(adapter)
+    shutil.rmtree(root / gone) if (root / gone).is_dir() else (root / gone).unlink()
+    said = message(adapter, root)
+    assert str(root) in said
+    assert expected in said
+    assert found in said
+    assert f"docs/datasets.md#{adapter}" in said
+
+
+@pytest.mark.parametrize(
+    ("adapter", "frames"), [("smic_hs", "HS"), ("casme2", "CASME2-RAW"), ("samm", "SAMM"), ("casme3", "part_A")]
+)
+def test_an_archive_that_was_not_unpacked_is_seen(copied, adapter, frames):
+    root = copied(adapter)
+    shutil.rmtree(root / frames)
+    (root / f"{frames}.zip").write_bytes(b"PK")
+    said = message(adapter, root)
+    assert f"found {frames}.zip" in said or f", {frames}.zip" in said
+    assert "Unpack the release there" in said
+
+
 def test_an_empty_clip_of_smic_hs_is_named(copied):
     root = copied("smic_hs")
     empty = root / "HS" / "s1" / "micro" / "negative" / "s1_ne_01"

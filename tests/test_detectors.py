@@ -105,7 +105,7 @@ def test_landmarks_of_the_real_video_move_with_its_head():
 @pytest.mark.long
 @pytest.mark.parametrize(("angle", "scale", "shift"), [(6, 1, (0, 0)), (0, 1.15, (0, 0)), (0, 1, (25, -14)), (-5, 0.9, (9, 7))])
 def test_moved_copies_of_a_clip_give_the_same_aligned_flow(tmp_path, demo_sheet, angle, scale, shift):
-    """Rotated, scaled and shifted by the camera, a clip's aligned flow stays within 0.2 px on the face."""
+    """Rotated, scaled and shifted by the camera, a clip's aligned flow stays within 0.2 px in 99 % of the face."""
     from merba.apex import apexes_of_subject
     from merba.flow import flow_of_subject
 
@@ -123,4 +123,4 @@ def test_moved_copies_of_a_clip_give_the_same_aligned_flow(tmp_path, demo_sheet,
     faces = faces_of_subject(rows, settings)
     flow, _ = flow_of_subject(rows, faces, apexes_of_subject(rows, faces, {}, settings), {}, settings)
     inner = flow[:, :, 50:200, 45:180].astype(float)
-    assert np.hypot(*(inner[0] - inner[1])).mean() < 0.2
+    assert np.quantile(np.hypot(*(inner[0] - inner[1])), 0.99) < 0.2

@@ -113,9 +113,12 @@ def test_a_damaged_frame_stops_the_run_with_its_name_or_is_dropped(finished, tmp
     assert frame.parent.name in output
     assert "on_problem: drop" in output
     assert len(pd.read_csv(finished / "results/problems.csv")) == 1
-    snakemake(finished, "results/table_5_3db.csv", config=configured(tmp_path, on_problem="drop"))
+    targets = ["results/table_5_3db.csv", "results/table_3_3db_counts.csv"]
+    snakemake(finished, *targets, config=configured(tmp_path, on_problem="drop"))
     table = pd.read_csv(finished / "results/table_5_3db.csv")
     assert set(table["clips"].dropna()) == {"17/18"}
+    counts = pd.read_csv(finished / "results/table_3_3db_counts.csv").set_index("class")
+    assert counts.loc["unusable", ["smic_hs", "casme2", "samm", "combined"]].tolist() == [1, 0, 0, 1]
 
 
 def honest_outcome(folder, experiment, *fold):
