@@ -91,7 +91,8 @@ def test_a_run_on_slurm_gives_what_a_local_run_gives(slurm, micro_demo, tmp_path
     assert {job["Partition"] for job in training} == {"gpu"}
     assert {job["Partition"] for job in jobs if job not in training} == {"cpu"}
     assert not any("TresPerJob" in job for job in jobs if job not in training)
-    assert len(jobs_of(slurm, "preprocessing", tmp_path)) == 1, "the preprocessing of six subjects is one submission"
+    (preprocessing,) = jobs_of(slurm, "preprocessing", tmp_path)  # of all six subjects, one after another
+    assert (preprocessing["NumCPUs"], preprocessing["MinMemoryNode"]) == ("1", "2000M")
     assert most_at_once(jobs) <= 3
 
 
