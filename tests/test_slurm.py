@@ -73,20 +73,19 @@ def assert_same_predictions(folder, expected, paths):
 
 
 def test_a_run_on_slurm_gives_what_a_local_run_gives(slurm, micro_demo, tmp_path):
-    config = configured(
-        tmp_path, datasets=THREE, experiments={"merba": yaml.safe_load(MICRO.read_text())["experiments"]["merba"]}
-    )
+    merba = yaml.safe_load(MICRO.read_text())["experiments"]["merba"] | {"folds": {"most_clips": 3}}
+    config = configured(tmp_path, datasets=THREE, experiments={"merba": merba})
     finish(submit(slurm, tmp_path, "experiment_merba", config=config), tmp_path, slurm)
 
     for name in THREE:
         np.testing.assert_array_equal(*(np.load(folder / f"results/packed/{name}.npy") for folder in (tmp_path, micro_demo)))
     folds = [path.relative_to(tmp_path) for path in tmp_path.glob("results/folds/merba/*/*/predictions.parquet")]
-    assert len(folds) == 6
+    assert len(folds) == 3
     assert_same_predictions(tmp_path, micro_demo, folds)
 
     jobs = jobs_of(slurm, None, tmp_path)
     training = jobs_of(slurm, "fold", tmp_path)
-    assert len(training) == 6
+    assert len(training) == 3
     assert {job["TresPerJob"] for job in training} == {"gres:gpu:1"}
     assert {job["Partition"] for job in training} == {"gpu"}
     assert {job["Partition"] for job in jobs if job not in training} == {"cpu"}
