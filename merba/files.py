@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from merba.errors import MerbaError
@@ -45,7 +45,8 @@ def atomic(path: Path) -> Iterator[Path]:
             f"{path} can't be written: {refusal}; make room or give leave, and run the same command again"
         ) from error
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that can't be written to has no draft
+            draft.unlink(missing_ok=True)
 
 
 def _refusal(error: Exception, folder: Path) -> str | None:

@@ -62,8 +62,9 @@ def finish(run, folder, slurm):
 
 
 def jobs_of(slurm, rule, folder):
-    """The rule's jobs that were submitted from `folder`."""
-    return [job for job in slurm.jobs() if job["WorkDir"] == str(folder) and job["Comment"].startswith(f"rule_{rule}_")]
+    """The jobs of a rule, a group or (None) any, that were submitted from `folder`."""
+    own = [job for job in slurm.jobs() if job["WorkDir"] == str(folder)]
+    return [job for job in own if rule is None or job["Comment"].startswith(f"rule_{rule}_")]
 
 
 def assert_same_predictions(folder, expected, paths):
@@ -72,25 +73,25 @@ def assert_same_predictions(folder, expected, paths):
 
 
 def test_a_run_on_slurm_gives_what_a_local_run_gives(slurm, micro_demo, tmp_path):
-    config = configured(
-        tmp_path, datasets=THREE, experiments={"merba": yaml.safe_load(MICRO.read_text())["experiments"]["merba"]}
-    )
+    merba = yaml.safe_load(MICRO.read_text())["experiments"]["merba"] | {"folds": {"most_clips": 3}}
+    config = configured(tmp_path, datasets=THREE, experiments={"merba": merba})
     finish(submit(slurm, tmp_path, "experiment_merba", config=config), tmp_path, slurm)
 
     for name in THREE:
         np.testing.assert_array_equal(*(np.load(folder / f"results/packed/{name}.npy") for folder in (tmp_path, micro_demo)))
     folds = [path.relative_to(tmp_path) for path in tmp_path.glob("results/folds/merba/*/*/predictions.parquet")]
-    assert len(folds) == 6
+    assert len(folds) == 3
     assert_same_predictions(tmp_path, micro_demo, folds)
 
-    jobs = [job for job in slurm.jobs() if job["WorkDir"] == str(tmp_path)]
+    jobs = jobs_of(slurm, None, tmp_path)
     training = jobs_of(slurm, "fold", tmp_path)
-    assert len(training) == 6
+    assert len(training) == 3
     assert {job["TresPerJob"] for job in training} == {"gres:gpu:1"}
     assert {job["Partition"] for job in training} == {"gpu"}
     assert {job["Partition"] for job in jobs if job not in training} == {"cpu"}
     assert not any("TresPerJob" in job for job in jobs if job not in training)
-    assert sum(job["Comment"].startswith("group_") for job in jobs) == 1, "six subjects' preprocessing is one submission"
+    (preprocessing,) = jobs_of(slurm, "preprocessing", tmp_path)  # of all six subjects, one after another
+    assert (preprocessing["NumCPUs"], preprocessing["MinMemoryNode"]) == ("1", "2000M")
     assert most_at_once(jobs) <= 3
 
 
@@ -99,6 +100,7 @@ def test_a_job_over_its_memory_is_repeated_with_more(slurm, finished, micro_demo
     finish(submit(slurm, finished, ONE_FOLD, fold_memory="300 if attempt == 1 else 3000"), finished, slurm)
     attempts = {job["MinMemoryNode"]: job["JobState"] for job in jobs_of(slurm, "fold", finished)}
     assert attempts == {"300M": "FAILED", "3000M": "COMPLETED"}
+    assert "start: fold samm 006 of merba" in (finished / "output.txt").read_text(), "the failed job's log is shown"
     assert_same_predictions(finished, micro_demo, [ONE_FOLD])
 
 
