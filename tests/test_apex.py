@@ -29,8 +29,8 @@ def test_clips_without_room_for_an_apex_are_named_problems(tmp_path, photograph)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("curve", ["flow", "difference"])
-def test_detected_apexes_are_within_two_frames_of_the_truth_where_the_middle_frame_is_not(demo_root, demo_sheet, curve):
+@pytest.mark.parametrize(("curve", "share"), [("flow", 0.9), ("difference", 0.7)])  # heads drift, which only flow can tell
+def test_detected_apexes_are_within_two_frames_of_the_truth_where_the_middle_frame_is_not(demo_root, demo_sheet, curve, share):
     errors, guesses = [], []
     for _, rows in demo_sheet[demo_sheet["dataset"] == "smic_hs"].groupby("subject"):
         rows = rows.reset_index(drop=True)
@@ -41,8 +41,8 @@ def test_detected_apexes_are_within_two_frames_of_the_truth_where_the_middle_fra
             errors.append(abs(apex - true))
             guesses.append(abs(frames[len(frames) // 2] - true))
     assert len(errors) == 18
-    assert np.mean(np.array(errors) <= 2) >= 0.9
-    assert np.mean(np.array(guesses) <= 2) < 0.9
+    assert np.mean(np.array(errors) <= 2) >= share
+    assert np.mean(np.array(guesses) <= 2) < share
 
 
 @pytest.mark.long

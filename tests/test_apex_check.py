@@ -47,7 +47,8 @@ def test_annotated_apexes_are_detected_without_being_seen(tmp_path):
     settings = {"datasets": ["samm"], "subjects": 1, "clips": 2}
     render(settings, "samm", tmp_path)
     sheet = plan(settings, tmp_path)
-    config = complete({"data": "own", "datasets": {"samm": {"adapter": "samm", "root": "."}}, "experiments": {}})
+    experiments = {"a": {"method": "A", "model": {"name": "merba_nano"}}}
+    config = complete({"data": "own", "datasets": {"samm": {"adapter": "samm", "root": "."}}, "experiments": experiments})
     found = apex_differences(sheet, config)
     assert found["difference"].abs().max() <= 2
     later = apex_differences(sheet.assign(apex=sheet["apex"] + 1), config)
