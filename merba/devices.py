@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import logging
 import os
@@ -16,6 +17,8 @@ from merba.errors import MerbaError
 
 log = logging.getLogger(__name__)
 
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # <malloc.h>
+
 
 @contextmanager
 def training_device(setting: str, *, deterministic: bool = False) -> Iterator[torch.device]:
@@ -28,6 +31,7 @@ def training_device(setting: str, *, deterministic: bool = False) -> Iterator[to
     if setting == "cuda" and not torch.cuda.is_available():
         raise MerbaError("device: cuda, but PyTorch finds no CUDA GPU; set `device: auto` or see `merba doctor`")
     if setting == "cpu" or not torch.cuda.is_available():
+        keep_freed_memory()
         yield torch.device("cpu")
         return
     if deterministic:
@@ -37,6 +41,18 @@ def training_device(setting: str, *, deterministic: bool = False) -> Iterator[to
     with claim(torch.cuda.device_count()) as number:
         torch.cuda.set_device(number)
         yield torch.device("cuda", number)
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc not to return freed memory to the system; other C libraries are left as they are.
+
+    Every training step frees the large arrays that the next one wants again. As fresh pages, which the system zeroes
+    first, they cost a tenth of a step of MERba-nano (`bench/model.py`).
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 @contextmanager
