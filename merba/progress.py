@@ -1,9 +1,10 @@
-"""The state of a training between two epochs: what an interrupted fold goes on from."""
+"""The state of a training between two steps: what an interrupted fold goes on from."""
 
 from __future__ import annotations
 
 import logging
 import pickle
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SAVE_SECONDS = 45.0
+"""Between two saves of a training's progress, a little under the minute that an interruption may cost."""
+
 
 @dataclass
 class Selection:
@@ -31,11 +35,16 @@ class Selection:
 
 @dataclass
 class Progress:
-    """Everything that the next epoch depends on, and what the epochs so far have found."""
+    """Everything that the next step depends on, and what the epochs so far have found."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     random: torch.Generator
+    file: Path | None = None  # where it is saved; None: nowhere
+    step: int = 0  # steps done of the epoch at hand
+    loss: Tensor | None = None  # their summed loss
+    epoch_random: Tensor | None = None  # the generator's state before that epoch drew its order and flips
+    saved: float = field(default_factory=time.monotonic)
     honest: Selection | None = None
     oracle: Selection | None = None
     chosen: dict[str, Tensor] = field(default_factory=dict)
@@ -53,12 +62,16 @@ class Progress:
             return False
         return len(self.history) - max(self.honest.epoch, settings.warmup) >= settings.patience
 
-    def save(self, path: Path) -> None:
-        """Write the state to `path`, whole or not at all."""
+    def save_when_due(self) -> None:
+        """Write the state to its file, whole or not at all, if the last time was SAVE_SECONDS ago."""
+        if self.file is None or time.monotonic() - self.saved < SAVE_SECONDS:
+            return
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "random": self.random.get_state(),
+            "step": self.step,
+            "loss": self.loss,
+            "random": self.epoch_random,
             "torch_random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
             "honest": _plain(self.honest),
@@ -67,12 +80,14 @@ class Progress:
             "history": self.history,
             "every_epoch": [torch.from_numpy(row) for row in self.every_epoch],
         }
-        with atomic(path) as draft:
+        with atomic(self.file) as draft:
             torch.save(state, draft)
+        self.saved = time.monotonic()
 
-    def load(self, path: Path) -> None:
-        """Go on from `path`, where it exists and is whole; a damaged file is ignored, and training starts anew."""
-        if not path.exists():
+    def load(self) -> None:
+        """Go on from the file, where it exists and is whole; a damaged one is ignored, and training starts anew."""
+        path = self.file
+        if path is None or not path.exists():
             return
         device = next(self.model.parameters()).device
         try:
@@ -82,6 +97,8 @@ class Progress:
             return
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+        self.loss = state["loss"].to(device)
         self.random.set_state(state["random"])
         torch.set_rng_state(state["torch_random"])
         if state["cuda_random"] is not None and device.type == "cuda":
@@ -90,7 +107,7 @@ class Progress:
         self.chosen = {name: tensor.to(device) for name, tensor in state["chosen"].items()}
         self.history = state["history"]
         self.every_epoch = [row.numpy() for row in state["every_epoch"]]
-        log.info("going on after epoch %d, saved in %s", len(self.history), path)
+        log.info("going on after epoch %d and %d steps, saved in %s", len(self.history), self.step, path)
 
 
 def _plain(selection: Selection | None) -> dict | None:

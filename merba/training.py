@@ -29,9 +29,6 @@ from merba.protocols import Split
 
 log = logging.getLogger(__name__)
 
-SAVE_SECONDS = 45.0
-"""Between two saves of a training's progress, a little under the minute that an interruption may cost."""
-
 
 @dataclass(frozen=True)
 class TrainingSettings:
@@ -169,18 +166,16 @@ def train_fold(
     weights = _class_weights(data.labels[_rows(split.train, device)], classes, settings)
     # Orders and flips have a generator of their own, so that they don't depend on how much dropout draws.
     random = torch.Generator().manual_seed(seed)
-    state = Progress(model, optimizer, random)
-    if resume is not None:
-        state.load(resume)
+    state = Progress(model, optimizer, random, resume)
+    state.load()
     # Compiling pays on a GPU; on the CPU it would cost more than a fold gains.
     step = torch.compile(model) if device.type == "cuda" else model
 
-    saved = time.monotonic()
     epochs = range(len(state.history) + 1, settings.epochs + 1)
     for epoch in counted(epochs, len(epochs), "epochs at most"):
         if state.stopped(settings, validates=len(split.validation) > 0):
             break
-        train_loss = _train_epoch(step, data, split.train, optimizer, weights, settings, epoch, random)
+        train_loss = _train_epoch(step, data, split.train, state, weights, settings, epoch)
         if not math.isfinite(train_loss):
             raise MerbaError(f"the loss is {train_loss} in epoch {epoch}: training diverged; lower `training.rate`")
         model.eval()
@@ -199,9 +194,6 @@ def train_fold(
             state.oracle = Selection(epoch, *test)
         state.history.append(record | {"oracle_test_accuracy": hits})
         state.every_epoch.append(test[0])
-        if resume is not None and time.monotonic() - saved > SAVE_SECONDS:
-            state.save(resume)
-            saved = time.monotonic()
     return FoldResult(
         state.honest,
         state.oracle,
@@ -217,27 +209,28 @@ def _train_epoch(
     model: nn.Module,
     data: FoldData,
     rows: np.ndarray,
-    optimizer: torch.optim.Optimizer,
+    state: Progress,
     weights: Tensor | None,
     settings: TrainingSettings,
     epoch: int,
-    random: torch.Generator,
 ) -> float:
-    """One pass over the training rows; the mean loss a clip."""
+    """One pass over the training rows, or what an interruption left of it; the mean loss a clip."""
     model.train()
     device = data.inputs.device
+    state.epoch_random = state.random.get_state()
     order = torch.from_numpy(rows)
     if settings.shuffle:
-        order = order[torch.randperm(len(order), generator=random)]
-    flips = torch.rand(len(order), generator=random) < (0.5 if settings.flip else 0.0)
+        order = order[torch.randperm(len(order), generator=state.random)]
+    flips = torch.rand(len(order), generator=state.random) < (0.5 if settings.flip else 0.0)
     order, flips = order.to(device), flips.to(device)
     steps = math.ceil(len(order) / settings.batch_size)
-    total = torch.zeros((), device=device)
-    for step in range(steps):
+    if state.step == 0:
+        state.loss = torch.zeros((), device=device)
+    for step in range(state.step, steps):
         batch = slice(step * settings.batch_size, (step + 1) * settings.batch_size)
         index, flip = order[batch], flips[batch, None, None, None]
         inputs = torch.where(flip, data.mirrored[index], data.inputs[index]) if settings.flip else data.inputs[index]
-        for group in optimizer.param_groups:
+        for group in state.optimizer.param_groups:
             group["lr"] = rate_at(epoch - 1 + step / steps, settings)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             outputs = model(inputs)
@@ -248,11 +241,14 @@ def _train_epoch(
             class_weights=weights,
             label_smoothing=settings.label_smoothing,
         )
-        optimizer.zero_grad(set_to_none=True)
+        state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        optimizer.step()
-        total += loss.detach() * len(index)
-    return float(total) / len(order)
+        state.optimizer.step()
+        state.loss += loss.detach() * len(index)
+        state.step = step + 1
+        state.save_when_due()
+    state.step = 0
+    return float(state.loss) / len(order)
 
 
 @torch.no_grad()

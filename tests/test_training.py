@@ -1,13 +1,19 @@
 """Training a fold: schedule, inputs, honest choice of the epoch, and no leak from the test subject."""
 
+import logging
 import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from merba import training
+from merba import progress, training
 from merba.errors import MerbaError
 from merba.packs import FlowFormat
 from merba.protocols import Split
@@ -190,31 +196,48 @@ def test_every_epochs_predictions_are_recorded():
 
 
 @pytest.mark.parametrize("validation", [True, False])
-@pytest.mark.parametrize("dies_after", [1, 5, 11])
-def test_an_interrupted_training_goes_on_to_the_same_bits(tmp_path, monkeypatch, validation, dies_after):
-    monkeypatch.setattr(training, "SAVE_SECONDS", 0)
+@pytest.mark.parametrize("dies_at", [1, 2, 5, 6, 7, 33])
+def test_an_interrupted_training_goes_on_to_the_same_bits(tmp_path, monkeypatch, validation, dies_at):
+    monkeypatch.setattr(progress, "SAVE_SECONDS", 0)
     flow, labels = clips()
     parts = split(validation=validation)
     data = prepare(flow, labels, parts.train, PIXELS, shape=(2, 6, 6), normalise=True, device=CPU)
     undisturbed = train_fold(Small, data, parts, 3, QUICK, seed=1)
 
-    file = tmp_path / "progress.pt"
-    train_epoch = training._train_epoch
+    # Losses are computed at every step (5 or 6 an epoch) and for the validation part.
+    loss, losses = training.classification_loss, iter(range(1, dies_at))
 
-    def dying(*arguments):
-        if arguments[6] > dies_after:
+    def dying(*arguments, **options):
+        if next(losses, None) is None:
             raise KeyboardInterrupt
-        return train_epoch(*arguments)
+        return loss(*arguments, **options)
 
-    monkeypatch.setattr(training, "_train_epoch", dying)
-    with pytest.raises(KeyboardInterrupt):
+    file = tmp_path / "progress.pt"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "classification_loss", dying)
         train_fold(Small, data, parts, 3, QUICK, seed=1, resume=file)
-    monkeypatch.setattr(training, "_train_epoch", train_epoch)
+    assert file.exists() == (dies_at > 1)
     resumed = train_fold(Small, data, parts, 3, QUICK, seed=1, resume=file)
     assert resumed.weights_sha256 == undisturbed.weights_sha256
     assert resumed.history == undisturbed.history
     assert (resumed.honest.probabilities == undisturbed.honest.probabilities).all()
     assert (resumed.every_epoch == undisturbed.every_epoch).all()
+
+
+@pytest.mark.parametrize("death", [signal.SIGTERM, signal.SIGKILL])
+def test_a_training_process_that_dies_goes_on_to_the_same_bits(tmp_path, death):
+    undisturbed = subprocess.run([sys.executable, __file__, tmp_path / "other.pt"], capture_output=True, text=True, check=True)
+    file = tmp_path / "progress.pt"
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, __file__, file], stdout=subprocess.PIPE, text=True)
+        before = file.stat().st_mtime_ns if file.exists() else 0
+        while process.poll() is None and not (file.exists() and file.stat().st_mtime_ns > before):
+            time.sleep(0.01)
+        process.send_signal(death)
+        assert process.wait() == -death
+    resumed = subprocess.run([sys.executable, __file__, file], capture_output=True, text=True, check=True)
+    assert "going on after epoch" in resumed.stderr
+    assert resumed.stdout == undisturbed.stdout
 
 
 def test_a_damaged_save_is_ignored_with_a_warning(tmp_path, caplog):
@@ -225,3 +248,14 @@ def test_a_damaged_save_is_ignored_with_a_warning(tmp_path, caplog):
     whole = train_fold(Small, data, split(), 3, QUICK, seed=1)
     assert train_fold(Small, data, split(), 3, QUICK, seed=1, resume=file).weights_sha256 == whole.weights_sha256
     assert "starting anew" in caplog.text
+
+
+if __name__ == "__main__":
+    # The process that dies above: saves after every step, takes a few seconds, prints its result.
+    logging.basicConfig(level=logging.INFO)
+    progress.SAVE_SECONDS = 0
+    flow, labels = clips()
+    data = prepare(flow, labels, split().train, PIXELS, shape=(2, 6, 6), normalise=True, device=CPU)
+    long = TrainingSettings(epochs=30, batch_size=8, rate=0.05, warmup=2, cooldown=2, patience=30)
+    result = train_fold(Small, data, split(), 3, long, seed=1, resume=Path(sys.argv[1]))
+    print(result.weights_sha256, result.honest, result.history)
