@@ -41,6 +41,7 @@ def make_inputs(folder: Path) -> None:
             "dataset": "bench",
             "subject": [f"s{number}" for number in subjects],
             "clip": [f"c{number}" for number in range(CLIPS)],
+            "points": [np.full(10, np.nan, np.float32)] * CLIPS,
             "row": np.arange(CLIPS),
             "problem": None,
         }

@@ -93,14 +93,25 @@ def run_fold(config: Mapping[str, Any], experiment: Mapping[str, Any], fold: Fol
     def build() -> torch.nn.Module:
         return create_model(experiment["model"]["name"], len(fold.classes), **arguments)
 
-    shape = build().input_shape
+    model = build()
+    points = np.stack(fold.clips["points"]).reshape(-1, 5, 2)
     results: dict[int, FoldResult] = {}
     with training_device(config["device"], deterministic=config["deterministic"]) as device:
         for seed in experiment["seeds"]:
             labels = fold.labels
             if experiment["control"] == "shuffled_labels":
                 labels = shuffle_labels(labels, fold.split, seed=config["seed"] + seed)
-            data = prepare(flow, labels, fold.split.train, fold.form, shape=shape, normalise=settings.normalise, device=device)
+            data = prepare(
+                flow,
+                labels,
+                fold.split.train,
+                fold.form,
+                shape=model.input_shape,
+                normalise=settings.normalise,
+                device=device,
+                arrange=getattr(model, "arrange", None),
+                points=points,
+            )
             results[seed] = train_fold(
                 build,
                 data,

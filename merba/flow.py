@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from merba.alignment import compose
+from merba.alignment import compose, five_points
 from merba.errors import ClipProblem, MerbaError
 from merba.faces import FaceSettings, aligned_grey, aligned_landmarks, transform_of
 from merba.frames import open_clip, read_image
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 RELEASED_SIZE = (28, 28)
 """Height and width of the public release's flow images, for a subject of whom none can be read."""
+NO_POINTS = np.full((5, 2), np.nan)
 
 
 @dataclass(frozen=True)
@@ -128,36 +129,37 @@ def flow_of_clips(
     for position, row in enumerate(counted(rows.itertuples(), len(rows), "clips")):
         try:
             if row.kind == "flow":
-                flow, length = read_image(Path(row.source))[:, :, ::-1].transpose(2, 0, 1), np.nan
+                flow, points, length = read_image(Path(row.source))[:, :, ::-1].transpose(2, 0, 1), NO_POINTS, np.nan
             else:
                 face, apex = faces.iloc[position], apexes.iloc[position]
                 for stage in (face, apex):
                     if pd.notna(stage["problem"]):
                         raise ClipProblem(stage["problem"])
-                flow, length = _flow_between(row, face, apex, chosen, face_chosen)
+                flow, points, length = _flow_between(row, face, apex, chosen, face_chosen)
             if flow.shape != shape:
                 raise ClipProblem(f"{row.source} is {flow.shape[2]}×{flow.shape[1]}, others are {shape[2]}×{shape[1]}")
-            yield ClipFlow(flow.astype(np.float16), length, None)
+            yield ClipFlow(flow.astype(np.float16), points, length, None)
         except ClipProblem as problem:
             log.warning("%s %s %s: %s", row.dataset, row.subject, row.clip, problem)
-            yield ClipFlow(np.zeros(shape, np.float16), np.nan, str(problem))
+            yield ClipFlow(np.zeros(shape, np.float16), NO_POINTS, np.nan, str(problem))
 
 
 def _flow_between(
     row: Any, face: pd.Series, apex: pd.Series, settings: FlowSettings, face_settings: FaceSettings
-) -> tuple[np.ndarray, float]:
-    """Channels (C, H, W) of the flow from a clip's onset to its apex, and the length of its head motion in px."""
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Channels (C, H, W) of the flow from a clip's onset to its apex, the face's five points, the head motion in px."""
     clip, transform = open_clip(row.source, row.kind), transform_of(face)
     first = aligned_grey(clip.read(apex["onset"]), transform, face_settings)
     image = clip.read(apex["apex"])
     second = aligned_grey(image, transform, face_settings)
-    motion = head_motion(first, second, aligned_landmarks(face))
+    landmarks = aligned_landmarks(face)
+    motion = head_motion(first, second, landmarks)
     if settings.head_motion == "similarity":
         second = aligned_grey(image, compose(motion.back, transform), face_settings)
     flow = tv_l1(settings).calc(first, second, None).transpose(2, 0, 1)
     if settings.head_motion == "shift":
         flow = flow - np.median(flow, axis=(1, 2), keepdims=True)
-    return flow_channels(flow, settings.channels), motion.length
+    return flow_channels(flow, settings.channels), five_points(landmarks), motion.length
 
 
 def flow_of_subject(
@@ -167,9 +169,10 @@ def flow_of_subject(
     settings: Mapping[str, Any],
     face_settings: Mapping[str, Any],
 ) -> tuple[np.ndarray, pd.DataFrame]:
-    """`flow_of_clips` all at once: flow, float16 (n, C, H, W), and its table (dataset, subject, clip, head_motion, problem)."""
+    """`flow_of_clips` all at once: flow, float16 (n, C, H, W), and its table as in `merba.packs.pack`, without rows."""
     found = list(flow_of_clips(rows, faces, apexes, settings, face_settings))
     table = rows[KEY].assign(
+        points=[one.points.ravel() for one in found],
         head_motion=[one.head_motion for one in found],
         problem=pd.Series([one.problem for one in found], index=rows.index, dtype="str"),
     )

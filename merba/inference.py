@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from merba.checkpoint import Checkpoint, Member
 from merba.joblog import counted
 from merba.models.heads import Outputs, class_probabilities, predicted_class
-from merba.training import model_outputs, resized
+from merba.training import model_outputs, resized, resized_points
 
 WINDOW = 1 / 7
 """Side of the occluded squares as a share of the face: about an eye, or half a mouth. They overlap by half."""
@@ -33,8 +33,10 @@ class Classified:
 
 
 @torch.no_grad()
-def classify(checkpoint: Checkpoint, flow: np.ndarray, device: torch.device, *, saliency: bool = False) -> Classified:
-    """Classes of flow (n, C, H, W), made as the checkpoint's settings say, in its unit.
+def classify(
+    checkpoint: Checkpoint, flow: np.ndarray, points: np.ndarray, device: torch.device, *, saliency: bool = False
+) -> Classified:
+    """Classes of flow (n, C, H, W), made as the checkpoint's settings say, in its unit, with the faces' points (n, 5, 2).
 
     An ensemble's probabilities are the means of its members', for DGCM head by head; the class is what the model's kind
     of head makes of them. Members are built one at a time.
@@ -45,15 +47,16 @@ def classify(checkpoint: Checkpoint, flow: np.ndarray, device: torch.device, *, 
     probability near 1 hardly changes).
     """
     x = resized(flow, checkpoint.form, checkpoint.input_shape, device)
+    seen = resized_points(points, flow.shape[2:], x.shape[2:]).to(device)
     whole: list[Heads] = []
     occluded: list[list[Heads]] = [[] for _ in x]
     squares = list(_squares(*x.shape[2:])) if saliency else []
     for member in counted(checkpoint.members, len(checkpoint.members), "members"):
         model = checkpoint.build(member).to(device)
-        whole.append(_heads(model, member, x))
+        whole.append(_heads(model, member, x, seen))
         if saliency:
-            for clip, found in counted(zip(x, occluded, strict=True), len(x), "saliency maps"):
-                found.append(_heads(model, member, _without(clip, squares)))
+            for clip, face, found in counted(zip(x, seen, occluded, strict=True), len(x), "saliency maps"):
+                found.append(_heads(model, member, _without(clip, squares), face.expand(len(squares), -1, -1)))
     outputs = _mean(whole)
     predicted, probabilities = predicted_class(outputs), class_probabilities(outputs)
     maps = None
@@ -64,8 +67,10 @@ def classify(checkpoint: Checkpoint, flow: np.ndarray, device: torch.device, *, 
     return Classified(predicted.cpu().numpy(), probabilities.cpu().numpy(), maps)
 
 
-def _heads(model: nn.Module, member: Member, x: Tensor) -> Heads:
+def _heads(model: nn.Module, member: Member, x: Tensor, points: Tensor) -> Heads:
     """Probabilities (n, outputs) of each of the model's heads: one, or DGCM's two."""
+    if hasattr(model, "arrange"):
+        x = model.arrange(x, points)
     mean, std = (x.new_tensor(values)[:, None, None] for values in (member.mean, member.std))
     outputs = model_outputs(model, (x - mean) / std)
     return tuple(head.softmax(1) for head in ((outputs,) if isinstance(outputs, Tensor) else outputs))

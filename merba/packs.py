@@ -23,6 +23,9 @@ from merba.sheet import KEY
 
 log = logging.getLogger(__name__)
 
+FOUND = ("points", "head_motion", "problem")
+"""What is kept of each clip beside its flow, as in `ClipFlow`."""
+
 
 @dataclass(frozen=True)
 class FlowFormat:
@@ -44,11 +47,13 @@ class FlowFormat:
 class ClipFlow(NamedTuple):
     """One clip's flow, float16 (C, H, W), zeros where it has a problem.
 
+    `points`: the landmarks that the face was aligned by (5, 2), px of the aligned face (see `merba.alignment.five_points`).
     `head_motion`: what the head moved from onset to apex, in px of the aligned face, before any of that is removed (see
-    `merba.head_motion`); NaN for ready-made flow and with a problem.
+    `merba.head_motion`). Both are NaN for ready-made flow and with a problem.
     """
 
     flow: np.ndarray
+    points: np.ndarray
     head_motion: float
     problem: str | None
 
@@ -56,8 +61,8 @@ class ClipFlow(NamedTuple):
 def save_subject(path: Path, rows: pd.DataFrame, flows: Iterable[ClipFlow], shape: Sequence[int], form: FlowFormat) -> None:
     """Write the flow of one subject's `rows`, clip by clip: an .npz file of `flow`, float16 (n, *shape), and its columns.
 
-    Those are dataset, subject, clip, head_motion (px) and problem (empty where all is well); `channels` and `unit`
-    stand beside them.
+    Those are dataset, subject, clip, points (10 values: x0, y0, x1, …, px), head_motion (px) and problem (empty where all is
+    well); `channels` and `unit` stand beside them.
     """
     found = []
     with atomic(path) as draft, zipfile.ZipFile(draft, "w") as archive:
@@ -66,9 +71,8 @@ def save_subject(path: Path, rows: pd.DataFrame, flows: Iterable[ClipFlow], shap
             np.lib.format.write_array_header_1_0(member, header)
             for one in flows:
                 member.write(one.flow.astype("<f2").tobytes())
-                found.append((one.head_motion, one.problem or ""))
-        motions, problems = zip(*found, strict=True)
-        columns = {key: rows[key].to_numpy(str) for key in KEY} | {"head_motion": motions, "problem": problems}
+                found.append((np.float32(one.points).ravel(), one.head_motion, one.problem or ""))
+        columns = {key: rows[key].to_numpy(str) for key in KEY} | dict(zip(FOUND, zip(*found, strict=True), strict=True))
         for name, values in (columns | {"channels": form.channels, "unit": form.unit}).items():
             with archive.open(f"{name}.npy", "w") as member:
                 np.lib.format.write_array(member, np.array(values))
@@ -86,13 +90,13 @@ def flows_of(path: Path) -> Iterator[np.ndarray]:
 def pack(subjects: Sequence[Path], array: Path, index: Path) -> pd.DataFrame:
     """Join the files of `save_subject` into the float16 array file `array` (n, channels, H, W) and its `index`.
 
-    The index has columns dataset, subject, clip, head_motion, problem, row; a clip with a problem has row −1 and no
+    The index has columns dataset, subject, clip, points, head_motion, problem, row; a clip with a problem has row −1 and no
     flow. The format stands in its `attrs`. Returns the index; raises MerbaError where the files' shapes or formats differ.
     """
     parts, shapes, formats = [], {}, {}
     for path in subjects:
         with np.load(path) as file:
-            parts.append(pd.DataFrame({column: file[column] for column in (*KEY, "head_motion", "problem")}))
+            parts.append(pd.DataFrame({column: list(file[column]) for column in (*KEY, *FOUND)}))
             formats[FlowFormat(tuple(map(str, file["channels"])), str(file["unit"]))] = path
         shapes[next(flows_of(path)).shape] = path
     if len(shapes) > 1 or len(formats) > 1:

@@ -38,8 +38,9 @@ class Prediction:
 
     onset, apex, offset are frame numbers, box is the face (x0, y0, x1, y1) in px of the onset frame, probabilities are by
     class. score is a candidate interval's, px, None for whole clips; search is what it comes from (see `merba.spotting`).
-    flow is float16 (C, H, W), in px of the aligned face. With `explain`: images, the aligned onset and apex, uint8 RGB
-    (2, size, size, 3), and saliency, float32 (H, W) of the model's input (see `merba.inference.classify`).
+    flow is float16 (C, H, W), in px of the aligned face, points are that face's (10 values, see `merba.packs`). With
+    `explain`: images, the aligned onset and apex, uint8 RGB (2, size, size, 3), and saliency, float32 (H, W) of the
+    model's input (see `merba.inference.classify`).
     """
 
     clip: str
@@ -54,13 +55,14 @@ class Prediction:
     warnings: Sequence[str] = ()
     problem: str | None = None
     flow: np.ndarray | None = field(default=None, repr=False, compare=False)
+    points: np.ndarray | None = field(default=None, repr=False, compare=False)
     images: np.ndarray | None = field(default=None, repr=False, compare=False)
     saliency: np.ndarray | None = field(default=None, repr=False, compare=False)
     search: Search | None = field(default=None, repr=False, compare=False)
 
     def record(self) -> dict[str, Any]:
         """Everything but the arrays and the search, as JSON has it."""
-        large = ("flow", "images", "saliency", "search")
+        large = ("flow", "points", "images", "saliency", "search")
         return {key: value for key, value in vars(self).items() if key not in large}
 
 
@@ -117,10 +119,10 @@ def _prepare(rows: pd.DataFrame, checkpoint: Checkpoint, explain: bool) -> list[
     faces = faces_of_subject(rows, checkpoint.faces)
     apexes = apexes_of_subject(rows, faces, checkpoint.apex, checkpoint.faces)
     flow, clips = flow_of_subject(rows, faces, apexes, checkpoint.flow, checkpoint.faces)
-    records = zip(rows.itertuples(), faces.to_dict("records"), apexes.to_dict("records"), flow, clips["problem"], strict=True)
-    for row, face, apex, one, problem in records:
-        if pd.notna(problem):
-            made[row.Index] = replace(made[row.Index], problem=problem)
+    stages = (table.to_dict("records") for table in (faces, apexes, clips))
+    for row, face, apex, clip, one in zip(rows.itertuples(), *stages, flow, strict=True):
+        if pd.notna(clip["problem"]):
+            made[row.Index] = replace(made[row.Index], problem=clip["problem"])
             continue
         onset, top, offset = (None if pd.isna(apex[key]) else int(apex[key]) for key in ("onset", "apex", "offset"))
         made[row.Index] = replace(
@@ -131,6 +133,7 @@ def _prepare(rows: pd.DataFrame, checkpoint: Checkpoint, explain: bool) -> list[
             box=tuple(float(face[edge]) for edge in ("x0", "y0", "x1", "y1")),
             warnings=tuple(_doubts(row, face, apex)),
             flow=one,
+            points=clip["points"],
             images=_aligned(row, face, (onset, top), checkpoint.faces) if explain else None,
         )
     return list(made.values())
@@ -178,8 +181,9 @@ def _classified(found: list[Prediction], checkpoint: Checkpoint, explain: bool, 
     if not usable:
         return found
     flow = np.stack([found[index].flow for index in usable])
+    points = np.stack([found[index].points for index in usable]).reshape(-1, 5, 2)
     with training_device(device) as chosen:
-        result = classify(checkpoint, flow, chosen, saliency=explain)
+        result = classify(checkpoint, flow, points, chosen, saliency=explain)
     for place, index in enumerate(usable):
         found[index] = replace(
             found[index],

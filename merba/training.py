@@ -9,7 +9,7 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,9 @@ from merba.progress import Progress, Selection
 from merba.protocols import Split
 
 log = logging.getLogger(__name__)
+
+Arrange = Callable[[Tensor, Tensor], Tensor]
+"""What a model wants made of flow (n, C, H, W) and faces' five points (n, 5, 2) in its pixels; `HTNet.arrange` is one."""
 
 
 @dataclass(frozen=True)
@@ -96,15 +99,21 @@ def prepare(
     shape: tuple[int, int, int],
     normalise: bool,
     device: torch.device,
+    arrange: Arrange | None = None,
+    points: np.ndarray | None = None,
 ) -> FoldData:
     """Inputs of a fold from packed flow (n, C, H, W): resized to the model's `shape` (C, H, W), and normalised.
 
-    Mean and standard deviation come from the rows `train` alone.
+    Mean and standard deviation come from the rows `train` alone. A model that has a function `arrange` gets what that
+    makes of the flow and of the faces' `points` (n, 5, 2) in px of `flow` (see `merba.packs.ClipFlow`).
     """
     x = resized(flow, form, shape, device)
     channels = shape[0]
     factor, offset = (torch.from_numpy(part[:channels]).to(device) for part in form.mirror())
     mirrored = x.flip(-1) * factor + offset
+    if arrange is not None:
+        seen = resized_points(points, flow.shape[2:], shape[1:]).to(device)
+        x, mirrored = arrange(x, seen), arrange(mirrored, mirrored_points(seen, shape[2]))
     mean, std = torch.zeros(channels, device=device), torch.ones(channels, device=device)
     if normalise:
         part = x[torch.from_numpy(train).to(device)]
@@ -135,6 +144,18 @@ def resized(flow: np.ndarray, form: FlowFormat, shape: tuple[int, int, int], dev
         shrinks = size[0] <= x.shape[2] and size[1] <= x.shape[3]
         x = F.interpolate(x, size, mode="area") if shrinks else F.interpolate(x, size, mode="bilinear")
     return x
+
+
+def resized_points(points: np.ndarray, old: Sequence[int], new: Sequence[int]) -> Tensor:
+    """Points (…, x and y), float32, in px of a map of size `old` (H, W), as they lie in one resized to `new`."""
+    factor = torch.tensor([new[1] / old[1], new[0] / old[0]])
+    return (torch.from_numpy(np.float32(points)) + 0.5) * factor - 0.5  # pixel centres lie at whole numbers
+
+
+def mirrored_points(points: Tensor, width: int) -> Tensor:
+    """The five points (n, 5, 2) of faces in mirrored maps: eyes and mouth corners change sides."""
+    x, y = points[:, [1, 0, 2, 4, 3]].unbind(-1)
+    return torch.stack([width - 1 - x, y], -1)
 
 
 def train_fold(

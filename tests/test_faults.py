@@ -85,7 +85,7 @@ def test_a_full_disk_is_named_and_leaves_no_half_file(small_disk, name):
 def test_flow_and_packs_on_a_full_disk_are_named(small_disk, tmp_path):
     disk, _ = small_disk
     rows = pd.DataFrame({"dataset": "d", "subject": "s", "clip": [f"c{i}" for i in range(30)]})
-    flows, form = [ClipFlow(np.ones((2, 224, 224)), 0.0, None)] * 30, FlowFormat(("u", "v"), "px")
+    flows, form = [ClipFlow(np.ones((2, 224, 224)), np.zeros((5, 2)), 0.0, None)] * 30, FlowFormat(("u", "v"), "px")
     with pytest.raises(MerbaError, match="s.npz can't be written: No space left"):
         save_subject(disk / "s.npz", rows, flows, (2, 224, 224), form)
     save_subject(tmp_path / "s.npz", rows, flows, (2, 224, 224), form)

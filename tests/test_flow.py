@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from test_faces import clip_of, photograph, rows_of  # noqa: F401
 
+from merba.alignment import TEMPLATE, five_points
 from merba.apex import apexes_of_subject
 from merba.errors import MerbaError
-from merba.faces import FaceSettings, aligned_grey, faces_of_subject, transform_of
+from merba.faces import FaceSettings, aligned_grey, aligned_landmarks, faces_of_subject, transform_of
 from merba.flow import FlowSettings, flow_channels, flow_format, flow_of_subject, strain, tv_l1
 from merba.frames import open_clip
 
@@ -53,6 +54,9 @@ def test_flow_points_right_and_down_in_pixels_of_the_aligned_face(tmp_path, phot
     linear = np.array(faces["transform"][0]).reshape(2, 3)[:, :2]
     centre = flow[0, :, 60:180, 60:160].astype(float).mean((1, 2))
     assert centre == pytest.approx(linear @ [2, 1], abs=0.25)
+    points = clips["points"][0].reshape(5, 2)
+    assert np.abs(points - (224 * TEMPLATE - 0.5)).max() < 12  # px: no face has the template's proportions
+    assert points == pytest.approx(five_points(aligned_landmarks(faces.iloc[0])), abs=1e-3)
 
 
 def test_the_shift_of_the_whole_head_can_be_subtracted(tmp_path, photograph):  # noqa: F811

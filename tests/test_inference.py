@@ -14,6 +14,7 @@ from merba.packs import FlowFormat
 from merba.training import predict, prepare
 
 CPU = torch.device("cpu")
+NOWHERE = np.full((3, 5, 2), np.nan)
 
 
 def flow_of(n=3, size=80, seed=0):
@@ -25,17 +26,34 @@ def test_flow_gets_the_classes_that_training_would_give_it():
     made = checkpoint()
     data = prepare(flow, labels, rows, made.form, shape=made.input_shape, normalise=True, device=CPU)
     ours = Member(made.members[0].weights, data.mean, data.std)
-    result = classify(checkpoint(ours), flow, CPU)
+    result = classify(checkpoint(ours), flow, NOWHERE, CPU)
     predicted, probabilities = predict(made.build(ours), data, rows)
     assert (result.predicted == predicted).all()
     assert result.probabilities == pytest.approx(probabilities, abs=1e-6)
     assert result.saliency is None
 
 
+def test_a_model_that_arranges_its_input_gets_it_as_in_training():
+    flow, labels, rows = flow_of(size=56), np.zeros(3, int), np.arange(3)
+    points = np.random.default_rng(1).uniform(10, 46, (3, 5, 2))
+    settings = {"name": "htnet", "in_channels": 2, "dim": 8, "heads": 1, "depths": [1, 1, 1]}
+    torch.manual_seed(0)
+    model = create_model(settings["name"], 3, **{k: v for k, v in settings.items() if k != "name"}).eval()
+    data = prepare(
+        flow, labels, rows, checkpoint().form, shape=model.input_shape, normalise=True, device=CPU,
+        arrange=model.arrange, points=points,
+    )  # fmt: skip
+    made = checkpoint(Member(model.state_dict(), data.mean, data.std), model=settings)
+    result = classify(made, flow, points, CPU, saliency=True)
+    assert result.probabilities == pytest.approx(predict(model, data, rows)[1], abs=1e-6)
+    elsewhere = classify(made, flow, points + 9, CPU)
+    assert np.abs(elsewhere.probabilities - result.probabilities).max() > 1e-4
+
+
 def test_an_ensembles_probabilities_are_the_means_of_its_members():
     members = [member(seed) for seed in (1, 2, 3)]
-    alone = [classify(checkpoint(one), flow_of(), CPU).probabilities for one in members]
-    together = classify(checkpoint(*members), flow_of(), CPU)
+    alone = [classify(checkpoint(one), flow_of(), NOWHERE, CPU).probabilities for one in members]
+    together = classify(checkpoint(*members), flow_of(), NOWHERE, CPU)
     assert together.probabilities == pytest.approx(np.mean(alone, axis=0), abs=1e-6)
     assert (together.predicted == np.mean(alone, axis=0).argmax(1)).all()
 
@@ -47,7 +65,7 @@ def test_dgcm_takes_the_coarse_class_first():
     weights["head.coarse.bias"] += torch.tensor([1.0, 0.5, 0, 0])
     one = Member(weights, [0, 0], [1, 1])
     made = checkpoint(one, model={"name": "merba_nano", "head": "dgcm"}, classes=list("abcdefg"))
-    result = classify(made, flow_of(), CPU)
+    result = classify(made, flow_of(), NOWHERE, CPU)
     x = torch.nn.functional.interpolate(torch.from_numpy(flow_of()).float(), (56, 56), mode="area")
     with torch.no_grad():
         assert (result.predicted == predicted_class(made.build(one)(x)).numpy()).all()
@@ -74,7 +92,7 @@ def test_saliency_is_the_log_odds_lost_where_the_flow_is_taken_away():
     flow = np.zeros((1, 2, 14, 14), np.float16)
     flow[0, 1, 2:6, 8:12] = 0.25
     made = PatchCheckpoint([Member({}, [0, 0], [1, 1])], {}, ["a", "b"], FlowFormat(("u", "v"), "px"), "demo", "loso")
-    saliency = classify(made, flow, CPU, saliency=True).saliency[0]
+    saliency = classify(made, flow, NOWHERE[: len(flow)], CPU, saliency=True).saliency[0]
     # Squares of 2×2 px, 1 px apart, each take 0.25 of the log-odds for every pixel of the patch that they hide.
     expected = np.zeros((14, 14))
     for y in range(14):
@@ -90,6 +108,6 @@ def test_saliency_is_the_log_odds_lost_where_the_flow_is_taken_away():
 def test_saliency_is_finite_where_a_probability_is_one():
     flow = np.full((1, 2, 14, 14), 1000, np.float16)
     made = PatchCheckpoint([Member({}, [0, 0], [1, 1])], {}, CLASSES[:2], FlowFormat(("u", "v"), "px"), "demo", "loso")
-    result = classify(made, flow, CPU, saliency=True)
+    result = classify(made, flow, NOWHERE[: len(flow)], CPU, saliency=True)
     assert result.probabilities[0, 0] == 1
     assert np.isfinite(result.saliency).all()

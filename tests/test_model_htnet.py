@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from merba import create_model
-from merba.models.htnet import Attention, LayerNorm, htnet_regions
+from merba.models.htnet import FIXED_CENTRES, Attention, LayerNorm, htnet_regions
 
 SMALL = {"dim": 8, "heads": 1, "depths": (1, 1, 2)}
 
@@ -44,7 +44,7 @@ def test_the_authors_weight_files_fit_strictly():
 
 
 def test_a_patch_becomes_one_position_with_its_pixels_row_by_row():
-    model = create_model("htnet", 3, in_channels=2, regions=False, **SMALL)
+    model = create_model("htnet", 3, in_channels=2, **SMALL)
     inputs = []
     model.to_patch_embedding[1].register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     x = torch.randn(1, 2, 28, 28)
@@ -53,15 +53,8 @@ def test_a_patch_becomes_one_position_with_its_pixels_row_by_row():
     assert torch.equal(inputs[0][0, :, 1, 3], patch.permute(1, 2, 0).flatten())
 
 
-def test_a_whole_faces_flow_is_cut_into_its_regions():
-    whole, cut = (create_model("htnet", 3, regions=regions, **SMALL).eval() for regions in (True, False))
-    cut.load_state_dict(whole.state_dict())
-    x = torch.randn(2, 3, 28, 28)
-    assert torch.equal(whole(x), cut(htnet_regions(x)))
-
-
 def test_first_level_keeps_its_sixteen_blocks_apart():
-    model = create_model("htnet", 3, image_size=56, regions=False, **SMALL)
+    model = create_model("htnet", 3, image_size=56, **SMALL)
     outputs = []
     model.layers[0][1].register_forward_pre_hook(lambda _, args: outputs.append(args[0]))
     x = torch.randn(1, 3, 56, 56, requires_grad=True)
@@ -97,11 +90,8 @@ def pixels() -> torch.Tensor:
 
 
 def test_regions_are_centred_on_eyes_and_mouth_corners():
-    landmarks = torch.zeros(1, 68, 2)
-    landmarks[0, 36:42] = torch.tensor([9.0, 11.0])
-    landmarks[0, 42:48] = torch.tensor([19.0, 12.0])
-    landmarks[0, 48], landmarks[0, 54] = torch.tensor([10.0, 20.0]), torch.tensor([18.0, 21.0])
-    regions = htnet_regions(pixels(), landmarks)[0]
+    points = torch.tensor([[[9.0, 11.0], [19.0, 12.0], [14.0, 16.0], [10.0, 20.0], [18.0, 21.0]]])
+    regions = htnet_regions(pixels(), points)[0]
     for (top, left), centre in {(0, 0): (9, 11), (0, 14): (10, 20), (14, 0): (19, 12), (14, 14): (18, 21)}.items():
         assert tuple(regions[:, top + 7, left + 7].tolist()) == centre
         x, y = regions[:, top : top + 14, left : left + 14]
@@ -110,21 +100,21 @@ def test_regions_are_centred_on_eyes_and_mouth_corners():
 
 
 def test_regions_near_the_edge_are_moved_inside():
-    landmarks = torch.full((1, 68, 2), 27.0)
-    landmarks[0, 36:42] = -3
-    regions = htnet_regions(pixels(), landmarks)[0]
+    points = torch.full((1, 5, 2), 27.0)
+    points[0, 0] = -3
+    regions = htnet_regions(pixels(), points)[0]
     assert regions[:, 0, 0].tolist() == [0, 0]
     assert regions[:, 27, 27].tolist() == [27, 27]
 
 
-def test_without_landmarks_the_regions_are_fixed():
-    flow = torch.cat([pixels(), pixels()])
-    landmarks = torch.full((2, 68, 2), 14.0)
-    landmarks[1] = float("nan")
-    fixed = htnet_regions(flow)
-    some = htnet_regions(flow, landmarks)
-    assert torch.equal(some[1], fixed[1]) and not torch.equal(some[0], fixed[0])
-    assert fixed.shape == flow.shape
+def test_without_points_the_regions_are_fixed():
+    points = torch.full((2, 5, 2), 14.0)
+    points[1] = float("nan")
+    regions = htnet_regions(torch.cat([pixels(), pixels()]), points)
+    x, y = regions[1, :, 7, 7]
+    assert (x / 28, y / 28) == pytest.approx(FIXED_CENTRES[0], abs=1 / 28)
+    assert regions.shape == (2, 2, 28, 28)
+    assert not torch.equal(regions[0], regions[1])
 
 
 @pytest.mark.parametrize("image_size", [21, 42, 0])
@@ -133,8 +123,8 @@ def test_image_sizes_that_do_not_fit_say_what_would(image_size):
         create_model("htnet", 3, image_size=image_size)
 
 
-def test_odd_flow_and_misshapen_landmarks_say_what_would_fit():
+def test_odd_flow_and_misshapen_points_say_what_would_fit():
     with pytest.raises(ValueError, match="even"):
-        htnet_regions(torch.zeros(1, 2, 27, 28))
-    with pytest.raises(ValueError, match=r"\(1, 68, 2\)"):
-        htnet_regions(torch.zeros(1, 2, 28, 28), torch.zeros(1, 5, 2))
+        htnet_regions(torch.zeros(1, 2, 27, 28), torch.zeros(1, 5, 2))
+    with pytest.raises(ValueError, match=r"\(1, 5, 2\)"):
+        htnet_regions(torch.zeros(1, 2, 28, 28), torch.zeros(1, 68, 2))

@@ -13,7 +13,10 @@ PIXELS = FlowFormat(("u", "v"), "px")
 def write_subject(folder, subject, problems, form=PIXELS, size=4):
     shape = (len(form.channels), size, size)
     flow = np.random.default_rng(len(subject)).normal(size=(len(problems), *shape)).astype(np.float16)
-    clips = [ClipFlow(one, 0.5 * place, problem) for place, (one, problem) in enumerate(zip(flow, problems, strict=True))]
+    clips = [
+        ClipFlow(one, np.full((5, 2), place), 0.5 * place, problem)
+        for place, (one, problem) in enumerate(zip(flow, problems, strict=True))
+    ]
     rows = pd.DataFrame({"dataset": "d", "subject": subject, "clip": [f"c{i}" for i in range(len(problems))]})
     save_subject(folder / f"{subject}.npz", rows, clips, shape, form)
     return folder / f"{subject}.npz", flow
@@ -32,6 +35,7 @@ def test_a_pack_holds_the_usable_clips_in_order(tmp_path):
     index = pd.read_parquet(tmp_path / "d.parquet")
     assert index["problem"].tolist()[1] == "no face"
     assert index["head_motion"].tolist() == [0, 0.5, 0, 0.5]
+    assert np.stack(index["points"]).tolist() == [[0] * 10, [1] * 10, [0] * 10, [1] * 10]
 
 
 def test_a_subjects_file_is_an_ordinary_npz(tmp_path):

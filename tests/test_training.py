@@ -102,6 +102,25 @@ def test_more_channels_than_the_flow_has_are_refused():
         prepare(flow, labels, np.arange(48), PIXELS, shape=(3, 6, 6), normalise=True, device=CPU)
 
 
+def test_a_model_that_arranges_its_input_gets_the_points_in_its_own_pixels():
+    """A mark lies at the image-left eye, 12 px of flow become 6 of the model: both mirrors show it at an eye."""
+    flow, labels = clips(n=3, size=12)
+    flow[:] = 0
+    flow[:, 1, 2:4, 8:10] = 1
+    points = np.zeros((3, 5, 2))
+    points[:, 0] = 8.5, 2.5
+    seen = []
+
+    def arrange(x, points):
+        seen.append((x, points))
+        return x
+
+    prepare(flow, labels, np.arange(3), PIXELS, shape=(2, 6, 6), normalise=False, device=CPU, arrange=arrange, points=points)
+    (x, there), (mirrored, back) = seen
+    assert there[0, 0].tolist() == [4, 1] and x[0, 1, 1, 4] == 1
+    assert back[0, 1].tolist() == [1, 1] and mirrored[0, 1, 1, 1] == 1
+
+
 def test_separable_classes_are_learned():
     flow, labels = clips()
     result = fold(flow, labels, split())

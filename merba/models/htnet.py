@@ -18,27 +18,24 @@ SIZES: dict[str, dict] = {"htnet": {}}
 FIXED_CENTRES = ((0.36, 0.39), (0.36, 0.79), (0.75, 0.39), (0.75, 0.79))
 
 
-def htnet_regions(flow: Tensor, landmarks: Tensor | None = None) -> Tensor:
+def htnet_regions(flow: Tensor, points: Tensor) -> Tensor:
     """HTNet's input: four regions of half the image's side, around the eyes and the corners of the mouth.
 
-    flow (B, C, H, W), H and W even; landmarks (B, 68, 2), x and y in the flow's pixels, or None. Result as flow: the
-    image-left eye at top left, its mouth corner at top right, the image-right eye and mouth corner below them. Regions
-    are moved to lie inside the image; sizes that don't fit raise ValueError. Two deviations from the authors: without
-    landmarks (None, or NaN for a clip) the regions are fixed, and with them x is the column (their code takes it for
-    the row, which moves a region by the difference of x and y).
+    flow (B, C, H, W), H and W even; points (B, 5, 2), eye centres, nose tip and mouth corners, image left first, x and y
+    in the flow's pixels. Result as flow: the image-left eye at top left, its mouth corner at top right, the image-right
+    eye and mouth corner below them. Regions are moved to lie inside the image; sizes that don't fit raise ValueError.
+    Two deviations from the authors: where the points are NaN (ready-made flow has none) the regions are fixed, and x is
+    the column (their code takes it for the row, which moves a region by the difference of x and y).
     """
     batch, _, height, width = flow.shape
     if height % 2 or width % 2:
         raise ValueError(f"flow is {height}×{width}; an even height and width would fit")
     scale = flow.new_tensor([width, height], dtype=torch.float32)
-    centres = (torch.tensor(FIXED_CENTRES, device=flow.device) * scale).expand(batch, -1, -1)
-    if landmarks is not None:
-        if landmarks.shape != (batch, 68, 2):
-            raise ValueError(f"landmarks has shape {tuple(landmarks.shape)}; ({batch}, 68, 2) would fit")
-        points = landmarks.to(centres)
-        found = [points[:, 36:42].mean(1), points[:, 48], points[:, 42:48].mean(1), points[:, 54]]
-        found = torch.stack(found, dim=1)
-        centres = torch.where(found.isfinite().all(-1, keepdim=True), found, centres)
+    if points.shape != (batch, 5, 2):
+        raise ValueError(f"points has shape {tuple(points.shape)}; ({batch}, 5, 2) would fit")
+    fixed = torch.tensor(FIXED_CENTRES, device=flow.device) * scale
+    found = points[:, [0, 3, 1, 4]].to(fixed)
+    centres = torch.where(found.isfinite().all(-1, keepdim=True), found, fixed)
 
     half = torch.tensor([width // 2, height // 2], device=flow.device)
     corners = (centres.floor() - half / 2).long().clamp(min=torch.zeros_like(half), max=half)
@@ -128,10 +125,12 @@ class Transformer(nn.Module):
 class HTNet(nn.Module):
     """Patches, then a transformer within each of 4^l blocks of the map, l = 2, 1, 0; between levels the map is halved.
 
-    Input float (B, in_channels, image_size, image_size), the flow of a whole face, of which the model takes the four fixed
-    regions; with `regions` false, regions that are cut out already (see `htnet_regions`). Output logits (B, num_classes).
-    image_size must be a multiple of 4 patches: 28, 56, … with patches of 7. Width and heads double at each level.
+    Input float (B, in_channels, image_size, image_size): a face's flow after `arrange`, which cuts out the four regions
+    (`htnet_regions`). Output logits (B, num_classes). image_size must be a multiple of 4 patches: 28, 56, … with patches
+    of 7. Width and heads double at each level.
     """
+
+    arrange = staticmethod(htnet_regions)
 
     def __init__(
         self,
@@ -145,7 +144,6 @@ class HTNet(nn.Module):
         depths: Sequence[int] = (2, 2, 10),
         mlp_ratio: int = 4,
         dropout: float = 0.0,
-        regions: bool = True,
     ):
         super().__init__()
         blocks = 2 ** (len(depths) - 1)
@@ -153,7 +151,7 @@ class HTNet(nn.Module):
         if image_size < unit or image_size % unit:
             nearest = max(1, round(image_size / unit)) * unit
             raise ValueError(f"image_size is {image_size}; a multiple of {unit}, such as {nearest}, would fit")
-        self.input_shape, self.patch_size, self.regions = (in_channels, image_size, image_size), patch_size, regions
+        self.input_shape, self.patch_size = (in_channels, image_size, image_size), patch_size
         positions = (image_size // unit) ** 2
         patches = nn.Conv2d(in_channels * patch_size**2, dim, 1)
         self.to_patch_embedding = nn.ModuleList([nn.Identity(), patches])
@@ -168,8 +166,6 @@ class HTNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1:] != self.input_shape:
             raise ValueError(f"the input has shape {tuple(x.shape)}; {('batch', *self.input_shape)} would fit")
-        if self.regions:
-            x = htnet_regions(x)
         # A patch's pixels become channels, the colour channel fastest.
         x = F.pixel_unshuffle(x, self.patch_size).unflatten(1, (x.shape[1], -1)).transpose(1, 2).flatten(1, 2)
         x = self.to_patch_embedding[1](x)
