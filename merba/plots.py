@@ -82,6 +82,8 @@ def plot_samples(
             one.set(xticks=[], yticks=[])
         if problem:
             axes[0].text(0.5, 0.5, problem, ha="center", va="center", wrap=True, transform=axes[0].transAxes)
+            for one in axes[1:]:
+                one.set_axis_off()
             continue
         clip = open_clip(row.source, row.kind)
         onset, top = (cv2.cvtColor(clip.read(apex[key]), cv2.COLOR_BGR2RGB) for key in ("onset", "apex"))
@@ -90,7 +92,7 @@ def plot_samples(
         axes[0].plot(*points.T, ".", color="yellow", markersize=2)
         transform = np.reshape(face["transform"], (2, 3))
         if face["detections"] > 1:
-            axes[0].set_xlabel(f"{face['detections']} faces seen, the {face['choice']} taken")
+            axes[0].set_xlabel(f"of {face['detections']} faces the {face['choice']} credible one")
         for place, image in ((1, onset), (2, top)):
             axes[place].imshow(align(image, transform, settings.size, settings.interpolation))
         _plot_flow(axes[3], dict(zip(flow["channels"], values.astype(np.float32), strict=True)), moved)
@@ -102,23 +104,34 @@ def plot_samples(
 
 
 def _plot_flow(axes, flow: Mapping[str, np.ndarray], moved: float) -> None:
-    """u and v as colours and arrows; where the flow lacks one of them, its first channel in shades."""
-    if {"u", "v"} <= flow.keys():
-        motion = np.stack([flow["u"], flow["v"]])
-        longest = float(np.quantile(np.hypot(*motion), 0.99)) or 1.0
-        axes.imshow(flow_colours(motion, longest))
+    """u and v as colours, with the wheel that explains them, and arrows; without both, the first channel in shades."""
+    name, values = next(iter(flow.items()))
+    motion = np.stack([flow["u"], flow["v"]]) if {"u", "v"} <= flow.keys() else None
+    lengths = np.abs(values) if motion is None else np.hypot(*motion)
+    full = float(np.quantile(lengths, 0.99)) or 1.0
+    if motion is not None:
+        axes.imshow(flow_colours(motion, full))
         size = motion.shape[1]
         step = max(size // 16, 1)
         y, x = np.mgrid[step // 2 : size : step, step // 2 : size : step]
-        axes.quiver(x, y, *motion[:, y, x], angles="xy", scale_units="xy", scale=longest / step / 1.5, width=0.004)
-        said = f"full colour: {longest:.1f} px"
+        axes.quiver(x, y, *motion[:, y, x], angles="xy", scale_units="xy", scale=full / step / 1.5, width=0.004)
+        _plot_wheel(axes.inset_axes((0.85, 0.85, 0.15, 0.15)))
+        said = f"full colour: {full:.1f} px"
+    elif name in ("u", "v"):
+        axes.imshow(values, cmap="coolwarm", vmin=-full, vmax=full)
+        said = f"{name}: {full:.1f} px in red"
     else:
-        name, values = next(iter(flow.items()))
-        most = np.abs(values).max()
-        signed = {"cmap": "coolwarm", "vmin": -most} if name in ("u", "v") else {"cmap": "Greys", "vmin": 0}
-        axes.imshow(values, vmax=most, **signed)
-        said = f"{name}: {values.min():.2g} to {values.max():.2g}"
+        axes.imshow(values, cmap="Greys", vmin=0, vmax=full)
+        said = f"{name}: {full:.2g} in black"
     axes.set_xlabel(f"{said}; head moved {moved:.1f} px")
+
+
+def _plot_wheel(axes) -> None:
+    """The colour of every direction and length: a point's own, seen from the centre."""
+    place = np.mgrid[-1:1:65j, -1:1:65j][::-1]
+    inside = np.hypot(*place) <= 1
+    axes.imshow(np.dstack([flow_colours(place, 1.0), np.uint8(255 * inside)]))
+    axes.set_axis_off()
 
 
 def _plot_curve(axes, apex) -> None:

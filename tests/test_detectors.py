@@ -38,6 +38,14 @@ def test_auto_tries_dlib_and_leaves_out_face_alignment_without_its_weights(tmp_p
     assert [one.name for one in detectors("auto", 1, "sfd", str(tmp_path))] == ["dlib"]
 
 
+@pytest.mark.parametrize(("network", "file"), [("sfd", "s3fd-619a316812.pth"), ("blazeface", "blazeface.pth")])
+def test_auto_tries_dlib_and_then_face_alignment_where_its_weights_are_in_the_folder(tmp_path, network, file):
+    pytest.importorskip("face_alignment")
+    for name in ("2DFAN4-11f355bf06.pth.tar", file, "anchors.npy"):
+        (tmp_path / name).touch()
+    assert [one.name for one in detectors("auto", 1, network, str(tmp_path))] == ["dlib", "face_alignment"]
+
+
 def test_auto_falls_back_clip_by_clip(monkeypatch, tmp_path, photograph):  # noqa: F811
     class Second(Dlib):
         name = "second"
