@@ -1,19 +1,15 @@
 """Faces: one true face a clip, alignment by a similarity, named problems."""
 
-from itertools import islice
-
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.spatial.transform import Rotation
-from shared_data import shared_data
 
 from merba.alignment import TEMPLATE, align, alignment_transform, five_points, similarity
 from merba.detectors import Dlib, Face, landmark_model
 from merba.errors import MerbaError
 from merba.faces import chosen_face, faces_of_subject
-from merba.frames import open_clip
 
 
 def detect_faces(image, upsample):
@@ -172,9 +168,3 @@ def test_every_clip_of_the_demo_has_its_face_and_no_other(demo_root, demo_sheet)
             true = np.load(demo_root / dataset / "truth" / f"{clip}.npz")["landmarks"]
             width = np.ptp(true[:, 0])
             assert np.hypot(*(points.reshape(68, 2) - true).T).mean() < 0.02 * width
-
-
-@pytest.mark.long
-def test_the_real_video_has_one_face_in_every_fourth_frame():
-    frames = open_clip(shared_data("clips/WolfgangLanger_Pexels.mp4"), "video").frames()
-    assert [len(detect_faces(frame, 1)) for _, frame in islice(frames, 0, None, 4)] == [1] * 118

@@ -31,7 +31,7 @@ def shown(monkeypatch, tmp_path, photograph):  # noqa: F811
     rows = rows_of(*(clip_of(tmp_path / name, [photograph, photograph, moved], apex=3) for name in ("good", "bad")))
     rows["label"] = "surprise"
     (tmp_path / "bad" / "img3.png").write_bytes(b"")
-    settings = {"interpolation": "linear"}
+    settings = {"interpolation": "linear", "landmark_frames": 1}
     faces = faces_of_subject(rows, settings)
     apexes = apexes_of_subject(rows, faces, {}, settings)
 
@@ -45,11 +45,11 @@ def shown(monkeypatch, tmp_path, photograph):  # noqa: F811
 
 
 @pytest.mark.parametrize(
-    ("channels", "said"), [(["strain", "v", "u"], "full colour: 2."), (["strain"], "strain: 0."), (["v"], "v: 0.")]
+    ("channels", "said"), [(["strain", "v", "u"], "full colour: 3."), (["strain"], "strain: 0."), (["v"], "v: 0.")]
 )
 def test_any_channels_are_shown_and_a_problem_says_its_reason(shown, channels, said):
     axes = shown(channels)
     assert axes[3].get_xlabel().startswith(said)
-    assert "head moved 2." in axes[3].get_xlabel()
+    assert "head moved 3." in axes[3].get_xlabel()
     assert bool(axes[3].child_axes) == (len(channels) == 3), "the wheel explains colours of u and v"
     assert "img3.png is damaged" in axes[5].texts[0].get_text()
