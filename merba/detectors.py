@@ -197,9 +197,9 @@ class FaceAlignment:
     def __init__(self, network: str, weights: str | None) -> None:
         if missing := missing_weights(network, weights):
             raise MerbaError(
-                f"faces.backend: face_alignment lacks {', '.join(missing)} in {_weights_folder(weights)}; download "
-                "them once with the package face-alignment (docs/datasets.md), set faces.weights to their folder, "
-                "or use faces.backend: dlib, which needs no download"
+                f"faces.backend: face_alignment lacks {', '.join(missing)} in {_weights_folder(weights)}; download them "
+                "once as docs/datasets.md#faces says, set `faces.weights` to their folder, or use `faces.backend: dlib`, "
+                "which needs no download"
             )
         if find_spec("face_alignment") is None:
             raise MerbaError("faces.backend: face_alignment needs the package face-alignment (envs/cpu.txt)")

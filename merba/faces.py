@@ -72,8 +72,8 @@ def faces_of_subject(rows: pd.DataFrame, settings: Mapping[str, Any]) -> pd.Data
 
     Columns: dataset, subject, clip; x0, y0, x1, y1 (px of the frame), score, landmarks (136 values x0, y0, x1, …, px),
     transform (6 values, a 2×3 matrix by rows, frame px → aligned px), backend (that found the face), detections
-    (faces that it saw, false alarms included), problem (null where all is well). Where several faces are seen, the one
-    nearest to the subject's single ones in place and size is taken, or the largest.
+    (faces that it saw, false alarms included), choice (see `chosen_face`), problem (null where all is well). Where several
+    faces are seen, the one nearest to the subject's single ones in place and size is taken, or the largest.
     """
     cv2.setNumThreads(1)
     chosen = FaceSettings(**settings)
@@ -87,33 +87,43 @@ def faces_of_subject(rows: pd.DataFrame, settings: Mapping[str, Any]) -> pd.Data
             "transform": None,
             "backend": one.detector.name if isinstance(one, Found) else chosen.backend,
             "detections": one.detections if isinstance(one, Found) else 0,
+            "choice": None,
             "problem": None,
         }
         try:
             if isinstance(one, ClipProblem):
                 raise one
-            face = nearest_face(one.faces, singles)
+            face, choice = chosen_face(one.faces, singles)
+            if len(one.faces) > 1:
+                log.info("%s %s %s: of %d faces the %s is taken", *(getattr(row, key) for key in KEY), len(one.faces), choice)
             points = one.detector.landmarks(_first_frames(row, chosen.landmark_frames), face)
             transform = alignment_transform(points, chosen.size, chosen.margin)
             record |= dict(zip(("x0", "y0", "x1", "y1"), face.box, strict=True)) | {
                 "score": face.score,
                 "landmarks": points.astype(np.float32).ravel(),
                 "transform": transform.ravel(),
+                "choice": choice,
             }
         except ClipProblem as problem:
             record["problem"] = str(problem)
             log.warning("%s %s %s: %s", row.dataset, row.subject, row.clip, problem)
         records.append({key: getattr(row, key) for key in KEY} | record)
-    return pd.DataFrame(records).astype({"problem": "str", "detections": "int64"})
+    return pd.DataFrame(records).astype({"problem": "str", "choice": "str", "detections": "int64"})
 
 
-def nearest_face(faces: Sequence[Face], others: Sequence[Face]) -> Face:
-    """Of several faces the one most like the `others` in place and size (in face widths), or the largest."""
-    if len(faces) == 1 or not others:
-        return max(faces, key=lambda face: face.size)
+def chosen_face(faces: Sequence[Face], others: Sequence[Face]) -> tuple[Face, str]:
+    """The face that is taken, and why: it is the `only` one, the `nearest` to others, or the `largest` without others.
+
+    Nearest is the one most like the `others` in place and size, in face widths.
+    """
+    if len(faces) == 1:
+        return faces[0], "only"
+    if not others:
+        return max(faces, key=lambda face: face.size), "largest"
     centre = np.median([other.centre for other in others], axis=0)
     size = np.median([other.size for other in others])
-    return min(faces, key=lambda face: np.hypot(*(face.centre - centre)) / size + abs(np.log(max(face.size, 1) / size)))
+    apart = [np.hypot(*(face.centre - centre)) / size + abs(np.log(max(face.size, 1) / size)) for face in faces]
+    return faces[int(np.argmin(apart))], "nearest"
 
 
 def credible_faces(faces: Sequence[Face]) -> list[Face]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,16 +51,15 @@ def plot_samples(
     rows: pd.DataFrame,
     faces: pd.DataFrame,
     apexes: pd.DataFrame,
-    flow: np.ndarray,
-    head_motion: np.ndarray,
+    flow: Mapping[str, np.ndarray],
     *,
-    size: int,
+    face_settings: Mapping[str, Any],
     path: Path,
 ) -> None:
     """A line for each clip: onset with landmarks, aligned onset and apex, flow, and the motion curve with its fit.
 
-    The tables are those of `faces_of_subject` and `apexes_of_subject` for `rows`, `flow` (n, C, H, W) begins with
-    u and v in px, `head_motion` (n,) is in px, `size` is the side of the aligned face. A person sees at a glance whether
+    The tables are those of `faces_of_subject` and `apexes_of_subject` for `rows`, and `flow` has the arrays `flow`,
+    `head_motion` and `problem` of `save_subject` for them, and its `channels`. A person sees at a glance whether
     preprocessing went right.
     """
     import cv2
@@ -67,19 +68,22 @@ def plot_samples(
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
-    from merba.faces import align
+    from merba.faces import FaceSettings, align
     from merba.frames import open_clip
 
+    settings = FaceSettings(**face_settings)
     figure, grid = plt.subplots(len(rows), 5, figsize=(13, 2.7 * len(rows)), squeeze=False, layout="constrained")
     titles = ("onset and landmarks", "aligned onset", "aligned apex", "flow onset → apex", "motion curve")
-    records = zip(rows.itertuples(), faces.to_dict("records"), apexes.to_dict("records"), flow, head_motion, strict=True)
-    for axes, (row, face, apex, (u, v, *_), moved) in zip(grid, records, strict=True):
+    found = (flow[name] for name in ("flow", "head_motion", "problem"))
+    records = zip(rows.itertuples(), faces.to_dict("records"), apexes.to_dict("records"), *found, strict=True)
+    for axes, (row, face, apex, values, moved, problem) in zip(grid, records, strict=True):
         axes[0].set_ylabel(f"{row.subject} {row.clip}\n{row.label}")
         for one in axes[:4]:
             one.set(xticks=[], yticks=[])
-        problem = next((one["problem"] for one in (face, apex) if pd.notna(one["problem"])), None)
         if problem:
             axes[0].text(0.5, 0.5, problem, ha="center", va="center", wrap=True, transform=axes[0].transAxes)
+            for one in axes[1:]:
+                one.set_axis_off()
             continue
         clip = open_clip(row.source, row.kind)
         onset, top = (cv2.cvtColor(clip.read(apex[key]), cv2.COLOR_BGR2RGB) for key in ("onset", "apex"))
@@ -87,20 +91,47 @@ def plot_samples(
         axes[0].imshow(onset)
         axes[0].plot(*points.T, ".", color="yellow", markersize=2)
         transform = np.reshape(face["transform"], (2, 3))
-        axes[1].imshow(align(onset, transform, size))
-        axes[2].imshow(align(top, transform, size))
-        motion = np.stack([u, v]).astype(np.float32)
-        longest = float(np.quantile(np.hypot(*motion), 0.99)) or 1.0
-        axes[3].imshow(flow_colours(motion, longest))
-        step = size // 16
-        y, x = np.mgrid[step // 2 : size : step, step // 2 : size : step]
-        axes[3].quiver(x, y, *motion[:, y, x], angles="xy", scale_units="xy", scale=longest / step / 1.5, width=0.004)
-        axes[3].set_xlabel(f"full colour: {longest:.1f} px; head moved {moved:.1f} px")
+        if face["detections"] > 1:
+            axes[0].set_xlabel(f"of {face['detections']} faces the {face['choice']} credible one")
+        for place, image in ((1, onset), (2, top)):
+            axes[place].imshow(align(image, transform, settings.size, settings.interpolation))
+        _plot_flow(axes[3], dict(zip(flow["channels"], values.astype(np.float32), strict=True)), moved)
         _plot_curve(axes[4], apex)
     for one, title in zip(grid[0], titles, strict=True):
         one.set_title(title)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _plot_flow(axes, flow: Mapping[str, np.ndarray], moved: float) -> None:
+    """u and v as colours, with the wheel that explains them, and arrows; without both, the first channel in shades."""
+    name, values = next(iter(flow.items()))
+    motion = np.stack([flow["u"], flow["v"]]) if {"u", "v"} <= flow.keys() else None
+    lengths = np.abs(values) if motion is None else np.hypot(*motion)
+    full = float(np.quantile(lengths, 0.99)) or 1.0
+    if motion is not None:
+        axes.imshow(flow_colours(motion, full))
+        size = motion.shape[1]
+        step = max(size // 16, 1)
+        y, x = np.mgrid[step // 2 : size : step, step // 2 : size : step]
+        axes.quiver(x, y, *motion[:, y, x], angles="xy", scale_units="xy", scale=full / step / 1.5, width=0.004)
+        _plot_wheel(axes.inset_axes((0.85, 0.85, 0.15, 0.15)))
+        said = f"full colour: {full:.1f} px"
+    elif name in ("u", "v"):
+        axes.imshow(values, cmap="coolwarm", vmin=-full, vmax=full)
+        said = f"{name}: {full:.1f} px in red"
+    else:
+        axes.imshow(values, cmap="Greys", vmin=0, vmax=full)
+        said = f"{name}: {full:.2g} in black"
+    axes.set_xlabel(f"{said}; head moved {moved:.1f} px")
+
+
+def _plot_wheel(axes) -> None:
+    """The colour of every direction and length: a point's own, seen from the centre."""
+    place = np.mgrid[-1:1:65j, -1:1:65j][::-1]
+    inside = np.hypot(*place) <= 1
+    axes.imshow(np.dstack([flow_colours(place, 1.0), np.uint8(255 * inside)]))
+    axes.set_axis_off()
 
 
 def _plot_curve(axes, apex) -> None:

@@ -23,7 +23,7 @@ from merba.alignment import alignment_transform
 from merba.apex import ApexSettings, motion_curve
 from merba.detectors import Detector, Face, detectors
 from merba.errors import ClipProblem
-from merba.faces import FaceSettings, aligned_grey, credible_faces, nearest_face
+from merba.faces import FaceSettings, aligned_grey, chosen_face, credible_faces
 from merba.frames import Clip
 from merba.unimodal import unimodal
 
@@ -121,7 +121,7 @@ def _find(image: np.ndarray, backends: Sequence[Detector], earlier: Sequence[Fac
     """The face most like that of the window before, or the largest."""
     for detector in backends:
         if seen := detector.faces(image):
-            return detector, nearest_face(credible_faces(seen), earlier)
+            return detector, chosen_face(credible_faces(seen), earlier)[0]
     return None
 
 

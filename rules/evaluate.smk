@@ -176,7 +176,7 @@ rule samples_figure:
         runtime=10,
     params:
         subject=lambda wildcards: subjects(wildcards.dataset)[0],
-        size=config["faces"]["size"],
+        faces=config["faces"],
     message:
         "sample figure: {wildcards.dataset}"
     script:

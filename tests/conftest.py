@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from releases import WRITERS, write_release
 from workflow_runs import snakemake
 
 from merba.datasets.demo.planning import plan
@@ -39,3 +40,16 @@ def micro_demo(tmp_path_factory):
 def finished(micro_demo, tmp_path):
     """A copy of the finished micro-demo, with its files' times, to be changed."""
     return Path(shutil.copytree(micro_demo, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def releases(tmp_path_factory):
+    """One unchanged copy of every layout, by adapter."""
+    root = tmp_path_factory.mktemp("releases")
+    return {adapter: write_release(adapter, root / adapter) for adapter in WRITERS}
+
+
+@pytest.fixture
+def copied(releases, tmp_path):
+    """Copies a layout, to be changed."""
+    return lambda adapter: Path(shutil.copytree(releases[adapter], tmp_path / adapter))

@@ -7,10 +7,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+import pytest
 from openpyxl import load_workbook
 
+from merba.datasets import load_dataset
 from merba.datasets.demo.planning import plan
 from merba.datasets.demo.rendering import render
+from merba.errors import MerbaError
 
 
 def planned(adapter: str, root: Path) -> pd.DataFrame:
@@ -22,6 +25,17 @@ def write_release(adapter: str, root: Path) -> Path:
     """Writes the layout under `root` and returns it."""
     WRITERS[adapter](root)
     return root
+
+
+def load(adapter, root, **settings):
+    return load_dataset(adapter, {"adapter": adapter, "root": str(root), **settings})
+
+
+def message(adapter, root, **settings):
+    """What the adapter says when it refuses."""
+    with pytest.raises(MerbaError) as error:
+        load(adapter, root, **settings)
+    return str(error.value)
 
 
 def edit_workbook(path: Path, change: Callable) -> None:

@@ -87,6 +87,20 @@ def test_samples_prints_the_sheet_beside_the_papers_table(capsys, casme2):
     assert ["total", "0", "≠", "164", "6", "≠", "145", "0", "≠", "133", "6", "≠", "442"] in lines
 
 
+def test_samples_counts_dfme_beside_table_2_and_the_rest_beside_table_3(capsys, tmp_path):
+    adapters = ("dfme", "samm")
+    datasets = {name: {"adapter": name, "root": str(write_release(name, tmp_path / name))} for name in adapters}
+    config = tmp_path / "both.yaml"
+    config.write_text(yaml.safe_dump({"data": "own", "datasets": datasets}))
+    assert main(["samples", "--config", str(config)]) == 0
+    second, third = capsys.readouterr().out.split("Table II, ")[1].split("Table III, ")
+    lines = [line.split() for line in second.splitlines()]
+    assert lines[3][:4] == ["train", "0", "≠", "161"]
+    assert lines[5][0] == "test_b"
+    assert lines[5][-3:] == ["7", "≠", "299"]
+    assert third.split()[-6:] == ["6", "≠", "133", "6", "≠", "442"]
+
+
 def test_samples_gives_programs_one_json_document(capsys, casme2):
     assert main(["samples", "--config", str(casme2), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)

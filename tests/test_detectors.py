@@ -6,9 +6,13 @@ import pytest
 from shared_data import shared_data
 from test_faces import clip_of, photograph, rows_of  # noqa: F401
 
+from merba.apex import apexes_of_subject
+from merba.datasets.demo.planning import plan
+from merba.datasets.demo.rendering import render
 from merba.detectors import Dlib, Face, FaceAlignment, detectors, missing_weights
 from merba.errors import MerbaError
-from merba.faces import credible_faces, faces_of_subject
+from merba.faces import aligned_landmarks, credible_faces, faces_of_subject
+from merba.flow import flow_of_subject
 from merba.frames import open_clip
 
 
@@ -36,6 +40,14 @@ def test_landmarks_hardly_follow_the_place_of_the_box(photograph):  # noqa: F811
 
 def test_auto_tries_dlib_and_leaves_out_face_alignment_without_its_weights(tmp_path):
     assert [one.name for one in detectors("auto", 1, "sfd", str(tmp_path))] == ["dlib"]
+
+
+@pytest.mark.parametrize(("network", "file"), [("sfd", "s3fd-619a316812.pth"), ("blazeface", "blazeface.pth")])
+def test_auto_tries_dlib_and_then_face_alignment_where_its_weights_are_in_the_folder(tmp_path, network, file):
+    pytest.importorskip("face_alignment")
+    for name in ("2DFAN4-11f355bf06.pth.tar", file, "anchors.npy"):
+        (tmp_path / name).touch()
+    assert [one.name for one in detectors("auto", 1, network, str(tmp_path))] == ["dlib", "face_alignment"]
 
 
 def test_auto_falls_back_clip_by_clip(monkeypatch, tmp_path, photograph):  # noqa: F811
@@ -86,41 +98,56 @@ def test_face_alignment_loads_files_and_gives_boxes_and_68_points(tmp_path, netw
 
 
 @pytest.mark.long
-def test_landmarks_of_the_real_video_move_with_its_head():
-    """Between neighbouring frames, less the head's own motion (up to 9 px a frame there) as dense flow has it."""
+def test_the_real_video_has_one_face_in_every_frame_whose_landmarks_move_with_its_head():
+    """Mean landmarks of neighbouring frames, less the head's own motion (up to 8.5 px a frame) as dense flow has it.
+
+    Every frame has its face detected anew. From frame 90 to 105 a hand lies over nose and eye, and hides the landmarks.
+    """
     clip, solver = open_clip(shared_data("clips/WolfgangLanger_Pexels.mp4"), "video"), cv2.DISOpticalFlow_create(2)
-    jumps, last = [], None
-    for number in range(180, 300):
-        frame = clip.read(number)
-        grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
-        points = Dlib(1).landmarks([frame], Dlib(1).faces(frame)[0])
+    faces, jumps, last = [], {}, None
+    for number, frame in clip.frames():
+        faces.append(Dlib(1).faces(frame))
+        grey, points = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), Dlib(1).landmarks([frame], faces[-1][0])
         if last is not None:
             x, y = np.clip(last[1].round().astype(int), 0, np.array(grey.shape[::-1]) - 1).T
             head = np.median(solver.calc(last[0], grey, None)[y, x], axis=0)
-            jumps.append(np.hypot(*(points.mean(0) - last[1].mean(0) - head)))
+            jumps[number] = np.hypot(*(points.mean(0) - last[1].mean(0) - head))
         last = grey, points
-    assert max(jumps) < 4
+    assert list(map(len, faces)) == [1] * 472
+    assert max(jump for number, jump in jumps.items() if not 90 <= number <= 105) < 4
+    assert max(jumps.values()) < 6
+
+
+MOVES = [(6, 1, (0, 0)), (0, 1.15, (0, 0)), (0, 1, (25, -14)), (-5, 0.9, (9, 7))]
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("angle", "scale", "shift"), [(6, 1, (0, 0)), (0, 1.15, (0, 0)), (0, 1, (25, -14)), (-5, 0.9, (9, 7))])
-def test_moved_copies_of_a_clip_give_the_same_aligned_flow(tmp_path, demo_sheet, angle, scale, shift):
-    """Rotated, scaled and shifted by the camera, a clip's aligned flow stays within 0.2 px in 99 % of the face."""
-    from merba.apex import apexes_of_subject
-    from merba.flow import flow_of_subject
+@pytest.mark.parametrize("dataset", ["smic_hs", "casme2", "samm"])
+def test_moved_copies_of_a_clip_give_the_same_aligned_flow(tmp_path, dataset):
+    """Rotated, scaled and shifted by the camera: within 0.2 px in 99.5 % of the face, and 0.05 px in the mean.
 
-    row = demo_sheet[(demo_sheet["dataset"] == "casme2") & demo_sheet["apex"].notna()].iloc[0]
-    clip = open_clip(row["source"], "frames")
-    frames = [clip.read(number) for number in (row["onset"], row["onset"] + 1, row["apex"])]
+    The rest lies on the jaw's edge, where TV-L1 decides between the face and what is behind it.
+    """
+    settings = {"subjects": 1, "clips": 1}
+    render(settings, dataset, tmp_path)
+    row = plan(settings | {"datasets": [dataset]}, tmp_path).iloc[0]
+    clip, truth = open_clip(row["source"], "frames"), np.load(tmp_path / dataset / "truth" / f"{row['clip']}.npz")
+    frames = [clip.read(number) for number in (truth["onset"], truth["onset"] + 1, truth["apex"])]
     height, width = frames[0].shape[:2]
-    move = cv2.getRotationMatrix2D((width / 2, height / 2), angle, scale)
-    move[:, 2] += shift
-    warped = [
-        cv2.warpAffine(frame, move, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT) for frame in frames
-    ]
-    rows = rows_of(clip_of(tmp_path / "a", frames, apex=3), clip_of(tmp_path / "b", warped, apex=3))
-    settings = {"landmark_frames": 2}
-    faces = faces_of_subject(rows, settings)
-    flow, _ = flow_of_subject(rows, faces, apexes_of_subject(rows, faces, {}, settings), {}, settings)
-    inner = flow[:, :, 50:200, 45:180].astype(float)
-    assert np.quantile(np.hypot(*(inner[0] - inner[1])), 0.99) < 0.2
+
+    def moved(angle, scale, shift):
+        move = cv2.getRotationMatrix2D((width / 2, height / 2), angle, scale)
+        move[:, 2] += shift
+        flags = {"flags": cv2.INTER_CUBIC, "borderMode": cv2.BORDER_REFLECT}
+        return [cv2.warpAffine(frame, move, (width, height), **flags) for frame in frames]
+
+    copies = [frames, *(moved(*move) for move in MOVES)]
+    rows = rows_of(*(clip_of(tmp_path / str(place), copy, apex=3) for place, copy in enumerate(copies)))
+    faces = faces_of_subject(rows, {"landmark_frames": 2})
+    flow, _ = flow_of_subject(rows, faces, apexes_of_subject(rows, faces, {}, {}), {}, {})
+    face = np.zeros(flow.shape[2:], np.uint8)
+    cv2.fillConvexPoly(face, cv2.convexHull(aligned_landmarks(faces.iloc[0]).round().astype(np.int32)), 1)
+    for copy in flow[1:].astype(float):
+        apart = np.hypot(*(copy - flow[0]))[face == 1]
+        assert apart.mean() < 0.05
+        assert np.quantile(apart, 0.995) < 0.2

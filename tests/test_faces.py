@@ -1,19 +1,15 @@
 """Faces: one true face a clip, alignment by a similarity, named problems."""
 
-from itertools import islice
-
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.spatial.transform import Rotation
-from shared_data import shared_data
 
 from merba.alignment import TEMPLATE, align, alignment_transform, five_points, similarity
 from merba.detectors import Dlib, Face, landmark_model
 from merba.errors import MerbaError
-from merba.faces import faces_of_subject, nearest_face
-from merba.frames import open_clip
+from merba.faces import chosen_face, faces_of_subject
 
 
 def detect_faces(image, upsample):
@@ -110,8 +106,23 @@ def test_a_turned_scaled_and_shifted_frame_gives_the_same_aligned_face(photograp
 def test_of_several_faces_the_one_like_the_subjects_others_is_taken():
     big, true = Face((0, 0, 300, 300), 1.0), Face((400, 100, 500, 200), 0.5)
     others = [Face((405, 104, 503, 202), 1.0), Face((396, 98, 498, 200), 1.0)]
-    assert nearest_face([big, true], others) is true
-    assert nearest_face([big, true], []) is big
+    assert chosen_face([big, true], others) == (true, "nearest")
+    assert chosen_face([big, true], []) == (big, "largest")
+    assert chosen_face([true], []) == (true, "only")
+
+
+def test_a_second_face_is_not_taken_and_the_choice_is_recorded(monkeypatch, tmp_path, photograph):
+    """Another person stands nearer to the camera in the second clip only; without the first, she would be taken."""
+    true = detect_faces(photograph, 0)[0]
+    nearer = Face((0.0, 200.0, 2 * true.size, 200 + 2 * true.size), true.score)
+    seen = iter([[true], [nearer, true], [nearer, true]])
+    monkeypatch.setattr(Dlib, "faces", lambda self, image: next(seen))
+    rows = rows_of(clip_of(tmp_path / "a", [photograph]), clip_of(tmp_path / "b", [photograph]))
+    faces = faces_of_subject(rows, {})
+    assert faces["choice"].tolist() == ["only", "nearest"]
+    assert faces["x0"].tolist() == [true.box[0]] * 2
+    alone = faces_of_subject(rows[1:], {})
+    assert (alone["choice"].item(), alone["x0"].item()) == ("largest", nearer.box[0])
 
 
 def test_a_clip_without_a_face_is_a_named_problem_and_the_others_go_on(tmp_path, photograph):
@@ -125,6 +136,7 @@ def test_a_clip_without_a_face_is_a_named_problem_and_the_others_go_on(tmp_path,
     assert pd.isna(faces["problem"][1])
     assert len(faces["landmarks"][1]) == 136
     assert faces["detections"].tolist() == [0, 1]
+    assert faces["choice"].isna().tolist() == [True, False]
 
 
 def test_cropped_releases_need_no_detection(tmp_path, photograph):
@@ -156,9 +168,3 @@ def test_every_clip_of_the_demo_has_its_face_and_no_other(demo_root, demo_sheet)
             true = np.load(demo_root / dataset / "truth" / f"{clip}.npz")["landmarks"]
             width = np.ptp(true[:, 0])
             assert np.hypot(*(points.reshape(68, 2) - true).T).mean() < 0.02 * width
-
-
-@pytest.mark.long
-def test_the_real_video_has_one_face_in_every_fourth_frame():
-    frames = open_clip(shared_data("clips/WolfgangLanger_Pexels.mp4"), "video").frames()
-    assert [len(detect_faces(frame, 1)) for _, frame in islice(frames, 0, None, 4)] == [1] * 118

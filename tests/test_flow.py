@@ -70,9 +70,11 @@ def test_the_shift_of_the_whole_head_can_be_subtracted(tmp_path, photograph):  #
     assert np.ptp(kept[0] - removed[0], axis=(1, 2)) == pytest.approx([0, 0], abs=4e-3)
 
 
-def test_onset_and_apex_are_all_that_an_annotated_clip_needs(tmp_path, photograph):  # noqa: F811
-    rows = rows_of(clip_of(tmp_path / "a", [photograph, shifted(photograph, 1, 0)], apex=2, offset=9))
-    faces = faces_of_subject(rows, {})
+def test_an_annotated_clip_needs_its_first_frames_and_its_apex_and_no_other(tmp_path, photograph):  # noqa: F811
+    rows = rows_of(clip_of(tmp_path / "a", [photograph] * 9, apex=7, offset=12))
+    for number in (4, 5, 6, 8, 9):
+        (tmp_path / "a" / f"img{number}.png").write_bytes(b"damaged")
+    faces = faces_of_subject(rows, {"landmark_frames": 3})
     _, clips = flow_of_subject(rows, faces, apexes_of_subject(rows, faces, {}, {}), {}, {})
     assert clips["problem"].isna().all()
 
@@ -124,15 +126,17 @@ def test_the_defaults_are_those_of_opencv():
     assert {name: getattr(fresh, name)() for name in getters} == {name: getattr(ours, name)() for name in getters}
 
 
-def test_every_setting_reaches_the_solver():
+def test_every_parameter_of_opencv_is_a_setting_that_reaches_the_solver():
     changed = FlowSettings(("u",), "keep", 0.1, 0.2, 0.4, 3, 2, 0.02, 10, 4, 0.5, 0.1, 3)
-    solver = tv_l1(changed)
-    found = (
-        solver.getTau(), solver.getLambda(), solver.getTheta(), solver.getScalesNumber(), solver.getWarpingsNumber(),
-        solver.getEpsilon(), solver.getInnerIterations(), solver.getOuterIterations(), solver.getScaleStep(),
-        solver.getGamma(), solver.getMedianFiltering(),
+    names = (
+        "Tau", "Lambda", "Theta", "ScalesNumber", "WarpingsNumber", "Epsilon", "InnerIterations", "OuterIterations",
+        "ScaleStep", "Gamma", "MedianFiltering",
     )  # fmt: skip
-    assert found == pytest.approx(tuple(vars(changed).values())[2:])
+    solver = tv_l1(changed)
+    assert [getattr(solver, f"get{name}")() for name in names] == pytest.approx(list(vars(changed).values())[2:])
+    # UseInitialFlow asks for a flow to start from, which there is none of.
+    there = {name.removeprefix("get") for name in dir(solver) if name.startswith("get")}
+    assert there == {*names, "UseInitialFlow", "DefaultName"}
 
 
 def test_a_cv2_without_optflow_is_explained(monkeypatch):

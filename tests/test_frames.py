@@ -186,15 +186,29 @@ def test_a_file_that_is_no_video_is_a_problem(tmp_path):
         open_clip(tmp_path / "x.mp4", "video")
 
 
-def test_a_rotated_phone_video_comes_out_upright(video):
+@pytest.mark.parametrize(("matrix", "turns"), [((0, 1, -1, 0, 48, 0), 1), ((-1, 0, 0, -1, 64, 48), 2), ((0, -1, 1, 0, 0, 64), 3)])
+def test_a_rotated_phone_video_comes_out_upright(video, matrix, turns):
+    """The header's matrix, (x, y) → (a x + c y + u, b x + d y + v), says how the pixels are turned, clockwise, to be upright."""
+    lying = open_clip(video, "video").read(3)
     data = bytearray(video.read_bytes())
-    matrix = data.index(b"tkhd") + 44
-    quarter_turn = (0, 65536, 0, -65536, 0, 0, 48 * 65536, 0, 1 << 30)
-    data[matrix : matrix + 36] = struct.pack(">9i", *quarter_turn)
+    place = data.index(b"tkhd") + 44
+    a, b, c, d, u, v = (65536 * value for value in matrix)
+    data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, u, v, 1 << 30)
     video.write_bytes(data)
-    frame = open_clip(video, "video").read(3)
-    assert frame.shape == (64, 48, 3)
-    assert frame[:, 40:].min() > 200 > 100 > frame[:, :30].max()  # the band at the top has turned to the right
+    clip = open_clip(video, "video")
+    np.testing.assert_array_equal(clip.read(3), np.rot90(lying, -turns))
+    assert [shown_number(clip.read(number)) for number in (7, 2)] == [7, 2]
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(6, 1), (3, 2), (8, 3)])
+def test_a_rotated_phone_photograph_comes_out_upright(tmp_path, orientation, turns):
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(IMAGE[..., ::-1]).save(tmp_path / "1.jpg", quality=100, subsampling=0, exif=exif)
+    read = open_clip(tmp_path, "frames").read(1)
+    assert np.abs(read.astype(int) - np.rot90(IMAGE, -turns)).mean() < 2
 
 
 def test_frames_of_a_variable_frame_rate_are_right(video):
@@ -211,6 +225,7 @@ def test_frames_of_a_variable_frame_rate_are_right(video):
     clip = open_clip(video, "video")
     assert clip.fps > 30
     assert [(number, shown_number(image)) for number, image in clip.frames()] == [(n, n) for n in range(12)]
+    assert [shown_number(clip.read(number)) for number in (9, 4, 11)] == [9, 4, 11]
 
 
 def test_a_real_video_has_its_472_frames():

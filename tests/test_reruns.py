@@ -4,6 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from releases import edit_workbook
 from workflow_runs import configured, planned, snakemake
@@ -72,3 +73,27 @@ def test_a_new_or_mended_clip_reruns_its_own_subject_only(plan, change):
 )
 def test_nothing_new_and_new_labels_rerun_no_preprocessing(plan, change):
     assert plan(change) == ({}, set())
+
+
+@pytest.mark.long
+def test_a_damaged_clip_is_named_and_when_it_is_mended_its_own_subject_alone_is_redone(preprocessed, tmp_path):
+    folder = Path(shutil.copytree(preprocessed, tmp_path / "run"))
+    frames = {path: path.read_bytes() for path in (folder / "casme2" / "CASME2-RAW" / "sub01" / "EP01_02f").iterdir()}
+
+    def run():
+        snakemake(folder, TARGET, config=folder / "config.yaml")
+        made = (folder / "results").glob("*/casme2/sub0*")
+        times = {str(path.relative_to(folder / "results")): path.stat().st_mtime_ns for path in made}
+        return pd.read_csv(folder / TARGET)["clip"].tolist(), times
+
+    for path, data in frames.items():
+        path.write_bytes(data[:100])
+    problems, before = run()
+    assert problems == ["EP01_02f"]
+    for path, data in frames.items():
+        path.write_bytes(data)
+    problems, after = run()
+    assert problems == []
+    redone = {file for file in before if after[file] != before[file]}
+    assert redone == {"faces/casme2/sub01.parquet", "apex/casme2/sub01.parquet", "flow/casme2/sub01.npz"}
+    assert "Nothing to be done" in snakemake(folder, "-n", TARGET, config=folder / "config.yaml")

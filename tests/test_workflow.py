@@ -62,6 +62,9 @@ def test_the_micro_demo_gives_tables_figures_and_records(micro_demo):
     assert (results / "figures" / "figure_3_confusion_merba.png").stat().st_size > 5000
     assert pd.read_csv(results / "figures" / "figure_3_confusion_merba.csv", index_col=0).to_numpy().sum() == 18
     assert pd.read_csv(results / "problems.csv").empty
+    splits = pd.read_csv(results / "table_2_dfme_counts.csv").set_index(["source", "split"])["total"]
+    assert splits["counted"].to_dict() == {"train": 14, "test_a": 7, "test_b": 7}
+    assert splits["published"].to_dict() == {"train": 1856, "test_a": 474, "test_b": 299}
     fold = results / "folds" / "merba" / "smic_hs" / "s01"
     predictions = pd.read_parquet(fold / "predictions.parquet")
     assert predictions[["p_negative", "p_positive", "p_surprise"]].sum(axis=1).tolist() == pytest.approx([1] * 6)

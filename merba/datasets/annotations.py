@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,8 @@ HEADER_SEARCH = 60  # rows
 MOST_CELLS = 2_000_000  # the largest release has about 60,000
 FRAMES = ("onset", "apex", "offset")
 NUMBER = r"[0-9]{1,9}"
+
+log = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=16)
@@ -105,8 +108,9 @@ def read_annotations(
 def correct(rows: pd.DataFrame, adapter: str, own: str | None = None) -> pd.DataFrame:
     """The rows with the known errors of the release corrected, and those that the user's own table `own` lists.
 
-    A correction applies to a clip (or, where its name isn't known, to a data row of a table of that length), and only
-    where the cell holds the wrong value; without one, it replaces any.
+    A correction applies to a clip, and only where the cell holds the wrong value; without one, it replaces any. Where the
+    clip's name isn't known, it applies to a data row, if the table has that length and the row that apex: a table that was
+    sorted or cut has another clip there. Each correction made is logged with its reason.
     """
     known = pd.read_csv(CORRECTIONS, dtype=str, keep_default_na=False)
     known = known[known["adapter"] == adapter]
@@ -120,12 +124,16 @@ def correct(rows: pd.DataFrame, adapter: str, own: str | None = None) -> pd.Data
             raise layout_error(adapter, f"{own}: column {fix.column!r} is none of {', '.join(rows.columns)}")
         if getattr(fix, "row", ""):
             number, length = map(int, fix.row.split("/"))
-            matches = rows.index[[number - 1]] if len(rows) == length else rows.index[:0]
+            row = rows.iloc[number - 1 : number] if len(rows) == length else rows.iloc[:0]
+            matches = row.index[row["apex"] == fix.apex]
         else:
             matches = rows.index[named == f"{loose(fix.subject)}/{loose(fix.clip)}"]
         for index in matches:
-            if fix.wrong in ("", rows.at[index, fix.column]):
+            value = rows.at[index, fix.column]
+            if fix.wrong in ("", value):
                 rows.at[index, fix.column] = fix.right
+                why = getattr(fix, "reason", "") or f"as {own} says"
+                log.info("%s, %s: %r becomes %r: %s", _place(rows, index), fix.column, value, fix.right, why)
     return rows
 
 

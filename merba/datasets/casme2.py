@@ -22,8 +22,8 @@ COLUMNS = {
     "emotion": "Estimated Emotion",
 }
 FRAMES = {
-    "raw": ("CASME2-RAW", "CASME2_RAW", "CASME2_RAW_selected/CASME2_RAW_selected", "CASME2_RAW_selected"),
-    "cropped": ("Cropped", "Cropped-updated/Cropped", "Cropped-updated", "CASME2_Cropped/Cropped"),
+    "raw": ("CASME2-RAW", "CASME2_RAW", "CASME2_RAW_selected"),
+    "cropped": ("Cropped", "Cropped-updated", "CASME2_Cropped"),
 }
 FPS = 200.0
 

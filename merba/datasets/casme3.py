@@ -21,7 +21,7 @@ COLUMNS = {
     "offset": "Offset",
     "emotion": "emotion",
 }
-FRAMES = ("part_A/data", "part_A", "data", "RGB", "")
+FRAMES = ("part_A", "data", "RGB", "")
 FPS = 30.0
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from merba.datasets.annotations import checked_frames, read_annotations, report
-from merba.datasets.layout import find_table, nearest, open_root, report_missing
+from merba.datasets.layout import find_table, open_root, reach_towards, report_absent
 from merba.datasets.rows import sample_rows
 from merba.datasets.tasks import label_rows
 from merba.errors import ClipProblem
@@ -45,16 +45,16 @@ def read(
                 f"row {row}: source {clip['source']!r} leads out of {root}; put a link to it there, or set `root` higher"
             )
         elif not source.exists():
-            absent.append(f"row {row}: {source}{_near(source)}")
+            absent.append((f"row {row}: {source}", *reach_towards(source, ADAPTER)))
         elif source.is_file() and source.suffix.lower() not in VIDEO_SUFFIXES:
-            unread.append(f"row {row}: {source} is neither a folder of frames nor a video")
+            unread.append(f"row {row}: {source} is neither a folder of frames nor a video ({', '.join(sorted(VIDEO_SUFFIXES))})")
         else:
             try:
                 kept[row] = clip | _opened(clip, source)
             except ClipProblem as problem:
                 unread.append(f"row {row}: {problem}")
     report(unread, ADAPTER, table)
-    report_missing(absent, f"{len(absent)} of the {len(clips)} sources in {table} don't exist", ADAPTER, missing)
+    report_absent(absent, f"{len(absent)} of the {len(clips)} sources in {table} don't exist", ADAPTER, missing)
     clips = checked_frames(pd.DataFrame.from_dict(kept, orient="index"), ADAPTER, table, open_end=True)
     rates = pd.to_numeric(clips["fps"], errors="coerce")
     wrong = clips["fps"][rates.isna() & (clips["fps"] != "")]
@@ -72,7 +72,3 @@ def _opened(clip: Mapping[str, str], source: Path) -> dict[str, str]:
         return frames
     numbers = list(frame_names(source))
     return frames | {"onset": clip["onset"] or str(numbers[0]), "offset": clip["offset"] or str(numbers[-1])}
-
-
-def _near(path: Path) -> str:
-    return nearest(path.name, [other.name for other in path.parent.iterdir()]) if path.parent.is_dir() else ""

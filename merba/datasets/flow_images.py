@@ -64,7 +64,7 @@ def read(
         if image in there:
             found.append(clip)
         else:
-            absent.append(f"{image!r}{nearest(image, there)}")
+            absent.append(f"{image!r}{nearest(image, there, numbered=True)}")
     report_missing(absent, f"{len(absent)} of the {len(clips)} images are not in {folder.path}", ADAPTER, missing)
     return _rows(found, folder.path)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache, cached_property
 from pathlib import Path
@@ -15,15 +15,25 @@ from merba.errors import MerbaError
 
 log = logging.getLogger(__name__)
 
+LISTED = 40
+"""Clips that a message names at most, but for those of the composite, which it names all."""
+
 
 def loose(name: str) -> str:
     """A name without case and without zero padding: `s1` for `S01`, `ep2_1f` for `EP02_01f`."""
     return re.sub(r"(?<!\d)0+(?=\d)", "", name.casefold())
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """` (did you mean …?)` where one of the names is close, otherwise an empty string."""
-    by_case = {other.casefold(): other for other in names}
+def nearest(name: str, names: Iterable[str], *, numbered: bool = False) -> str:
+    """` (did you mean …?)` where one of the names is close, otherwise an empty string.
+
+    Of numbered names only those of the same numbers are meant: `sub_02` for `sub02`, and not `sub03`.
+    """
+
+    def numbers(text: str) -> list[str]:
+        return re.findall(r"\d+", loose(text)) if numbered else []
+
+    by_case = {other.casefold(): other for other in names if numbers(other) == numbers(name)}
     close = get_close_matches(name.casefold(), by_case, n=1)
     return f" (did you mean {by_case[close[0]]!r}?)" if close else ""
 
@@ -50,8 +60,11 @@ class Folder:
 
     @cached_property
     def names(self) -> list[str]:
-        """Names of the children, sorted, hidden ones left out."""
-        return sorted(path.name for path in self.path.iterdir() if not path.name.startswith("."))
+        """Names of the children, sorted, hidden ones left out; MerbaError where the folder can't be read."""
+        try:
+            return sorted(path.name for path in self.path.iterdir() if not path.name.startswith("."))
+        except OSError as error:
+            raise layout_error(self.adapter, f"{self.path} can't be read: {error.strerror}") from error
 
     @cached_property
     def _by_loose_name(self) -> dict[str, list[str]]:
@@ -76,12 +89,26 @@ class Folder:
         path = self.child(name)
         return Folder(path, self.adapter) if path is not None and path.is_dir() else None
 
-    def within(self, relative: str) -> Folder | None:
-        """The folder at a relative path of several parts, or None; an empty path is this folder."""
-        folder: Folder | None = self
+    def reach(self, relative: str | Path) -> tuple[Folder, str | None]:
+        """The deepest folder that is there on a relative path, and the name that it lacks, or None where all are there."""
+        folder = self
         for part in Path(relative).parts:
-            folder = folder.folder(part) if folder else None
-        return folder
+            below = folder.folder(part)
+            if below is None:
+                return folder, part
+            folder = below
+        return folder, None
+
+    def file(self, relative: str | Path) -> Path | None:
+        """The file at a relative path, or None."""
+        folder, missing = self.reach(Path(relative).parent)
+        path = None if missing else folder.child(Path(relative).name)
+        return path if path is not None and path.is_file() else None
+
+    def lacks(self, name: str | None) -> str:
+        """Says that the folder has no `name` (None: leaves that out), with the nearest of its children, and all of them."""
+        absent = f"has no {name!r}{nearest(name, self.names, numbered=True)}; it " if name else ""
+        return f"{self.path} {absent}holds {shown(self.names)}"
 
 
 def open_root(root: Path, adapter: str) -> Folder:
@@ -90,11 +117,16 @@ def open_root(root: Path, adapter: str) -> Folder:
         return Folder(root, adapter)
     if root.is_symlink():
         raise layout_error(adapter, f"root {root} is a link that leads nowhere; mend it, or set `root` to the folder itself.")
-    parent = next(parent for parent in root.absolute().parents if parent.is_dir())
-    there = Folder(parent, adapter).names
-    absent = root.absolute().relative_to(parent).parts[0]
-    what = "is not a folder" if root.exists() else f"doesn't exist: {parent} has no {absent!r}{nearest(absent, there)}"
-    raise layout_error(adapter, f"root {root} {what}; it holds {shown(there)}. Set `root` to the unpacked release.")
+    if root.exists():
+        raise layout_error(adapter, f"root {root} is a file. Set `root` to the folder of the unpacked release.")
+    folder, missing = reach_towards(root, adapter)
+    raise layout_error(adapter, f"root {root} doesn't exist: {folder.lacks(missing)}. Set `root` to the unpacked release.")
+
+
+def reach_towards(path: Path, adapter: str) -> tuple[Folder, str]:
+    """The deepest folder that is there on the way to a path that isn't, and the name that it lacks."""
+    parent = next(parent for parent in path.absolute().parents if parent.is_dir())
+    return Folder(parent, adapter), path.absolute().relative_to(parent).parts[0]
 
 
 def frame_candidates(
@@ -107,32 +139,49 @@ def frame_candidates(
 
 
 def find_folder(root: Folder, candidates: Sequence[str], children: str, example: str) -> Folder:
-    """The first of the candidates (paths relative to root) with a child whose name the pattern `children` matches."""
+    """The first of the candidates (paths relative to root) with a child whose name the pattern `children` matches.
+
+    A folder deeper in a candidate will do too, because archives are often unpacked into one of their own; not so in
+    root itself, where other variants may lie.
+    """
+    reached = []
     for candidate in candidates:
-        folder = root.within(candidate)
-        if folder and any(re.fullmatch(children, name, re.IGNORECASE) for name in folder.names):
-            return folder
-    hint = nearest(next(iter(Path(candidates[0]).parts), ""), root.names)
+        folder, missing = root.reach(candidate)
+        for place in [] if missing else _here_and_below(folder) if candidate else [folder]:
+            if any(re.fullmatch(children, name, re.IGNORECASE) for name in place.names):
+                return place
+        reached.append((folder, missing))
+    # What breaks off the candidate that is there for the longest part says most.
+    folder, missing = max(reached, key=lambda one: len(one[0].path.parts))
+    absent = [name for other, name in reached if name and other.path == folder.path]
+    missing = next((name for name in absent if nearest(name, folder.names, numbered=True)), missing)
     places = " or ".join(candidate or "the folder itself" for candidate in candidates)
     raise layout_error(
         root.adapter,
-        f"{root.path}: expected {example} in {places}{hint}; found {shown(root.names)}. "
+        f"{root.path}: expected {example} in {places}; {folder.lacks(missing)}. "
         "Unpack the release there, or set `frames` to their folder.",
     )
 
 
+def _here_and_below(folder: Folder) -> Iterator[Folder]:
+    yield folder
+    for name in folder.names:
+        if below := folder.folder(name):
+            yield below
+
+
 def find_table(root: Folder, names: Sequence[str], configured: str | None, setting: str = "annotations") -> Path:
-    """The annotation table: the file that `setting` configures, or the first of `names` in root."""
-    for name in [configured] if configured else names:
-        path = root.path / name if configured else root.child(name)
+    """The annotation table: the file that `setting` configures, or the first of `names` (paths relative to root)."""
+    for path in [root.path / configured] if configured else map(root.file, names):
         if path is not None and path.is_file():
             return path
-    wanted = configured or names[0]
+    wanted = [configured] if configured else names
     tables = [name for name in root.names if Path(name).suffix.lower() in {".csv", ".xls", ".xlsx"}]
+    there = f"tables found there: {shown(tables)}" if tables else f"there is no table; the folder holds {shown(root.names)}"
     raise layout_error(
         root.adapter,
-        f"{root.path}: expected the annotation table {wanted}{nearest(wanted, tables)}; tables found there: "
-        f"{shown(tables)}. Copy it there, or set `{setting}` to its name.",
+        f"{root.path}: expected the annotation table {' or '.join(wanted)}{nearest(wanted[0], tables)}; {there}. "
+        f"Copy it there, or set `{setting}` to its name.",
     )
 
 
@@ -145,30 +194,45 @@ def with_frames(
     """
 
     @cache  # a subject's folder is listed once
-    def within(above: tuple[str, ...]) -> Folder | None:
-        return frames.within("/".join(above))
+    def above(path: Path) -> tuple[Folder, str | None]:
+        return frames.reach(path)
 
     sources, absent = [], []
     for row in rows.to_dict("records"):
-        *above, last = parts(row)
-        parent = within(tuple(above))
-        folder = parent.folder(last) if parent else None
-        sources.append(str(folder.path) if folder else None)
-        if folder is None:
-            absent.append(f"{row['subject']} {row['clip']} ({'/'.join(parts(row))})")
+        path = Path(*parts(row))
+        folder, lacking = above(path.parent)
+        source = None if lacking else folder.folder(path.name)
+        sources.append(str(source.path) if source else None)
+        if source is None:
+            absent.append((f"{row['subject']} {row['clip']} ({path})", folder, lacking or path.name))
     what = f"{len(absent)} of the {len(rows)} annotated clips have no folder in {frames.path}"
-    report_missing(absent, what, frames.adapter, missing)
+    report_absent(absent, what, frames.adapter, missing, "Where frames lie elsewhere, set `frames`. ")
     return rows.assign(source=sources)[[source is not None for source in sources]]
 
 
-def report_missing(clips: list[str], what: str, adapter: str, missing: str) -> None:
-    """Raises MerbaError that names the clips, or logs a warning where `missing` is drop."""
+def report_absent(absent: Sequence[tuple[str, Folder, str]], what: str, adapter: str, missing: str, remedy: str = "") -> None:
+    """As `report_missing`, for clips with the deepest folder that is there on their paths and the name that it lacks.
+
+    The nearest name is told once for each name, and what the folder holds for the first of them.
+    """
+    clips, told = [], set()
+    for clip, folder, name in absent:
+        unheard = 0 < len(told) < LISTED and (folder.path, name) not in told
+        clips.append(clip + (nearest(name, folder.names, numbered=True) if unheard else ""))
+        told.add((folder.path, name))
+    said = f"{absent[0][1].lacks(absent[0][2])}. {remedy}" if absent else ""
+    report_missing(clips, what, adapter, missing, said)
+
+
+def report_missing(clips: list[str], what: str, adapter: str, missing: str, said: str = "", most: int = LISTED) -> None:
+    """Raises MerbaError that names the clips (at most so many) and says more, or logs them where `missing` is drop."""
     if missing not in ("error", "drop"):
         raise MerbaError(f"missing: {missing!r} of adapter {adapter} is none of error, drop")
     if not clips:
         return
     if missing == "error":
         raise layout_error(
-            adapter, f"{what}: {shown(clips, 40)}. Complete your copy, or set `missing: drop` to go on without them."
+            adapter,
+            f"{what}: {shown(clips, most)}. {said}Complete your copy, or set `missing: drop` to go on without them.",
         )
     log.warning("%s; dropped: %s", what, ", ".join(clips))

@@ -80,9 +80,9 @@ def _clips_of(subject: Folder) -> list[tuple[str, str, Path]]:
     """(subject folder's name, class, clip's folder) of every clip; classes that a subject lacks are fine."""
     micro = subject.folder("micro")
     if micro is None:
+        others = [name for name in subject.names if name.casefold() != "non_micro"]  # the release's own
         raise layout_error(
-            ADAPTER,
-            f"{subject.path}: expected folder micro{nearest('micro', subject.names)}; found {shown(subject.names)}",
+            ADAPTER, f"{subject.path}: expected folder micro{nearest('micro', others)}; found {shown(subject.names)}"
         )
     unknown = [child for child in micro.names if child.casefold() not in CLASSES and micro.folder(child)]
     if unknown:

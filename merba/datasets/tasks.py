@@ -86,7 +86,7 @@ def _listed(rows: pd.DataFrame, adapter: str, path: Path, only: str, missing: st
     found = _keys(rows)
     absent = listed[~_keys(listed).isin(found)]
     what = f"{len(absent)} of the {len(labels)} clips of MEGC2019 are not in {path}"
-    report_missing(list(absent["subject"] + " " + absent["clip"]), what, adapter, missing)
+    report_missing(list(absent["subject"] + " " + absent["clip"]), what, adapter, missing, most=len(listed))
     return rows.assign(label=found.map(labels))[found.isin(labels)]
 
 

@@ -12,12 +12,12 @@ with job_log(snakemake.log[0], f"sample figure of {dataset}"):
     # One clip of each class.
     chosen = rows.drop_duplicates("label").index
     with np.load(snakemake.input.flow) as file, atomic(snakemake.output[0]) as draft:
+        found = {name: file[name][chosen] for name in ("flow", "head_motion", "problem")}
         plot_samples(
             rows.loc[chosen],
             pd.read_parquet(snakemake.input.faces).loc[chosen],
             pd.read_parquet(snakemake.input.apex).loc[chosen],
-            file["flow"][chosen],
-            file["head_motion"][chosen],
-            size=snakemake.params.size,
+            found | {"channels": file["channels"]},
+            face_settings=snakemake.params.faces,
             path=draft,
         )
