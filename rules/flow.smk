@@ -3,7 +3,7 @@
 
 rule flow:
     input:
-        frames_of,
+        FRAMES,
         unpack(faces_and_apex),
     output:
         "results/flow/{dataset}/{subject}.npz",
@@ -92,6 +92,7 @@ rule gate:
     resources:
         mem_mb=500,
         runtime=10,
+    retries: 0 # its refusal is final, whatever a cluster's profile allows
     params:
         on_problem=config["on_problem"],
     message:
