@@ -86,13 +86,13 @@ rule gate:
         touch("results/problems.checked"),
     log:
         "logs/gate.log",
+    retries: 0  # its refusal is final, whatever a cluster's profile allows
     conda:
         "../envs/conda.yaml"
     threads: 1
     resources:
         mem_mb=500,
         runtime=10,
-    retries: 0 # its refusal is final, whatever a cluster's profile allows
     params:
         on_problem=config["on_problem"],
     message:
