@@ -92,6 +92,7 @@ def _name(sheet: pd.DataFrame, index: int) -> str:
     return f"row {index + 1} ({row['dataset']} {row['subject']} {row['clip']}, source {row['source']})"
 
 
+@cache
 def safe_id(name: str) -> str:
     """`name` as one path component: letters, digits, `_` and `-` stay, anything else adds a short hash.
 

@@ -3,7 +3,7 @@
 
 rule apex:
     input:
-        frames_of,
+        FRAMES,
         faces="results/faces/{dataset}/{subject}.parquet",
     output:
         "results/apex/{dataset}/{subject}.parquet",

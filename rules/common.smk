@@ -66,8 +66,7 @@ def clips_of(wildcards):
 
 def files_of(wildcards):
     """Changes when a frame of this subject does, unless the workflow has a rule that makes it."""
-    made_here = bool(frames_of(wildcards))
-    return None if made_here else files_digest(wildcards.dataset, wildcards.subject)
+    return None if FRAMES else files_digest(wildcards.dataset, wildcards.subject)
 
 
 @cache
@@ -86,13 +85,6 @@ def needs_faces(dataset):
     return (rows_of(dataset)["kind"] != "flow").any()
 
 
-def frames_of(wildcards):
-    """What must exist before a dataset's clips can be read: rendered or cloned files, or nothing of ours."""
-    if config["data"] == "demo":
-        return f"results/demo/{wildcards.dataset}.rendered"
-    return f"results/public_flow/{CLONED}.cloned" if CLONED else []
-
-
 def faces_and_apex(wildcards):
     """Ready-made flow needs neither."""
     if not needs_faces(wildcards.dataset):
@@ -103,6 +95,7 @@ def faces_and_apex(wildcards):
     }
 
 
+@cache
 def folds(experiment):
     """(dataset, subject id) of every fold of an experiment."""
     return [
@@ -120,6 +113,17 @@ def fold_outputs():
     }
 
 
+@cache
+def packs_of(experiment):
+    """The arrays and the indexes of an experiment's datasets."""
+    datasets = EXPERIMENTS[experiment]["datasets"]
+    return {
+        "arrays": expand("results/packed/{dataset}.npy", dataset=datasets),
+        "indexes": expand("results/packed/{dataset}.parquet", dataset=datasets),
+    }
+
+
+@cache
 def predictions(experiment):
     return [
         f"results/folds/{experiment}/{dataset}/{subject}/predictions.parquet"

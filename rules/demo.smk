@@ -10,6 +10,12 @@ CLONED = next(
     None,
 )
 
+# What a dataset's clips wait for: rendered or cloned files, or nothing of ours.
+if config["data"] == "demo":
+    FRAMES = "results/demo/{dataset}.rendered"
+else:
+    FRAMES = f"results/public_flow/{CLONED}.cloned" if CLONED else []
+
 
 rule render:
     output:

@@ -156,7 +156,7 @@ rule confusion:
 
 rule samples_figure:
     input:
-        frames_of,
+        FRAMES,
         unpack(first_subject),
         samples=ancient("results/samples.parquet"),
     output:

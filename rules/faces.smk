@@ -24,7 +24,7 @@ rule samples:
 
 rule faces:
     input:
-        frames_of,
+        FRAMES,
     output:
         "results/faces/{dataset}/{subject}.parquet",
     log:

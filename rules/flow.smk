@@ -3,7 +3,7 @@
 
 rule flow:
     input:
-        frames_of,
+        FRAMES,
         unpack(faces_and_apex),
     output:
         "results/flow/{dataset}/{subject}.npz",
@@ -86,6 +86,7 @@ rule gate:
         touch("results/problems.checked"),
     log:
         "logs/gate.log",
+    retries: 0  # its refusal is final, whatever a cluster's profile allows
     conda:
         "../envs/conda.yaml"
     threads: 1

@@ -23,15 +23,8 @@ rule labels:
 rule fold:
     input:
         "results/problems.checked",
+        unpack(lambda wildcards: packs_of(wildcards.experiment)),
         labels="results/labels/{experiment}.parquet",
-        arrays=lambda wildcards: expand(
-            "results/packed/{dataset}.npy",
-            dataset=EXPERIMENTS[wildcards.experiment]["datasets"],
-        ),
-        indexes=lambda wildcards: expand(
-            "results/packed/{dataset}.parquet",
-            dataset=EXPERIMENTS[wildcards.experiment]["datasets"],
-        ),
     output:
         **fold_outputs(),
     log:

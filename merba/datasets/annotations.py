@@ -166,10 +166,8 @@ def checked_frames(
             order = "is not before" if first == "onset" else "is after"
             numbers = f"{first} {frames.at[index, first]} {order} {last} {frames.at[index, last]}"
             faults.append(f"{_place(rows, index)}: {numbers}{mend}")
-    for _, group in rows.groupby(["subject", "clip"]):
-        if len(group) > 1:
-            places = " and ".join(map(str, group.index))
-            faults.append(f"rows {places}: {group.iloc[0]['subject']} {group.iloc[0]['clip']} is there twice; remove one")
+    for (subject, clip), group in rows[rows.duplicated(["subject", "clip"], keep=False)].groupby(["subject", "clip"]):
+        faults.append(f"rows {' and '.join(map(str, group.index))}: {subject} {clip} is there twice; remove one")
     report(faults, adapter, path)
     return rows.assign(**frames)
 

@@ -50,4 +50,4 @@ def read(
     clips = checked_frames(clips, ADAPTER, table, late_apex=True)
     folder = find_folder(home, [frames] if frames else FRAMES, r"spNO\.\d+", "the subjects' folders spNO.1, …")
     clips = with_frames(clips, folder, lambda clip: (clip["subject"], clip["video"], "color"), missing)
-    return sample_rows(clips.assign(dataset=name, kind="frames", fps=FPS).to_dict("records"))
+    return sample_rows(clips.assign(dataset=name, kind="frames", fps=FPS))

@@ -38,19 +38,21 @@ def read(
     clips = read_annotations(table, ADAPTER, COLUMNS, OPTIONAL).reindex(columns=[*COLUMNS, *OPTIONAL], fill_value="")
     clips = label_rows(clips, ADAPTER, table, task, None, missing)
     kept, absent, unread = {}, [], []
-    for row, clip in clips.to_dict("index").items():
+    top = Path(os.path.normpath(root))
+    for row, clip in clips.astype(object).to_dict("index").items():
         source = Path(os.path.normpath(table.parent / clip["source"]))
-        if not source.is_relative_to(os.path.normpath(root)):
+        is_file = source.is_file()
+        if not source.is_relative_to(top):
             unread.append(
                 f"row {row}: source {clip['source']!r} leads out of {root}; put a link to it there, or set `root` higher"
             )
-        elif not source.exists():
+        elif not is_file and not source.exists():
             absent.append((f"row {row}: {source}", *reach_towards(source, ADAPTER)))
-        elif source.is_file() and source.suffix.lower() not in VIDEO_SUFFIXES:
+        elif is_file and source.suffix.lower() not in VIDEO_SUFFIXES:
             unread.append(f"row {row}: {source} is neither a folder of frames nor a video ({', '.join(sorted(VIDEO_SUFFIXES))})")
         else:
             try:
-                kept[row] = clip | _opened(clip, source)
+                kept[row] = clip | _opened(clip, source, is_file)
             except ClipProblem as problem:
                 unread.append(f"row {row}: {problem}")
     report(unread, ADAPTER, table)
@@ -60,12 +62,12 @@ def read(
     wrong = clips["fps"][rates.isna() & (clips["fps"] != "")]
     report([f"row {row}: fps {value!r} is not a number" for row, value in wrong.items()], ADAPTER, table)
     clips["fps"] = rates
-    return sample_rows(clips.assign(dataset=name).to_dict("records"))
+    return sample_rows(clips.assign(dataset=name))
 
 
-def _opened(clip: Mapping[str, str], source: Path) -> dict[str, str]:
+def _opened(clip: Mapping[str, str], source: Path, is_file: bool) -> dict[str, str]:
     """source, kind, onset and offset of a clip: where the table leaves these empty, the clip's first and last frame."""
-    if source.is_file():
+    if is_file:
         return {"source": str(source), "kind": "video", "onset": clip["onset"] or "0"}
     frames = {"source": str(source), "kind": "frames"}
     if clip["onset"] and clip["offset"]:

@@ -60,7 +60,7 @@ def read(
     except KeyError as key:
         known = "{subject}, {clip}, {split}"
         raise layout_error(ADAPTER, f"frames: {frames!r} has {{{key.args[0]}}}; known are {known}") from key
-    return sample_rows(clips.assign(dataset=name, kind="frames", fps=fps).to_dict("records"))
+    return sample_rows(clips.assign(dataset=name, kind="frames", fps=fps))
 
 
 def _known(setting: str, given: Mapping[str, str], known: Iterable[str]) -> None:

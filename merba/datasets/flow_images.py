@@ -78,9 +78,9 @@ def clone(repository: str, commit: str, target: Path) -> None:
     target.mkdir(parents=True)
     for arguments in (
         ["init", "--quiet"],
-        ["remote", "add", "origin", repository],
+        ["remote", "add", "--", "origin", repository],
         ["sparse-checkout", "set", "--no-cone", f"/{TABLE}", f"/datasets/{IMAGES}/"],
-        ["fetch", "--quiet", "--depth", "1", "--filter", "blob:none", "origin", commit],
+        ["fetch", "--quiet", "--depth", "1", "--filter", "blob:none", "--", "origin", commit],
         ["checkout", "--quiet", "FETCH_HEAD"],
     ):
         done = subprocess.run(["git", "-C", target, *arguments], capture_output=True, text=True)

@@ -75,9 +75,9 @@ class Folder:
 
     def child(self, name: str) -> Path | None:
         """The path of the child `name`, or None; MerbaError where two children could be meant."""
-        if name in self.names:
-            return self.path / name
         matches = self._by_loose_name.get(loose(name), [])
+        if name in matches:
+            return self.path / name
         if len(matches) > 1:
             raise layout_error(
                 self.adapter, f"{self.path} holds {' and '.join(matches)}, both of which may be {name}; remove one"
@@ -198,7 +198,7 @@ def with_frames(
         return frames.reach(path)
 
     sources, absent = [], []
-    for row in rows.to_dict("records"):
+    for row in rows.astype(object).to_dict("records"):  # one by one, pandas' strings are ten times slower than Python's
         path = Path(*parts(row))
         folder, lacking = above(path.parent)
         source = None if lacking else folder.folder(path.name)

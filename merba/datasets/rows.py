@@ -11,11 +11,13 @@ from merba.sheet import COLUMNS
 NUMBERS = {"onset": "Int64", "apex": "Int64", "offset": "Int64", "fps": "float64"}
 
 
-def sample_rows(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
+def sample_rows(rows: pd.DataFrame | Iterable[Mapping[str, object]]) -> pd.DataFrame:
     """The rows as a sample sheet, sorted by dataset, subject and clip.
 
-    A key that a row lacks is null there (apex, fps, …); emotion and split default to "" and "all".
+    A column that they lack is null (apex, fps, …); emotion and split default to "" and "all".
     """
-    sheet = pd.DataFrame([{"emotion": "", "split": "all"} | dict(row) for row in rows], columns=list(COLUMNS))
+    given = pd.DataFrame(rows)
+    defaults = {column: value for column, value in (("emotion", ""), ("split", "all")) if column not in given}
+    sheet = given.assign(**defaults).reindex(columns=list(COLUMNS))
     sheet = sheet.astype({column: NUMBERS.get(column, "str") for column in COLUMNS})
     return sheet.sort_values(["dataset", "subject", "clip"], ignore_index=True)

@@ -50,4 +50,4 @@ def read(
     clips = checked_frames(clips, ADAPTER, table)
     folder = find_folder(home, frame_candidates(ADAPTER, FRAMES, variant, frames), r"\d+", "the subjects' folders 006, …")
     clips = with_frames(clips, folder, lambda clip: (clip["subject"], clip["clip"]), missing)
-    return sample_rows(clips.assign(dataset=name, kind="frames", fps=FPS).to_dict("records"))
+    return sample_rows(clips.assign(dataset=name, kind="frames", fps=FPS))

@@ -73,7 +73,7 @@ def read(
     if not rows:
         raise layout_error(ADAPTER, f"{hs.path}: expected <subject>/micro/<class>/<clip>; found no clip with frames")
     clips = label_rows(pd.DataFrame(rows), ADAPTER, hs.path, "3db", only, missing)
-    return sample_rows(clips.to_dict("records"))
+    return sample_rows(clips)
 
 
 def _clips_of(subject: Folder) -> list[tuple[str, str, Path]]:
