@@ -160,29 +160,19 @@ def train_fold(
     the same result bit for bit on the CPU. Raises MerbaError when the loss is no longer finite.
     """
     started = time.perf_counter()
-    torch.manual_seed(seed)
     device = data.inputs.device
-    model = build().to(device)
-    if device.type == "cuda":
-        model = model.to(memory_format=torch.channels_last)
-    optimizer = _optimizer(model, settings)
-    weights = _class_weights(data.labels[_rows(split.train, device)], classes, settings)
-    # Orders and flips have a generator of their own, so that they don't depend on how much dropout draws.
-    random = torch.Generator().manual_seed(seed)
-    state = Progress(model, optimizer, random)
+    state = _begin(build, device, settings, seed)
     if resume is not None:
         state.load(resume)
-    # Compiling pays on a GPU; on the CPU it would cost more than a fold gains.
-    step = torch.compile(model) if device.type == "cuda" else model
+    model, step = state.model, _step(state.model, device)
+    weights = _class_weights(data.labels[_rows(split.train, device)], classes, settings)
 
     saved = time.monotonic()
     epochs = range(len(state.history) + 1, settings.epochs + 1)
     for epoch in counted(epochs, len(epochs), "epochs at most"):
         if state.stopped(settings, validates=len(split.validation) > 0):
             break
-        train_loss = _train_epoch(step, data, split.train, optimizer, weights, settings, epoch, random)
-        if not math.isfinite(train_loss):
-            raise MerbaError(f"the loss is {train_loss} in epoch {epoch}: training diverged; lower `training.rate`")
+        train_loss = _train_epoch(step, data, split.train, state, weights, settings, epoch)
         model.eval()
         test = predict(model, data, split.test)
         record = {"epoch": epoch, "rate": rate_at(epoch, settings), "train_loss": train_loss}
@@ -213,17 +203,55 @@ def train_fold(
     )
 
 
+def train_without_test(
+    build: Callable[[], nn.Module],
+    data: FoldData,
+    rows: np.ndarray,
+    classes: int,
+    settings: TrainingSettings,
+    *,
+    epochs: int,
+    seed: int,
+) -> dict[str, Tensor]:
+    """The weights after `epochs` epochs on the clips `rows`, with none held out.
+
+    The schedule is that of `settings.epochs`, so that these are the weights that `train_fold` has after so many.
+    """
+    device = data.inputs.device
+    state = _begin(build, device, settings, seed)
+    step = _step(state.model, device)
+    weights = _class_weights(data.labels[_rows(rows, device)], classes, settings)
+    for epoch in counted(range(1, epochs + 1), epochs, "epochs"):
+        _train_epoch(step, data, rows, state, weights, settings, epoch)
+    return state.model.state_dict()
+
+
+def _begin(build: Callable[[], nn.Module], device: torch.device, settings: TrainingSettings, seed: int) -> Progress:
+    """A training before its first epoch."""
+    torch.manual_seed(seed)
+    model = build().to(device)
+    if device.type == "cuda":
+        model = model.to(memory_format=torch.channels_last)
+    # Orders and flips have a generator of their own, so that they don't depend on how much dropout draws.
+    return Progress(model, _optimizer(model, settings), torch.Generator().manual_seed(seed))
+
+
+def _step(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model as an epoch runs it. Compiling pays on a GPU; on the CPU it would cost more than a fold gains."""
+    return torch.compile(model) if device.type == "cuda" else model
+
+
 def _train_epoch(
     model: nn.Module,
     data: FoldData,
     rows: np.ndarray,
-    optimizer: torch.optim.Optimizer,
+    state: Progress,
     weights: Tensor | None,
     settings: TrainingSettings,
     epoch: int,
-    random: torch.Generator,
 ) -> float:
-    """One pass over the training rows; the mean loss a clip."""
+    """One pass over the training rows; the mean loss a clip. Raises MerbaError when that is no longer finite."""
+    optimizer, random = state.optimizer, state.random
     model.train()
     device = data.inputs.device
     order = torch.from_numpy(rows)
@@ -252,7 +280,10 @@ def _train_epoch(
         loss.backward()
         optimizer.step()
         total += loss.detach() * len(index)
-    return float(total) / len(order)
+    mean = float(total) / len(order)
+    if not math.isfinite(mean):
+        raise MerbaError(f"the loss is {mean} in epoch {epoch}: training diverged; lower `training.rate`")
+    return mean
 
 
 @torch.no_grad()
