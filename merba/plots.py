@@ -53,13 +53,14 @@ def plot_samples(
     head_motion: np.ndarray,
     *,
     size: int,
+    unit: str,
     path: Path,
 ) -> None:
     """A line for each clip: onset with landmarks, aligned onset and apex, flow, and the motion curve with its fit.
 
     The tables are those of `faces_of_subject` and `apexes_of_subject` for `rows`, `flow` (n, C, H, W) begins with
-    u and v in px, `head_motion` (n,) is in px, `size` is the side of the aligned face. A person sees at a glance whether
-    preprocessing went right.
+    u and v in px, `head_motion` (n,) is in px, `size` is the side of the aligned face, `unit` that of the motion curve. A
+    person sees at a glance whether preprocessing went right.
     """
     import cv2
     import matplotlib
@@ -96,14 +97,14 @@ def plot_samples(
         y, x = np.mgrid[step // 2 : size : step, step // 2 : size : step]
         axes[3].quiver(x, y, *motion[:, y, x], angles="xy", scale_units="xy", scale=longest / step / 1.5, width=0.004)
         axes[3].set_xlabel(f"full colour: {longest:.1f} px; head moved {moved:.1f} px")
-        _plot_curve(axes[4], apex)
+        _plot_curve(axes[4], apex, unit)
     for one, title in zip(grid[0], titles, strict=True):
         one.set_title(title)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
-def _plot_curve(axes, apex) -> None:
+def _plot_curve(axes, apex, unit: str) -> None:
     if apex["source"] == "annotation":
         axes.text(0.5, 0.5, f"apex {apex['apex']} is annotated", ha="center", transform=axes.transAxes)
         axes.set_axis_off()
@@ -111,5 +112,5 @@ def _plot_curve(axes, apex) -> None:
     axes.plot(apex["frames"], apex["curve"], "o", markersize=3, color="#777777", label="motion")
     axes.plot(apex["frames"], apex["fit"], color="#0072b2", label="unimodal fit")
     axes.axvline(apex["apex"], color="#d55e00", linestyle="--", label=f"apex {apex['apex']}")
-    axes.set(xlabel="frame", ylabel="intensity")
+    axes.set(xlabel="frame", ylabel=f"motion, {unit}")
     axes.legend(fontsize=7)

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 
+from merba.apex import UNITS
 from merba.files import atomic
 from merba.joblog import job_log
 from merba.plots import plot_samples
@@ -19,5 +20,6 @@ with job_log(snakemake.log[0], f"sample figure of {dataset}"):
             file["flow"][chosen],
             file["head_motion"][chosen],
             size=snakemake.params.size,
+            unit=UNITS[snakemake.params.curve],
             path=draft,
         )
