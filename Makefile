@@ -25,9 +25,10 @@ check: .venv/test.installed lint
 test: .venv/test.installed lint
 	$(BIN)/pytest -q -m "not slow" --durations=15
 
-# What takes minutes each: the whole demo with its controls, a run killed ten times, a run on Slurm.
+# What takes minutes each: the whole demo with its controls, the report in a browser, a run killed ten times, a run on Slurm. What
+# is skipped for want of a program is listed.
 test-slow: .venv/test.installed
-	$(BIN)/pytest -q -m slow --durations=15
+	$(BIN)/pytest -q -m slow -rs --durations=15
 
 # For clusters (docs/cluster.md). No part of the demo's environment: where Slurm's programs exist without a daemon, it slows
 # every start of Snakemake.

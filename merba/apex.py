@@ -89,6 +89,7 @@ def difference_curve(frames: Iterable[np.ndarray], points: np.ndarray, settings:
 
 
 CURVES = {"flow": motion_curve, "difference": difference_curve}
+UNITS = {"flow": "px", "difference": "grey levels"}
 
 
 def apexes_of_subject(

@@ -50,7 +50,8 @@ class Checkpoint:
     """Models that differ in their weights alone, and how their inputs are made.
 
     model is `name` and arguments as in an experiment's `model`, without `pretrained` (see `describe_model`); classes
-    are in the order of the outputs; form is the flow that training read; data and protocol are the configuration's.
+    are in the order of the outputs; form is the flow that training read; data and protocol are the configuration's, or the
+    protocol EVERYBODY, which leaves nobody out.
     faces, apex and flow are its sections too, None where training was on ready-made flow.
     """
 

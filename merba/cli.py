@@ -16,7 +16,13 @@ EXIT_STATUS = "exit status: 0 all went well; 1 something is wrong, which the mes
 
 def command_parser() -> argparse.ArgumentParser:
     """The command line's parser; parsed options have the subcommand's `run`."""
-    parser = argparse.ArgumentParser(prog="merba", description="Micro-expression recognition with MERba.", epilog=EXIT_STATUS)
+    examples = "\n".join(f"  {command.EXAMPLE}" for command in COMMANDS)
+    parser = argparse.ArgumentParser(
+        prog="merba",
+        description="Micro-expression recognition with MERba.",
+        epilog=f"examples:\n{examples}\n\n{EXIT_STATUS}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"merba {merba.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in COMMANDS:

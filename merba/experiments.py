@@ -9,14 +9,16 @@ import platform
 import resource
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 import merba
 from merba.checkpoint import STAGES, Checkpoint, Member, describe_model, save_checkpoint
@@ -27,9 +29,9 @@ from merba.files import FOLD_FILES, WEIGHTS, atomic, checksum
 from merba.models import create_model
 from merba.packs import FlowFormat, load_packs
 from merba.progress import Selection
-from merba.protocols import HOLDOUT, Split, folds, make_split
+from merba.protocols import EVERYBODY, Split, folds, make_split
 from merba.sheet import KEY, class_names, safe_id
-from merba.training import FoldData, FoldResult, TrainingSettings, prepare, train_fold
+from merba.training import FoldData, FoldResult, TrainingSettings, prepare, train_fold, train_without_test
 
 log = logging.getLogger(__name__)
 
@@ -64,11 +66,11 @@ def load_fold(
 ) -> Fold:
     """The fold of `experiment` (from `merba.config.experiment_settings`) that tests one subject, by its safe id.
 
-    `packs` are the (array, index) files of the experiment's datasets.
+    `packs` are the (array, index) files of the experiment's datasets. Other protocols than loso have a single fold.
     """
     flow, clips, form = load_packs(packs)
     clips = clips.merge(sheet[[*KEY, "label", "split"]], on=KEY, how="left", validate="one_to_one")
-    subject = HOLDOUT if experiment["protocol"] == "holdout" else _subject_name(clips, dataset, subject_id)
+    subject = _subject_name(clips, dataset, subject_id) if experiment["protocol"] == "loso" else subject_id
     classes = class_names(sheet, experiment["datasets"])
     labels = clips["label"].map({name: code for code, name in enumerate(classes)}).to_numpy(np.int64)
     split = make_split(clips, experiment["protocol"], dataset, subject, stopping=experiment["stopping"], seed=config["seed"])
@@ -87,31 +89,16 @@ def run_fold(config: Mapping[str, Any], experiment: Mapping[str, Any], fold: Fol
     started, cpu_started = time.perf_counter(), time.process_time()
     torch.set_num_threads(config["threads"])
     flow = np.zeros_like(fold.flow) if experiment["control"] == "zero_flow" else fold.flow
-    arguments = {key: value for key, value in experiment["model"].items() if key != "name"}
     settings = TrainingSettings(**experiment["training"])
-
-    def build() -> torch.nn.Module:
-        return create_model(experiment["model"]["name"], len(fold.classes), **arguments)
-
+    build = _builder(experiment, fold)
     model = build()
-    points = np.stack(fold.clips["points"]).reshape(-1, 5, 2)
     results: dict[int, FoldResult] = {}
     with training_device(config["device"], deterministic=config["deterministic"]) as device:
         for seed in experiment["seeds"]:
             labels = fold.labels
             if experiment["control"] == "shuffled_labels":
                 labels = shuffle_labels(labels, fold.split, seed=config["seed"] + seed)
-            data = prepare(
-                flow,
-                labels,
-                fold.split.train,
-                fold.form,
-                shape=model.input_shape,
-                normalise=settings.normalise,
-                device=device,
-                arrange=getattr(model, "arrange", None),
-                points=points,
-            )
+            data = _inputs(fold, flow, labels, model, settings, device)
             results[seed] = train_fold(
                 build,
                 data,
@@ -133,7 +120,7 @@ def run_fold(config: Mapping[str, Any], experiment: Mapping[str, Any], fold: Fol
         device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
 
     if config["keep_weights"]:
-        _save_weights(folder / WEIGHTS, config, experiment, fold, next(iter(results.values())), data)
+        save_checkpoint(folder / WEIGHTS, _checkpoint(config, experiment, fold, next(iter(results.values())).weights, data))
     with atomic(folder / FOLD_FILES["history"]) as draft:
         rows = [{"seed": seed, **row} for seed, result in results.items() for row in result.history]
         pd.DataFrame(rows).to_csv(draft, index=False)
@@ -208,14 +195,7 @@ def train_experiment(
     For a machine without Snakemake: reads `results`/samples.parquet and `results`/packed, which the workflow's
     preprocessing wrote, and writes the workflow's files. Finished folds are left alone. Returns how many were trained.
     """
-    sheet_path = results / "samples.parquet"
-    if not sheet_path.exists():
-        raise MerbaError(f"{sheet_path} is missing: run the preprocessing first (`snakemake --cores 4 packed`), or copy it here")
-    sheet = pd.read_parquet(sheet_path)
-    experiment = experiment_settings(config, name, sheet["dataset"].unique())
-    packs = [tuple(results / "packed" / f"{d}.{kind}" for kind in ("npy", "parquet")) for d in experiment["datasets"]]
-    for path in (path for pair in packs for path in pair if not path.exists()):
-        raise MerbaError(f"{path} is missing: run the preprocessing first (`snakemake --cores 4 packed`), or copy it here")
+    experiment, sheet, packs = packed_experiment(config, name, results)
     every = [(dataset, safe_id(subject)) for dataset, subject in folds(sheet, experiment)]
     unknown = [f"{dataset}/{subject}" for dataset, subject in only or [] if (dataset, subject) not in every]
     if unknown:
@@ -232,6 +212,42 @@ def train_experiment(
         left = (time.monotonic() - started) / done * (len(chosen) - done)
         log.info("%s: %d of %d folds done, about %.0f s left", name, done, len(chosen), left)
     return trained
+
+
+def packed_experiment(
+    config: Mapping[str, Any], name: str, results: Path
+) -> tuple[dict[str, Any], pd.DataFrame, list[tuple[Path, Path]]]:
+    """An experiment's settings, the sample sheet, and the (array, index) files of its datasets, from `results`.
+
+    Raises MerbaError where the configuration has no such experiment, or a file is missing.
+    """
+    if name not in config["experiments"]:
+        raise MerbaError(f"the configuration has no experiment {name!r}; it has {', '.join(config['experiments'])}")
+    sheet = pd.read_parquet(_packed(results / "samples.parquet"))
+    experiment = experiment_settings(config, name, sheet["dataset"].unique())
+    packs = [
+        (_packed(results / "packed" / f"{dataset}.npy"), _packed(results / "packed" / f"{dataset}.parquet"))
+        for dataset in experiment["datasets"]
+    ]
+    return experiment, sheet, packs
+
+
+def _packed(path: Path) -> Path:
+    if not path.exists():
+        raise MerbaError(f"{path} is missing: run the preprocessing first (`snakemake --cores 4 packed`), or copy it here")
+    return path
+
+
+def train_on_everybody(config: Mapping[str, Any], experiment: Mapping[str, Any], fold: Fold, *, epochs: int) -> Checkpoint:
+    """A model of all clips of `fold` (of the protocol EVERYBODY), of the experiment's first seed, after so many epochs."""
+    torch.set_num_threads(config["threads"])
+    settings, build = TrainingSettings(**experiment["training"]), _builder(experiment, fold)
+    rows = fold.split.train
+    with training_device(config["device"], deterministic=config["deterministic"]) as device:
+        data = _inputs(fold, fold.flow, fold.labels, build(), settings, device)
+        seed = config["seed"] + experiment["seeds"][0]
+        weights = train_without_test(build, data, rows, len(fold.classes), settings, epochs=epochs, seed=seed)
+    return _checkpoint(config, experiment, fold, weights, data)
 
 
 def honest_name(experiment: Mapping[str, Any]) -> str:
@@ -255,26 +271,47 @@ def _subject_name(clips: pd.DataFrame, dataset: str, subject_id: str) -> str:
     raise MerbaError(f"{dataset} {subject_id}: no usable clips to test on; see results/problems.csv")
 
 
-def _save_weights(
-    path: Path,
-    config: Mapping[str, Any],
-    experiment: Mapping[str, Any],
+def _builder(experiment: Mapping[str, Any], fold: Fold) -> Callable[[], torch.nn.Module]:
+    arguments = {key: value for key, value in experiment["model"].items() if key != "name"}
+    return partial(create_model, experiment["model"]["name"], len(fold.classes), **arguments)
+
+
+def _inputs(
     fold: Fold,
-    result: FoldResult,
-    data: FoldData,
-) -> None:
+    flow: np.ndarray,
+    labels: np.ndarray,
+    model: torch.nn.Module,
+    settings: TrainingSettings,
+    device: torch.device,
+) -> FoldData:
+    return prepare(
+        flow,
+        labels,
+        fold.split.train,
+        fold.form,
+        shape=model.input_shape,
+        normalise=settings.normalise,
+        device=device,
+        arrange=getattr(model, "arrange", None),
+        points=np.stack(fold.clips["points"]).reshape(-1, 5, 2),
+    )
+
+
+def _checkpoint(
+    config: Mapping[str, Any], experiment: Mapping[str, Any], fold: Fold, weights: Mapping[str, Tensor], data: FoldData
+) -> Checkpoint:
     # Ready-made flow has no preprocessing of ours that a checkpoint could name.
     ours = fold.form.unit == "px"
-    checkpoint = Checkpoint(
-        members=[Member(result.weights, data.mean, data.std, (fold.dataset, fold.subject))],
-        model=describe_model(experiment["model"], result.weights),
+    left_out = None if experiment["protocol"] == EVERYBODY else (fold.dataset, fold.subject)
+    return Checkpoint(
+        members=[Member(weights, data.mean, data.std, left_out)],
+        model=describe_model(experiment["model"], weights),
         classes=fold.classes,
         form=fold.form,
         data=config["data"],
         protocol=experiment["protocol"],
         **({stage: config[stage] for stage in STAGES} if ours else {}),
     )
-    save_checkpoint(path, checkpoint)
 
 
 def _split_rows(fold: Fold) -> pd.DataFrame:

@@ -1,11 +1,21 @@
-"""One checkpoint for new faces from the folds of a leave-one-subject-out run."""
+"""One checkpoint for new faces from the folds of a finished run: an ensemble of them, or one model of all clips."""
 
 from __future__ import annotations
 
+import json
+import logging
+from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 from merba.checkpoint import Checkpoint, join_checkpoints, load_checkpoint
 from merba.errors import MerbaError
+from merba.experiments import load_fold, packed_experiment, train_on_everybody
+from merba.files import FOLD_FILES
+from merba.protocols import EVERYBODY
+
+log = logging.getLogger(__name__)
 
 
 def ensemble_of_folds(folder: Path) -> Checkpoint:
@@ -24,3 +34,27 @@ def ensemble_of_folds(folder: Path) -> Checkpoint:
             "and name the folder of one experiment, such as results/folds/merba"
         )
     return join_checkpoints({path: load_checkpoint(path) for path in paths})
+
+
+def retrained(config: Mapping[str, Any], folder: Path) -> Checkpoint:
+    """One model of every clip of the experiment whose folds lie in `results/folds/EXPERIMENT`.
+
+    It is trained as they were, for as many epochs as they chose in the median, with nobody held out: no error of this model
+    can be measured, and the folds' is the nearest there is. Raises MerbaError where there are no folds, or where settings
+    or clips are no longer those that they were trained with.
+    """
+    name, results = folder.resolve().name, folder.resolve().parents[1]
+    experiment, sheet, packs = packed_experiment(config, name, results)
+    if experiment["control"] != "none":
+        raise MerbaError(f"{name} is a control ({experiment['control']}): a model of it is of no use")
+    everybody = experiment | {"protocol": EVERYBODY, "stopping": "none"}
+    fold = load_fold(config, everybody, dataset="all", subject_id="all", sheet=sheet, packs=packs)
+    records = {path: json.loads(path.read_text()) for path in sorted(folder.glob(f"*/*/{FOLD_FILES['record']}"))}
+    if not records:
+        raise MerbaError(f"{folder}: no trained fold in it; name the folder of one experiment, such as results/folds/merba")
+    for path, record in records.items():
+        if (record["experiment"], record["inputs"]) != (experiment, fold.inputs):
+            raise MerbaError(f"{path}: the fold was trained with other settings or clips; run the workflow again first")
+    epochs = round(median(next(iter(record["seeds"].values()))["epoch"] for record in records.values()))
+    log.info("%s: %d epochs, the median of %d folds, on %d clips", name, epochs, len(records), len(fold.clips))
+    return train_on_everybody(config, everybody, fold, epochs=epochs)

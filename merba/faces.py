@@ -48,7 +48,6 @@ class Found:
 
     detector: Detector
     faces: list[Face]
-    detections: int
 
 
 def aligned_grey(image: np.ndarray, transform: np.ndarray, settings: FaceSettings) -> np.ndarray:
@@ -71,9 +70,9 @@ def faces_of_subject(rows: pd.DataFrame, settings: Mapping[str, Any]) -> pd.Data
     """Face, landmarks and alignment of each of one subject's clips, from its onset frame, in the rows' order.
 
     Columns: dataset, subject, clip; x0, y0, x1, y1 (px of the frame), score, landmarks (136 values x0, y0, x1, …, px),
-    transform (6 values, a 2×3 matrix by rows, frame px → aligned px), backend (that found the face), detections
-    (faces that it saw, false alarms included), choice (see `chosen_face`), problem (null where all is well). Where several
-    faces are seen, the one nearest to the subject's single ones in place and size is taken, or the largest.
+    transform (6 values, a 2×3 matrix by rows, frame px → aligned px), backend (that found the face), faces (how many it
+    saw, false alarms left out), choice (see `chosen_face`), problem (null where all is well). Where several faces are seen,
+    the one nearest to the subject's single ones in place and size is taken, or the largest.
     """
     cv2.setNumThreads(1)
     chosen = FaceSettings(**settings)
@@ -86,7 +85,7 @@ def faces_of_subject(rows: pd.DataFrame, settings: Mapping[str, Any]) -> pd.Data
             "landmarks": None,
             "transform": None,
             "backend": one.detector.name if isinstance(one, Found) else chosen.backend,
-            "detections": one.detections if isinstance(one, Found) else 0,
+            "faces": len(one.faces) if isinstance(one, Found) else 0,
             "choice": None,
             "problem": None,
         }
@@ -108,7 +107,7 @@ def faces_of_subject(rows: pd.DataFrame, settings: Mapping[str, Any]) -> pd.Data
             record["problem"] = str(problem)
             log.warning("%s %s %s: %s", row.dataset, row.subject, row.clip, problem)
         records.append({key: getattr(row, key) for key in KEY} | record)
-    return pd.DataFrame(records).astype({"problem": "str", "choice": "str", "detections": "int64"})
+    return pd.DataFrame(records).astype({"problem": "str", "choice": "str", "faces": "int64"})
 
 
 def chosen_face(faces: Sequence[Face], others: Sequence[Face]) -> tuple[Face, str]:
@@ -139,7 +138,7 @@ def _faces_of_clip(row: Any, backends: Sequence[Detector]) -> Found | ClipProble
         return problem
     for detector in backends:
         if seen := detector.faces(image):
-            return Found(detector, credible_faces(seen), len(seen))
+            return Found(detector, credible_faces(seen))
     return ClipProblem(
         f"no face was found in the onset frame of {row.source}; set `faces.upsample` higher, or "
         "`faces.backend: none` for releases that are cropped to the face"

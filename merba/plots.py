@@ -54,13 +54,14 @@ def plot_samples(
     flow: Mapping[str, np.ndarray],
     *,
     face_settings: Mapping[str, Any],
+    unit: str,
     path: Path,
 ) -> None:
     """A line for each clip: onset with landmarks, aligned onset and apex, flow, and the motion curve with its fit.
 
     The tables are those of `faces_of_subject` and `apexes_of_subject` for `rows`, and `flow` has the arrays `flow`,
-    `head_motion` and `problem` of `save_subject` for them, and its `channels`. A person sees at a glance whether
-    preprocessing went right.
+    `head_motion` and `problem` of `save_subject` for them, and its `channels`; `unit` is that of the motion curve. A person
+    sees at a glance whether preprocessing went right.
     """
     import cv2
     import matplotlib
@@ -91,12 +92,12 @@ def plot_samples(
         axes[0].imshow(onset)
         axes[0].plot(*points.T, ".", color="yellow", markersize=2)
         transform = np.reshape(face["transform"], (2, 3))
-        if face["detections"] > 1:
-            axes[0].set_xlabel(f"of {face['detections']} faces the {face['choice']} credible one")
+        if face["faces"] > 1:
+            axes[0].set_xlabel(f"of {face['faces']} faces the {face['choice']} one")
         for place, image in ((1, onset), (2, top)):
             axes[place].imshow(align(image, transform, settings.size, settings.interpolation))
         _plot_flow(axes[3], dict(zip(flow["channels"], values.astype(np.float32), strict=True)), moved)
-        _plot_curve(axes[4], apex)
+        _plot_curve(axes[4], apex, unit)
     for one, title in zip(grid[0], titles, strict=True):
         one.set_title(title)
     figure.savefig(path, dpi=110)
@@ -134,7 +135,7 @@ def _plot_wheel(axes) -> None:
     axes.set_axis_off()
 
 
-def _plot_curve(axes, apex) -> None:
+def _plot_curve(axes, apex, unit: str) -> None:
     if apex["source"] == "annotation":
         axes.text(0.5, 0.5, f"apex {apex['apex']} is annotated", ha="center", transform=axes.transAxes)
         axes.set_axis_off()
@@ -142,5 +143,5 @@ def _plot_curve(axes, apex) -> None:
     axes.plot(apex["frames"], apex["curve"], "o", markersize=3, color="#777777", label="motion")
     axes.plot(apex["frames"], apex["fit"], color="#0072b2", label="unimodal fit")
     axes.axvline(apex["apex"], color="#d55e00", linestyle="--", label=f"apex {apex['apex']}")
-    axes.set(xlabel="frame", ylabel="intensity")
+    axes.set(xlabel="frame", ylabel=f"motion, {unit}")
     axes.legend(fontsize=7)

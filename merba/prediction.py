@@ -36,11 +36,11 @@ LONG = 1.0
 class Prediction:
     """What was found in one clip; where nothing could be, `problem` says why, and all else but the clip is empty.
 
-    onset, apex, offset are frame numbers, box is the face (x0, y0, x1, y1) in px of the onset frame, probabilities are by
-    class. score is a candidate interval's, px, None for whole clips; search is what it comes from (see `merba.spotting`).
-    flow is float16 (C, H, W), in px of the aligned face, points are that face's (10 values, see `merba.packs`). With
-    `explain`: images, the aligned onset and apex, uint8 RGB (2, size, size, 3), and saliency, float32 (H, W) of the
-    model's input (see `merba.inference.classify`).
+    onset, apex, offset are frame numbers, box is the face (x0, y0, x1, y1) in px of the onset frame, faces how many that frame
+    shows, probabilities are by class. score is a candidate interval's, px, None for whole clips; search is what it comes from
+    (see `merba.spotting`). flow is float16 (C, H, W), in px of the aligned face, points are that face's (10 values, see
+    `merba.packs`). With `explain`: images, the aligned onset and apex, uint8 RGB (2, size, size, 3), and saliency, float32
+    (H, W) of the model's input (see `merba.inference.classify`).
     """
 
     clip: str
@@ -51,6 +51,7 @@ class Prediction:
     predicted: str | None = None
     probabilities: Mapping[str, float] = field(default_factory=dict)
     box: tuple[float, float, float, float] | None = None
+    faces: int | None = None
     score: float | None = None
     warnings: Sequence[str] = ()
     problem: str | None = None
@@ -131,6 +132,7 @@ def _prepare(rows: pd.DataFrame, checkpoint: Checkpoint, explain: bool) -> list[
             apex=top,
             offset=offset,
             box=tuple(float(face[edge]) for edge in ("x0", "y0", "x1", "y1")),
+            faces=int(face["faces"]),
             warnings=tuple(_doubts(row, face, apex)),
             flow=one,
             points=clip["points"],
@@ -162,9 +164,12 @@ def _searched(row: Any, checkpoint: Checkpoint, explain: bool) -> Iterator[Predi
 
 
 def _doubts(row: Any, face: Mapping[str, Any], apex: Mapping[str, Any]) -> Iterable[str]:
-    if face["detections"] > 1:
+    if face["faces"] > 1:
         x, y = (round((face[a] + face[b]) / 2) for a, b in (("x0", "x1"), ("y0", "y1")))
-        yield f"{face['detections']} faces were detected in the onset frame; the one around ({x}, {y}) px was taken"
+        yield (
+            f"the onset frame shows {face['faces']} faces; the one around ({x}, {y}) px was taken. If it is the wrong one, "
+            "cut the video to the face that is meant"
+        )
     if apex["source"] == "detected" and (seconds := (apex["offset"] - apex["onset"]) / row.fps) > LONG:
         yield f"it lasts {seconds:.1f} s, a micro-expression at most {LONGEST} s: give onset and apex, or search it (spot)"
 

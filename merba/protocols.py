@@ -1,4 +1,4 @@
-"""Who is trained on and who is tested: leave-one-subject-out, DFME's own splits, and the held-out training subjects.
+"""Who is trained on and who is tested: leave-one-subject-out, DFME's own splits, everybody, and held-out training subjects.
 
 A split is a function of the sheet and the seed alone.
 """
@@ -27,6 +27,8 @@ class Split:
 HOLDOUT = "holdout"
 """What stands for the subject in the only fold of an experiment with protocol holdout."""
 TESTS = ("test_a", "test_b")
+EVERYBODY = "everybody"
+"""The protocol of a model for new faces: trained on every clip, tested on none. No experiment has it."""
 
 
 def folds(sheet: pd.DataFrame, experiment: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -49,7 +51,9 @@ def folds(sheet: pd.DataFrame, experiment: Mapping[str, Any]) -> list[tuple[str,
 
 
 def make_split(clips: pd.DataFrame, protocol: str, dataset: str, subject: str, *, stopping: str, seed: int) -> Split:
-    """The split of one fold of `folds`: see `loso_split` and `holdout_split`."""
+    """The split of one fold of `folds`: see `loso_split` and `holdout_split`; with EVERYBODY all clips are trained on."""
+    if protocol == EVERYBODY:
+        return Split(np.arange(len(clips)), np.empty(0, np.int64), np.empty(0, np.int64))
     if protocol == "loso":
         return loso_split(clips, dataset, subject, stopping=stopping, seed=seed)
     return holdout_split(clips, stopping=stopping, seed=seed)

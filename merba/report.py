@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 import merba
-from merba.report_tables import named, plain_table, score_tables
+from merba.report_tables import NAMES, WORDS, named, plain_table, score_tables
 from merba.result_plots import DPI, plot_curves, plot_scores, plot_subjects
 from merba.runs import Run, fold_table, stage_times, subject_scores
 
@@ -119,7 +119,7 @@ def _result(table: Path, rows: pd.DataFrame, data: str) -> dict[str, Any]:
     ours = rows[rows["source"] == "reproduced"]
     labels = ours["method"] + " (" + ours["experiment"] + ")"
     if "test_set" in ours:
-        labels += ", " + ours["test_set"].str.replace("_", " ")
+        labels += ", test set " + ours["test_set"].map(WORDS)
     prefix = "combined_" if "combined_uf1" in ours else ""
     scores = pd.DataFrame(
         {
@@ -147,7 +147,7 @@ def _matrix(title: str, counts: pd.DataFrame) -> dict[str, Any]:
 
 def _subjects(run: Run) -> Figure:
     title = f"{run.settings['method']}: UF1 by subject"
-    scores = subject_scores(run.predictions)
+    scores = subject_scores(run.predictions).replace({"dataset": NAMES, "split": WORDS})
     return _drawn(lambda path: plot_subjects(scores, title=title, path=path), f"{title} ({run.name})", "png")
 
 

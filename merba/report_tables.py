@@ -10,8 +10,26 @@ from typing import Any
 
 import pandas as pd
 
-CHOSEN = {"validation": "on validation subjects", "last": "the last", "oracle": "on the test clips: leaks"}
-NAMES = {"smic_hs": "SMIC-HS", "casme2": "CASME II", "samm": "SAMM", "dfme": "DFME", "selection": "epoch chosen"}
+WORDS = {
+    "validation": "on validation subjects",
+    "last": "the last",
+    "oracle": "on the test clips: leaks",
+    "test_a": "A",
+    "test_b": "B",
+}
+"""How the report writes values of `selection` and `test_set`."""
+NAMES = {
+    "smic_hs": "SMIC-HS",
+    "casme2": "CASME II",
+    "samm": "SAMM",
+    "dfme": "DFME",
+    "selection": "epoch chosen",
+    "seconds": "time, s",
+    "peak_memory_mb": "peak memory, MB",
+    "head_motion_median": "head motion, px: median",
+    "head_motion_p95": "95th percentile",
+    "head_motion_largest": "largest",
+}
 ABOUT = (
     *("row", "method", "experiment", "directions", "extractor", "self_attention", "test_set", "year"),
     *("selection", "control", "seeds", "folds", "clips"),
@@ -56,8 +74,9 @@ def named(name: str) -> str:
 
 
 def plain_table(rows: pd.DataFrame) -> Table:
-    """Any table, as it is."""
-    cells = [[plain(value) for value in record] for record in rows.itertuples(index=False)]
+    """Any table, as it is; the numbers of a column have equally many decimals."""
+    decimals = [_decimals(rows[name]) for name in rows]
+    cells = [list(map(plain, record, decimals)) for record in rows.itertuples(index=False)]
     return Table([named(str(name)) for name in rows], [], cells, [""] * len(cells))
 
 
@@ -99,7 +118,7 @@ def _columns(rows: pd.DataFrame) -> list[Column]:
 
 
 def _about(row: pd.Series, name: str) -> Cell:
-    return plain(CHOSEN.get(row[name], row[name]) if name == "selection" else row[name])
+    return plain(WORDS.get(row[name], row[name]) if name in ("selection", "test_set") else row[name])
 
 
 def _score(row: pd.Series, name: str) -> Cell:
@@ -123,13 +142,22 @@ def _difference(row: pd.Series) -> Cell:
     return Cell(f"{row['difference']:+.4f}", f"{row['difference']:.4f}", small, True)
 
 
-def plain(value: Any) -> Cell:
-    """A value as text; whole numbers without a point, thousands apart from five digits on."""
+def _decimals(column: pd.Series) -> int:
+    """How many decimals the numbers of a column take."""
+    if not pd.api.types.is_float_dtype(column):
+        return 0
+    return max((len(f"{value:g}".partition(".")[2]) for value in column.dropna()), default=0)
+
+
+def plain(value: Any, decimals: int = 0) -> Cell:
+    """A value as text; whole numbers without a point unless `decimals` are wanted, thousands apart from five digits on."""
     if value is None or (not isinstance(value, str) and pd.isna(value)):
         return Cell("–", "")
     if isinstance(value, str | bool):
         return Cell(str(value), str(value))
     number = float(value)
+    if decimals:
+        return Cell(f"{number:.{decimals}f}", f"{number:g}", number=True)
     if number.is_integer():
         return Cell(f"{number:,.0f}" if abs(number) >= 10_000 else f"{number:.0f}", f"{number:.0f}", number=True)
     return Cell(f"{number:g}", f"{number:g}", number=True)

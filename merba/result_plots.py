@@ -69,7 +69,7 @@ def plot_subjects(subjects: pd.DataFrame, *, title: str, path: Path) -> None:
     axes.set(ylim=(-0.05, 1.15), xlim=(-0.5, len(subjects) - 0.5), ylabel="UF1", xlabel="subject (clips)")
     axes.grid(axis="y", alpha=0.3)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10)
-    figure.legend(loc="outside upper right", ncols=2, fontsize=8, frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     _save(figure, path)
 
 
@@ -84,10 +84,11 @@ def plot_curves(history: pd.DataFrame, *, title: str, path: Path) -> None:
         median = history.groupby("epoch")[name].median()
         axes.plot(median.index, median, color=colour, linewidth=2)
         axes.set(xlabel="epoch", ylim=(0, None) if "loss" in name else (-0.03, 1.03))
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_title(label, fontsize=9)
         axes.grid(alpha=0.3)
     folds = history.groupby(["fold", "seed"]).ngroups
-    figure.suptitle(f"{title}: {folds} trainings, thick: their median", x=0.01, ha="left", fontsize=10)
+    figure.suptitle(f"{title}: a thin line for each training (n = {folds}), thick: their median", x=0.01, ha="left", fontsize=10)
     _save(figure, path)
 
 

@@ -178,27 +178,16 @@ def train_fold(
     the same result bit for bit on the CPU. Raises MerbaError when the loss is no longer finite.
     """
     started = time.perf_counter()
-    torch.manual_seed(seed)
     device = data.inputs.device
-    model = build().to(device)
-    if device.type == "cuda":
-        model = model.to(memory_format=torch.channels_last)
-    optimizer = _optimizer(model, settings)
+    state = _begin(build, device, settings, seed, resume)
+    model, step = state.model, _step(state.model, device)
     weights = _class_weights(data.labels[_rows(split.train, device)], classes, settings)
-    # Orders and flips have a generator of their own, so that they don't depend on how much dropout draws.
-    random = torch.Generator().manual_seed(seed)
-    state = Progress(model, optimizer, random, resume)
-    state.load()
-    # Compiling pays on a GPU; on the CPU it would cost more than a fold gains.
-    step = torch.compile(model) if device.type == "cuda" else model
 
     epochs = range(len(state.history) + 1, settings.epochs + 1)
     for epoch in counted(epochs, len(epochs), "epochs at most"):
         if state.stopped(settings, validates=len(split.validation) > 0):
             break
         train_loss = _train_epoch(step, data, split.train, state, weights, settings, epoch)
-        if not math.isfinite(train_loss):
-            raise MerbaError(f"the loss is {train_loss} in epoch {epoch}: training diverged; lower `training.rate`")
         model.eval()
         test = predict(model, data, split.test)
         record = {"epoch": epoch, "rate": rate_at(epoch, settings), "train_loss": train_loss}
@@ -226,6 +215,48 @@ def train_fold(
     )
 
 
+def train_without_test(
+    build: Callable[[], nn.Module],
+    data: FoldData,
+    rows: np.ndarray,
+    classes: int,
+    settings: TrainingSettings,
+    *,
+    epochs: int,
+    seed: int,
+) -> dict[str, Tensor]:
+    """The weights after `epochs` epochs on the clips `rows`, with none held out.
+
+    The schedule is that of `settings.epochs`, so that these are the weights that `train_fold` has after so many.
+    """
+    device = data.inputs.device
+    state = _begin(build, device, settings, seed)
+    step = _step(state.model, device)
+    weights = _class_weights(data.labels[_rows(rows, device)], classes, settings)
+    for epoch in counted(range(1, epochs + 1), epochs, "epochs"):
+        _train_epoch(step, data, rows, state, weights, settings, epoch)
+    return state.model.state_dict()
+
+
+def _begin(
+    build: Callable[[], nn.Module], device: torch.device, settings: TrainingSettings, seed: int, resume: Path | None = None
+) -> Progress:
+    """A training before its first step, or where it was saved in `resume`."""
+    torch.manual_seed(seed)
+    model = build().to(device)
+    if device.type == "cuda":
+        model = model.to(memory_format=torch.channels_last)
+    # Orders and flips have a generator of their own, so that they don't depend on how much dropout draws.
+    state = Progress(model, _optimizer(model, settings), torch.Generator().manual_seed(seed), resume)
+    state.load()
+    return state
+
+
+def _step(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model as an epoch runs it. Compiling pays on a GPU; on the CPU it would cost more than a fold gains."""
+    return torch.compile(model) if device.type == "cuda" else model
+
+
 def _train_epoch(
     model: nn.Module,
     data: FoldData,
@@ -235,7 +266,10 @@ def _train_epoch(
     settings: TrainingSettings,
     epoch: int,
 ) -> float:
-    """One pass over the training rows, or what an interruption left of it; the mean loss a clip."""
+    """One pass over the training rows, or what an interruption left of it; the mean loss a clip.
+
+    Raises MerbaError when that is no longer finite.
+    """
     model.train()
     device = data.inputs.device
     state.epoch_random = state.random.get_state()
@@ -269,7 +303,10 @@ def _train_epoch(
         state.step = step + 1
         state.save_when_due()
     state.step = 0
-    return float(state.loss) / len(order)
+    mean = float(state.loss) / len(order)
+    if not math.isfinite(mean):
+        raise MerbaError(f"the loss is {mean} in epoch {epoch}: training diverged; lower `training.rate`")
+    return mean
 
 
 @torch.no_grad()

@@ -177,6 +177,7 @@ rule samples_figure:
     params:
         subject=lambda wildcards: subjects(wildcards.dataset)[0],
         faces=config["faces"],
+        curve=config["apex"]["curve"],
     message:
         "sample figure: {wildcards.dataset}"
     script:

@@ -30,9 +30,10 @@ def demo_sheet(demo_root):
 
 @pytest.fixture(scope="session")
 def micro_demo(tmp_path_factory):
-    """A folder in which the micro-demo ran. Tests that change it work on a copy."""
+    """A folder in which the micro-demo ran; what Snakemake said is in output.txt beside it. Tests that change it copy it."""
     folder = tmp_path_factory.mktemp("micro") / "run"
-    snakemake(folder)
+    output = snakemake(folder)
+    (folder.parent / "output.txt").write_text(output)
     return folder
 
 

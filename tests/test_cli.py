@@ -1,6 +1,7 @@
 """The command `merba`: what it prints and how it ends."""
 
 import json
+import re
 import shlex
 import subprocess
 
@@ -53,6 +54,15 @@ def test_every_example_in_the_help_is_a_command(command):
     program, *words = shlex.split(command.EXAMPLE.split(" && ")[0].split(" >> ")[0].split(" (")[0])
     assert program == "merba"
     assert command_parser().parse_args(words).run == command.run
+
+
+@pytest.mark.parametrize("arguments", [[], *([command.__name__.rpartition(".")[2]] for command in COMMANDS)])
+def test_every_help_has_an_example_and_the_exit_statuses(capsys, arguments):
+    with pytest.raises(SystemExit):
+        main([*arguments, "--help"])
+    text = capsys.readouterr().out
+    assert re.search(r"examples?:\s+merba \w+", text)
+    assert "exit status: 0 all went well; 1 " in text
 
 
 @pytest.mark.parametrize(

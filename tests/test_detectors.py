@@ -28,7 +28,7 @@ def test_a_false_alarm_is_not_taken_where_it_is_the_larger_one(monkeypatch, tmp_
     monkeypatch.setattr(Dlib, "faces", lambda self, image: [false, true])
     faces = faces_of_subject(rows_of(clip_of(tmp_path / "a", [photograph])), {})
     assert faces["x0"][0] == true.box[0]
-    assert faces["detections"][0] == 2
+    assert faces["faces"][0] == 1
 
 
 def test_landmarks_hardly_follow_the_place_of_the_box(photograph):  # noqa: F811

@@ -12,8 +12,10 @@ import pytest
 import yaml
 from snakemake.cli import get_argument_parser
 
+import merba
 from merba.cli import command_parser
 from merba.config import complete, reference, schema
+from merba.datasets import ADAPTERS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -124,6 +126,25 @@ def test_every_configuration_in_the_text_is_valid(page):
         assert set(document) <= set(schema("config")["properties"])
         if "experiments" in document:
             complete({"data": "3db", "datasets": {"samm": {"adapter": "samm"}}} | document)
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_every_layout_is_shown_as_a_tree(adapter):
+    (section,) = re.findall(rf"^## {adapter}\n(.*?)(?=^## )", (ROOT / "docs" / "datasets.md").read_text(), re.M | re.S)
+    assert "```\nroot/\n├── " in section or "```\nroot/\n└── " in section
+
+
+def test_the_citation_is_of_this_version_the_paper_and_every_dataset():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == merba.__version__
+    cited = [f"{one['title']} {one.get('notes', '')} {one.get('url', '')}" for one in citation["references"]]
+    for work in ("arxiv.org/abs/2506.14468", *(f"dataset {name}" for name in ("SMIC", "CASME II", "SAMM", "DFME", "CAS(ME)³"))):
+        assert sum(work in one for one in cited) == 1
+
+
+def test_the_readme_takes_three_minutes():
+    text = re.sub(r"^```.*?^```$", "", (ROOT / "README.md").read_text(), flags=re.M | re.S)
+    assert len(text.split()) < 3 * 250, "a practised reader takes in some 250 words a minute"
 
 
 def test_the_example_of_the_readme_runs():

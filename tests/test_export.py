@@ -1,12 +1,18 @@
-"""An ensemble of all folds, and what keeps one from being made."""
+"""An ensemble of all folds, a model of all clips, and what keeps one from being made."""
 
+import json
+
+import numpy as np
 import pytest
 from test_checkpoint import CLASSES, checkpoint, member
+from workflow_runs import MICRO, configured
 
 from merba.checkpoint import load_checkpoint, save_checkpoint
 from merba.cli import main
+from merba.config import load_config
 from merba.errors import MerbaError
-from merba.export import ensemble_of_folds
+from merba.export import ensemble_of_folds, retrained
+from merba.prediction import predict
 
 
 @pytest.fixture
@@ -44,3 +50,41 @@ def test_folds_that_differ_are_refused_by_file(folds):
     save_checkpoint(path, checkpoint(classes=CLASSES[::-1]))
     with pytest.raises(MerbaError, match="samm/006/model.safetensors: classes is"):
         ensemble_of_folds(folds)
+
+
+@pytest.mark.long
+def test_a_retrained_model_has_seen_every_clip_and_says_so(micro_demo, tmp_path, capsys):
+    results, out = micro_demo / "results", tmp_path / "model.safetensors"
+    assert main(["export", str(results / "folds" / "merba"), "--retrain", str(MICRO), "--out", str(out)]) == 0
+    assert "1 model of merba_nano, classes negative, positive, surprise" in capsys.readouterr().out
+    made = load_checkpoint(out)
+    (alone,) = made.members
+    assert (made.protocol, alone.left_out) == ("everybody", None)
+    flow = np.concatenate([np.load(results / "packed" / f"{name}.npy") for name in ("casme2", "samm", "smic_hs")])
+    # Shrinking averages areas, which keeps the mean of all clips.
+    assert alone.mean == pytest.approx(flow.astype(np.float64).mean((0, 2, 3)), abs=1e-4)
+    (found,) = predict(next((micro_demo / "results/demo/samm/SAMM").glob("*/*")), made)
+    assert found.predicted in made.classes
+
+
+@pytest.mark.long
+def test_a_model_is_retrained_for_the_median_of_the_folds_epochs(micro_demo, monkeypatch):
+    folder = micro_demo / "results" / "folds" / "merba"
+    chosen = [json.loads(path.read_text())["seeds"]["1"]["epoch"] for path in folder.glob("*/*/run.json")]
+    taken = []
+    monkeypatch.setattr("merba.export.train_on_everybody", lambda *_, epochs: taken.append(epochs))
+    retrained(load_config(MICRO), folder)
+    assert taken == [round(float(np.median(chosen)))]
+
+
+@pytest.mark.long
+def test_folds_of_other_settings_are_no_measure_of_a_retrained_model(micro_demo, tmp_path):
+    changed = load_config(configured(tmp_path, training={"epochs": 4}))
+    with pytest.raises(MerbaError, match=r"run\.json: the fold was trained with other settings or clips; run the workflow"):
+        retrained(changed, micro_demo / "results" / "folds" / "merba")
+
+
+@pytest.mark.long
+def test_an_experiment_that_the_configuration_lacks_is_named(micro_demo):
+    with pytest.raises(MerbaError, match="has no experiment 'mine'; it has merba"):
+        retrained(load_config(MICRO), micro_demo / "results" / "folds" / "mine")

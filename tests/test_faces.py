@@ -66,7 +66,7 @@ def test_the_false_second_face_of_the_photograph_is_not_taken(tmp_path, photogra
     enlarged = cv2.resize(photograph, (960, 960))
     assert len(detect_faces(enlarged, 0)) == 2, "the trap that this test is about is gone"
     faces = faces_of_subject(rows_of(clip_of(tmp_path / "a", [enlarged] * 3)), {})
-    assert faces["detections"][0] == 2
+    assert faces["faces"][0] == 1
     centre = np.array([faces["x0"][0] + faces["x1"][0], faces["y0"][0] + faces["y1"][0]]) / 2
     assert np.hypot(*(centre - np.array([222, 122]) * 960 / 512)) < 30
 
@@ -135,7 +135,7 @@ def test_a_clip_without_a_face_is_a_named_problem_and_the_others_go_on(tmp_path,
     assert str(tmp_path / "empty") in faces["problem"][0]
     assert pd.isna(faces["problem"][1])
     assert len(faces["landmarks"][1]) == 136
-    assert faces["detections"].tolist() == [0, 1]
+    assert faces["faces"].tolist() == [0, 1]
     assert faces["choice"].isna().tolist() == [True, False]
 
 

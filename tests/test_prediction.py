@@ -106,15 +106,18 @@ def test_bad_clips_have_problems_and_the_others_go_on(tmp_path, demo, saved):
     assert "does not exist" in problems[4]
 
 
-def test_of_several_faces_the_largest_is_taken_with_a_warning(tmp_path, photograph, saved):  # noqa: F811
+def test_of_several_faces_the_largest_is_taken_with_a_warning_and_status_1(tmp_path, photograph, saved, capsys):  # noqa: F811
     small = cv2.resize(photograph, None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA)
     small = cv2.copyMakeBorder(small, 0, 512 - small.shape[0], 0, 0, cv2.BORDER_REPLICATE)
     both = np.hstack([small, photograph])
     clip_of(tmp_path / "two", [both] * 3)
-    (found,) = predict(tmp_path / "two", saved)
-    assert "faces were detected in the onset frame; the one around" in found.warnings[0]
-    assert found.box[0] > small.shape[1]
-    assert found.predicted
+    assert main(["predict", str(tmp_path / "two"), "--checkpoint", str(saved), "--json"]) == 1
+    output = capsys.readouterr()
+    assert "merba: two: the onset frame shows 2 faces; the one around" in output.err
+    (found,) = json.loads(output.out)["predictions"]
+    assert found["faces"] == 2
+    assert found["box"][0] > small.shape[1]
+    assert found["predicted"]
 
 
 def test_a_long_clip_without_an_apex_is_warned_of(tmp_path, demo, saved):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from merba.errors import MerbaError
-from merba.protocols import folds, hold_out_subjects, holdout_split, loso_split, loso_subjects
+from merba.protocols import EVERYBODY, folds, hold_out_subjects, holdout_split, loso_split, loso_subjects, make_split
 
 
 @pytest.fixture
@@ -104,6 +104,13 @@ def test_holdout_trains_on_the_training_split_and_tests_on_both_tests(divided, s
     assert len(split.train) + len(split.validation) + len(split.test) == len(divided)
     assert bool(len(split.validation)) == (stopping == "validation")
     assert not people(divided, split.train) & people(divided, split.validation)
+
+
+def test_a_model_for_new_faces_leaves_nobody_out(clips):
+    split = make_split(clips, EVERYBODY, "all", "all", stopping="none", seed=0)
+    assert split.train.tolist() == list(range(len(clips)))
+    assert not len(split.validation)
+    assert not len(split.test)
 
 
 def test_an_experiments_folds_follow_its_protocol(divided):

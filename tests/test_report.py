@@ -13,7 +13,7 @@ from workflow_runs import snakemake
 
 from merba.plots import flow_colours
 from merba.report import write_report
-from merba.report_tables import score_tables
+from merba.report_tables import plain_table, score_tables
 from merba.runs import Run, fold_table, stage_times, subject_scores
 from merba.tables import Reproduced, confusion_table, table_5
 
@@ -180,6 +180,11 @@ def test_a_part_of_a_table_holds_one_data_alone(data, parts):
     assert [[clips] for _, clips, _ in found] == parts
     assert sum(len(table.rows) for _, _, table in found) == 2
     assert found[0][0]
+
+
+def test_numbers_of_a_column_have_equally_many_decimals():
+    table = plain_table(pd.DataFrame({"stage": ["a", "b"], "jobs": [12, 3], "total": [53.0, 1.25], "n": [4.0, np.nan]}))
+    assert [[cell.text for cell in row] for row in table.rows] == [["a", "12", "53.00", "4"], ["b", "3", "1.25", "–"]]
 
 
 def test_a_problem_is_shown_as_text(page):

@@ -17,7 +17,7 @@ from merba import progress, training
 from merba.errors import MerbaError
 from merba.packs import FlowFormat
 from merba.protocols import Split
-from merba.training import TrainingSettings, prepare, rate_at, train_fold
+from merba.training import TrainingSettings, digest, prepare, rate_at, train_fold, train_without_test
 
 CPU = torch.device("cpu")
 PIXELS = FlowFormat(("u", "v"), "px")
@@ -126,6 +126,18 @@ def test_separable_classes_are_learned():
     result = fold(flow, labels, split())
     assert (result.honest.predicted == labels[-6:]).all()
     assert result.honest.probabilities.sum(1) == pytest.approx(np.ones(6), abs=1e-5)
+
+
+@pytest.mark.parametrize("validation", [True, False])
+def test_training_without_a_test_gives_the_weights_that_a_fold_of_the_same_clips_chose(validation):
+    flow, labels = clips(seed=4)
+    labels = np.random.default_rng(0).permutation(labels)
+    parts = split(validation=validation)
+    result = fold(flow, labels, parts)
+    assert (result.honest.epoch < QUICK.epochs) == validation
+    data = prepare(flow, labels, parts.train, PIXELS, shape=(2, 6, 6), normalise=True, device=CPU)
+    weights = train_without_test(Small, data, parts.train, 3, QUICK, epochs=result.honest.epoch, seed=1)
+    assert digest(weights) == result.weights_sha256
 
 
 def test_the_honest_epoch_is_the_best_on_validation_ties_by_loss():

@@ -1,23 +1,32 @@
-"""Make one checkpoint of all folds of a leave-one-subject-out run, an ensemble for new faces."""
+"""Make one checkpoint for new faces of an experiment: an ensemble of its folds, or one model trained on all clips."""
 
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 
 EXAMPLE = "merba export results/folds/merba --out model.safetensors"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folds", type=Path, help="an experiment's folder in results/folds, trained with `keep_weights: true`")
+    parser.add_argument(
+        "folds", type=Path, help="an experiment's folder in results/folds; for an ensemble trained with `keep_weights: true`"
+    )
+    parser.add_argument(
+        "--retrain", type=Path, metavar="CONFIG", help="train one model on all clips, by the configuration of the run"
+    )
     parser.add_argument("--out", type=Path, required=True, help="the checkpoint to write")
 
 
 def run(options: argparse.Namespace) -> int:
     from merba.checkpoint import save_checkpoint
-    from merba.export import ensemble_of_folds
+    from merba.config import load_config
+    from merba.export import ensemble_of_folds, retrained
 
-    ensemble = ensemble_of_folds(options.folds)
-    save_checkpoint(options.out, ensemble)
-    print(f"{options.out}: {len(ensemble.members)} members of {ensemble.model['name']}, classes {', '.join(ensemble.classes)}")
+    logging.basicConfig(level=logging.INFO, format="merba: %(message)s")
+    made = retrained(load_config(options.retrain), options.folds) if options.retrain else ensemble_of_folds(options.folds)
+    save_checkpoint(options.out, made)
+    what = "1 model" if options.retrain else f"{len(made.members)} members"
+    print(f"{options.out}: {what} of {made.model['name']}, classes {', '.join(made.classes)}")
     return 0

@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     if options.out:
         _write(options.out, predictions, document)
     print(json.dumps(document, indent=2) if options.json else _table(predictions, checkpoint.classes, options.spot))
-    return int(any(one.problem for one in predictions))
+    return int(any(one.problem or (one.faces or 0) > 1 for one in predictions))
 
 
 def _say(message: str) -> None:

@@ -28,8 +28,6 @@ def run(options: argparse.Namespace) -> int:
         if len(fold) != 2:
             raise MerbaError(f"--folds: {fold[0]!r} is not DATASET/SUBJECT")
     config = load_config(options.config)
-    if options.experiment not in config["experiments"]:
-        raise MerbaError(f"{options.config}: no experiment {options.experiment!r}; it has {', '.join(config['experiments'])}")
     trained = train_experiment(config, options.experiment, options.results, only=only or None)
     print(f"{trained} folds trained; results in {options.results / 'folds' / options.experiment}")
     return 0

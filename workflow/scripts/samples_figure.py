@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 
+from merba.apex import UNITS
 from merba.files import atomic
 from merba.joblog import job_log
 from merba.plots import plot_samples
@@ -19,5 +20,6 @@ with job_log(snakemake.log[0], f"sample figure of {dataset}"):
             pd.read_parquet(snakemake.input.apex).loc[chosen],
             found | {"channels": file["channels"]},
             face_settings=snakemake.params.faces,
+            unit=UNITS[snakemake.params.curve],
             path=draft,
         )

@@ -5,6 +5,7 @@ import pandas as pd
 from merba.files import atomic
 from merba.joblog import job_log
 from merba.report import write_report
+from merba.report_tables import WORDS
 from merba.runs import Run
 
 with job_log(snakemake.log[0], "summary of the run"):
@@ -12,7 +13,7 @@ with job_log(snakemake.log[0], "summary of the run"):
         Run(name, found["settings"], [Path(path).parent for path in found["predictions"]])
         for name, found in snakemake.params.experiments.items()
     ]
-    titles = [", ".join(part.replace("_", " ") for part in parts if part) for parts in snakemake.params.matrices]
+    titles = [f"{method}, test set {WORDS[split]}" if split else method for method, split in snakemake.params.matrices]
     figures = [Path(path) for path in snakemake.input.figures]
     with atomic(snakemake.output[0]) as draft:
         write_report(
