@@ -338,9 +338,9 @@ def test_names_are_compared_without_case_and_padding(name, other, same):
 
 def test_a_folder_reaches_nested_children_loosely_and_says_where_a_path_breaks_off(tmp_path):
     (tmp_path / "Data" / "Sub01").mkdir(parents=True)
-    folder, missing = Folder(tmp_path, "casme2").reach("data/sub1")
+    folder, missing = Folder(tmp_path, "casme2").reach(["data", "sub1"])
     assert (folder.path, missing) == (tmp_path / "Data" / "Sub01", None)
-    folder, missing = Folder(tmp_path, "casme2").reach("data/sub2/EP01")
+    folder, missing = Folder(tmp_path, "casme2").reach(["data", "sub2", "EP01"])
     assert (folder.path, missing) == (tmp_path / "Data", "sub2")
 
 

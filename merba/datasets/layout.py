@@ -89,20 +89,21 @@ class Folder:
         path = self.child(name)
         return Folder(path, self.adapter) if path is not None and path.is_dir() else None
 
-    def reach(self, relative: str | Path) -> tuple[Folder, str | None]:
-        """The deepest folder that is there on a relative path, and the name that it lacks, or None where all are there."""
+    def reach(self, parts: Sequence[str]) -> tuple[Folder, str | None]:
+        """The deepest folder that is there on the way down by these names, and the name that it lacks, or None."""
         folder = self
-        for part in Path(relative).parts:
+        for part in parts:
             below = folder.folder(part)
             if below is None:
                 return folder, part
             folder = below
         return folder, None
 
-    def file(self, relative: str | Path) -> Path | None:
+    def file(self, relative: str) -> Path | None:
         """The file at a relative path, or None."""
-        folder, missing = self.reach(Path(relative).parent)
-        path = None if missing else folder.child(Path(relative).name)
+        *above, name = Path(relative).parts
+        folder, missing = self.reach(above)
+        path = None if missing else folder.child(name)
         return path if path is not None and path.is_file() else None
 
     def lacks(self, name: str | None) -> str:
@@ -146,7 +147,7 @@ def find_folder(root: Folder, candidates: Sequence[str], children: str, example:
     """
     reached = []
     for candidate in candidates:
-        folder, missing = root.reach(candidate)
+        folder, missing = root.reach(Path(candidate).parts)
         for place in [] if missing else _here_and_below(folder) if candidate else [folder]:
             if any(re.fullmatch(children, name, re.IGNORECASE) for name in place.names):
                 return place
@@ -194,17 +195,18 @@ def with_frames(
     """
 
     @cache  # a subject's folder is listed once
-    def above(path: Path) -> tuple[Folder, str | None]:
-        return frames.reach(path)
+    def reached(above: tuple[str, ...]) -> tuple[Folder, str | None]:
+        return frames.reach(above)
 
     sources, absent = [], []
     for row in rows.astype(object).to_dict("records"):  # one by one, pandas' strings are ten times slower than Python's
-        path = Path(*parts(row))
-        folder, lacking = above(path.parent)
-        source = None if lacking else folder.folder(path.name)
+        *above, name = parts(row)
+        folder, lacking = reached(tuple(above))
+        source = None if lacking else folder.folder(name)
         sources.append(str(source.path) if source else None)
         if source is None:
-            absent.append((f"{row['subject']} {row['clip']} ({path})", folder, lacking or path.name))
+            path = "/".join((*above, name))
+            absent.append((f"{row['subject']} {row['clip']} ({path})", folder, lacking or name))
     what = f"{len(absent)} of the {len(rows)} annotated clips have no folder in {frames.path}"
     report_absent(absent, what, frames.adapter, missing, "Where frames lie elsewhere, set `frames`. ")
     return rows.assign(source=sources)[[source is not None for source in sources]]
