@@ -2,9 +2,9 @@
 
     python bench/scale.py [--clips 1000 10000 100000]
 
-The sample sheet is the demo's, planned from its settings: no pixel is rendered and nothing but the plan is made. Three
-datasets, 20 clips a subject (so 5,000 subjects at 10⁵ clips), one LOSO experiment, preprocessing by subject. Writes
-bench/results/scale.json.
+The sample sheets are a user's own tables of videos (adapter `clips`), three datasets of them. The videos are empty files:
+planning looks at names, sizes and times, never at a pixel. 20 clips a subject (so 5,000 subjects at 10⁵ clips), one LOSO
+experiment. Writes bench/results/scale.json.
 """
 
 from __future__ import annotations
@@ -22,40 +22,69 @@ from machine import machine, write
 
 ROOT = Path(__file__).parents[1]
 CLIPS_OF_A_SUBJECT = 20
+DATASETS = ("smic_hs", "casme2", "samm")
+EMOTIONS = ("disgust", "happiness", "surprise")
 GOALS = {"clips": 100_000, "seconds": 60, "gigabytes": 2}
 
 
-def configuration(clips: int) -> dict:
-    """The demo's configuration with that many clips."""
-    datasets = ("smic_hs", "casme2", "samm")
-    return {
-        "data": "demo",
-        "demo": {"subjects": round(clips / CLIPS_OF_A_SUBJECT / len(datasets)), "clips": CLIPS_OF_A_SUBJECT},
-        "datasets": {name: {"adapter": name, "root": f"results/demo/{name}"} for name in datasets},
+def make_dataset(root: Path, subjects: int) -> None:
+    """A table of clips and their empty videos, a folder a subject."""
+    lines = ["subject,clip,source,emotion"]
+    for subject in range(subjects):
+        (root / f"s{subject:04d}").mkdir(parents=True)
+        for clip in range(CLIPS_OF_A_SUBJECT):
+            source = f"s{subject:04d}/{clip:02d}.mp4"
+            (root / source).touch()
+            lines.append(f"s{subject:04d},{clip:02d},{source},{EMOTIONS[clip % len(EMOTIONS)]}")
+    (root / "clips.csv").write_text("\n".join(lines) + "\n")
+
+
+def make_run(folder: Path, clips: int) -> None:
+    """A folder with that many clips and a configuration of them."""
+    for name in DATASETS:
+        make_dataset(folder / name, round(clips / CLIPS_OF_A_SUBJECT / len(DATASETS)))
+    configuration = {
+        "data": "own",
+        "datasets": {name: {"adapter": "clips", "root": name} for name in DATASETS},
         "experiments": {"merba": {"inherit": "merba", "model": {"name": "merba_nano"}}},
     }
+    (folder / "config.yaml").write_text(yaml.safe_dump(configuration))
 
 
-def plan(clips: int) -> dict:
+def dry_run(folder: Path, *options: str) -> str:
+    """What a dry run prints; its last line says the peak memory in KB and the CPU seconds."""
+    command = [sys.executable, "-m", "snakemake", "-n", "--cores", "1", *options]
+    command += ["--snakefile", ROOT / "Snakefile", "--directory", folder, "--configfile", folder / "config.yaml"]
+    # Of the child alone: this process would count the benchmark's earlier children too.
+    watch = "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); "
+    watch += "used = resource.getrusage(resource.RUSAGE_CHILDREN); "
+    watch += "print('used', used.ru_maxrss, used.ru_utime + used.ru_stime); sys.exit(code)"
+    return subprocess.run([sys.executable, "-c", watch, *map(str, command)], capture_output=True, text=True, check=True).stdout
+
+
+def files_of_jobs() -> dict[str, int]:
+    """Outputs and logs of one job of each rule."""
+    with tempfile.TemporaryDirectory() as folder:
+        make_run(Path(folder), 12 * CLIPS_OF_A_SUBJECT)
+        jobs = re.split(r"^(?:local)?rule (\w+):", dry_run(Path(folder)), flags=re.M)
+    written = [re.findall(r"^    (?:output|log): (.*)$", text, re.M) for text in jobs[2::2]]
+    return {rule: len(", ".join(files).split(", ")) if files else 0 for rule, files in zip(jobs[1::2], written, strict=True)}
+
+
+def plan(clips: int, files: dict[str, int]) -> dict:
     """Seconds and peak memory of one dry run, and what it planned."""
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "config.yaml")
-        file.write_text(yaml.safe_dump(configuration(clips)))
-        command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules", "--cores", "1"]
-        command += ["--snakefile", ROOT / "Snakefile", "--directory", folder, "--configfile", file]
-        # The peak of the child alone: this process would count the benchmark's earlier children too.
-        watch = "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); "
-        watch += "used = resource.getrusage(resource.RUSAGE_CHILDREN); "
-        watch += "print('used', used.ru_maxrss, used.ru_utime + used.ru_stime); sys.exit(code)"
+        make_run(Path(folder), clips)
         start = perf_counter()
-        run = subprocess.run([sys.executable, "-c", watch, *map(str, command)], capture_output=True, text=True, check=True)
+        printed = dry_run(Path(folder), "--quiet", "rules")
         seconds = perf_counter() - start
-    jobs = {rule: int(number) for rule, number in re.findall(r"^(\w+) +(\d+)$", run.stdout, re.M)}
-    memory, cpu = re.search(r"used (\d+) ([\d.]+)", run.stdout).groups()
+    jobs = {rule: int(number) for rule, number in re.findall(r"^(\w+) +(\d+)$", printed, re.M)}
+    memory, cpu = re.search(r"used (\d+) ([\d.]+)", printed).groups()
     return {
         "clips": clips,
         "subjects": jobs["faces"],
-        "jobs": jobs["total"],
+        "jobs": jobs.pop("total"),
+        "files": sum(number * files[rule] for rule, number in jobs.items()),
         "seconds": round(seconds, 1),
         "cpu_seconds": round(float(cpu), 1),  # tells more than the other where the machine has other work
         "gigabytes": round(int(memory) / 2**20, 2),
@@ -65,11 +94,12 @@ def plan(clips: int) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, nargs="+", default=[1_000, 10_000, 100_000])
-    rows = []
-    for clips in parser.parse_args().clips:
-        rows.append(plan(clips))
+    sizes = parser.parse_args().clips
+    about, rows, files = machine("snakemake"), [], files_of_jobs()
+    for clips in sizes:
+        rows.append(plan(clips, files))
         print(rows[-1], flush=True)
-    print("written:", write("scale.json", {"machine": machine("snakemake"), "goals": GOALS, "plans": rows}).name)
+    print("written:", write("scale.json", {"machine": about, "goals": GOALS, "plans": rows}).name)
 
 
 if __name__ == "__main__":

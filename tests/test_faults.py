@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from releases import edit_workbook, write_release
 from safetensors.torch import save_file
 from test_faces import photograph  # noqa: F401
+from workflow_runs import configured, snakemake
 
 from merba.apex import apexes_of_subject
 from merba.datasets import load_dataset
@@ -354,6 +355,16 @@ def test_strange_names_go_through_preprocessing_unchanged(own_clips, tmp_path):
     index = pack(files, tmp_path / "d.npy", tmp_path / "d.parquet")
     assert sorted(index["clip"]) == sorted(STRANGE)
     assert index["problem"].isna().all()
+
+
+@pytest.mark.long
+def test_strange_names_go_through_the_workflow(own_clips, tmp_path):
+    names = ['O\'Hara "x"', "two\nlines", "高橋", "{subject}"]
+    changes = {"data": "own", "demo": None, "faces": WHOLE, "experiments": {"a": {"method": "A", "model": {"name": "ststnet"}}}}
+    datasets = {"own": {"adapter": "clips", "root": str(own_clips(names))}}
+    snakemake(tmp_path, "results/problems.csv", config=configured(tmp_path, datasets=datasets, **changes))
+    assert pd.read_csv(tmp_path / "results" / "problems.csv").empty
+    assert sorted(pd.read_parquet(tmp_path / "results" / "packed" / "own.parquet")["clip"]) == sorted(names)
 
 
 @pytest.mark.parametrize("leading_out", ["../secret", "a/../../secret", "/secret"])

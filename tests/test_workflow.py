@@ -1,6 +1,7 @@
 """The workflow whole, on the micro-demo: what it plans, writes, reruns and refuses."""
 
 import json
+import re
 
 import cv2
 import numpy as np
@@ -73,6 +74,16 @@ def test_the_micro_demo_gives_tables_figures_and_records(micro_demo):
     assert len(record["inputs"]["samm.npy"]) == 64
     assert "smic_hs/s01" not in record["validation_subjects"]
     assert len(pd.read_csv(fold / "history.csv")) == 3
+
+
+@pytest.mark.long
+def test_every_log_says_first_what_its_job_does_and_last_how_it_ended(micro_demo):
+    logs = list((micro_demo / "logs").rglob("*.log"))
+    assert len(logs) == len(re.findall(r"^    log: ", snakemake(micro_demo, "-n", "--forceall"), re.M))
+    for log in logs:
+        first, *_, last = log.read_text().splitlines()
+        assert re.search(r" INFO start: \w", first), log
+        assert re.search(r" INFO done: \w.*, [\d.]+ s$", last), log
 
 
 @pytest.mark.long
