@@ -73,10 +73,14 @@ def read_image(path: Path) -> np.ndarray:
 
 
 class Clip(ABC):
-    """One clip: `source` (path), `fps` (NaN where unknown), `read(number)`, and `frames(onset, offset)` in order."""
+    """One clip: `source` (path), `fps` (NaN where unknown), `read(number)`, and `frames(onset, offset)` in order.
+
+    `expected` is how many frames there are; of a video only what its header says.
+    """
 
     source: Path
     fps: float = math.nan
+    expected: int
 
     def __init__(self, source: Path) -> None:
         self.source = source
@@ -125,6 +129,7 @@ class FrameFolder(Clip):
         super().__init__(source)
         self._names = frame_names(source)
         self.numbers = list(self._names)
+        self.expected = len(self.numbers)
 
     def _first(self) -> int:
         return self.numbers[0]
@@ -151,6 +156,7 @@ class Video(Clip):
         super().__init__(source)
         self._open()
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or math.nan
+        self.expected = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
 
     def _open(self) -> None:
         if not self.source.is_file():

@@ -57,5 +57,5 @@ def counted(items: Iterable[Item], total: int, unit: str, *, every: float = 10.0
         now = time.monotonic()
         if done and now - said >= every:
             rate, said = done / (now - started), now
-            log.info("%d of %d %s, %.2g a second, about %.0f s left", done, total, unit, rate, (total - done) / rate)
+            log.info("%d of %d %s, %.2g a second, about %.0f s left", done, total, unit, rate, max(total - done, 0) / rate)
         yield item

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ BLUE, GREY, ORANGE = "#0072b2", "#999999", "#d55e00"  # Okabe & Ito: told apart 
 
 
 def plot_prediction(prediction: Prediction, *, data: str, path: Path) -> None:
-    """Onset, apex, flow, occlusion saliency and class probabilities of a prediction made with `explain`.
+    """Onset, apex, flow, occlusion saliency and class probabilities of a prediction made with `explain`, and its warnings.
 
     `data` is what the checkpoint was trained on. `path` ends in .png, .svg or .pdf.
     """
@@ -35,10 +36,15 @@ def plot_prediction(prediction: Prediction, *, data: str, path: Path) -> None:
     _plot_probabilities(axes[4], prediction)
     figure.suptitle(f"{prediction.clip}: {prediction.predicted}", fontweight="bold")
     about = f"the model was trained on data: {data}"
+    if data == "demo":
+        about += ", rendered clips: it says nothing of real faces"
     if prediction.score is not None:
         frames = f"frames {prediction.onset} to {prediction.offset}"
         about = f"candidate interval, {frames}, score {prediction.score:.2f} px · {about}"
     figure.text(0.5, 0.9, about, ha="center", color="#444444")
+    # Under onset and apex, which they are about.
+    warnings = "\n".join(textwrap.fill(warning, 70) for warning in prediction.warnings)
+    figure.text(0.015, 0.17, warnings, va="top", color=ORANGE)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 

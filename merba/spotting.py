@@ -8,7 +8,6 @@ what is found are candidates for a person to judge, not detections.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,9 +24,8 @@ from merba.detectors import Detector, Face, detectors
 from merba.errors import ClipProblem
 from merba.faces import FaceSettings, aligned_grey, chosen_face, credible_faces
 from merba.frames import Clip
+from merba.joblog import counted
 from merba.unimodal import unimodal
-
-log = logging.getLogger(__name__)
 
 LONGEST = 0.5
 """Seconds that a micro-expression lasts at most (Yan et al., "How fast are the leaked facial expressions", 2013)."""
@@ -102,7 +100,8 @@ def _windows(clip: Clip, step: int, length: int, faces: FaceSettings, apex: Apex
     held: deque[tuple[int, np.ndarray]] = deque(maxlen=length)
     earlier: list[Face] = []
     stride = max(length // OVERLAP, 1)
-    for place, frame in enumerate(islice(clip.frames(), 0, None, step)):
+    frames = counted(islice(clip.frames(), 0, None, step), math.ceil(clip.expected / step), f"frames of {clip.source.name}")
+    for place, frame in enumerate(frames):
         held.append(frame)
         start = place + 1 - length
         if start < 0 or start % stride:
@@ -113,8 +112,6 @@ def _windows(clip: Clip, step: int, length: int, faces: FaceSettings, apex: Apex
         else:
             earlier = [found[1]]
             yield _measure(numbers, images, *found, faces, apex)
-        if start and start % (100 * stride) == 0:
-            log.info("%s: searched up to frame %d", clip.source, numbers[-1])
 
 
 def _find(image: np.ndarray, backends: Sequence[Detector], earlier: Sequence[Face]) -> tuple[Detector, Face] | None:

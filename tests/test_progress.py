@@ -4,15 +4,19 @@ import logging
 import re
 from itertools import count
 
+import numpy as np
 import pytest
 from test_checkpoint import CONFIG
 from test_prediction import demo  # noqa: F401
+from test_spotting import clip_of
 from test_training import clips, fold, split
 from workflow_runs import planned
 
 from merba.apex import apexes_of_subject
+from merba.errors import ClipProblem
 from merba.faces import faces_of_subject
 from merba.flow import flow_of_subject
+from merba.spotting import search
 
 STAGES = {
     "faces": "faces: ",
@@ -54,6 +58,14 @@ def test_long_preprocessing_says_what_is_done_and_left(demo, slow):  # noqa: F81
     assert len(said(slow, "3 clips")) == 2
     flow_of_subject(demo, faces, apexes, CONFIG["flow"], CONFIG["faces"])
     assert len(said(slow, "3 clips")) == 4
+
+
+def test_a_long_search_says_what_is_done_and_left(tmp_path, slow):
+    clip = clip_of(tmp_path / "a", [np.zeros((100, 100, 3), np.uint8)] * 40)
+    with pytest.raises(ClipProblem, match="no face"):
+        search(clip, 60, {}, {})
+    # Every second frame is looked at.
+    assert len(said(slow, "20 frames of a")) == 19
 
 
 def test_a_long_training_says_what_is_done_and_left(slow):

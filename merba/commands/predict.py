@@ -65,7 +65,7 @@ def _say(message: str) -> None:
 def _log_progress() -> None:
     """Progress to stderr. What the stages warn of stands in the predictions, and is said there once."""
     logging.basicConfig(format="merba: %(message)s")
-    for part in ("prediction", "spotting", "joblog"):
+    for part in ("prediction", "joblog"):
         logging.getLogger(f"merba.{part}").setLevel(logging.INFO)
     for stage in ("faces", "apex", "flow"):
         logging.getLogger(f"merba.{stage}").setLevel(logging.ERROR)
