@@ -27,7 +27,7 @@ test: .venv/test.installed lint
 
 # What takes minutes each: the whole demo with its controls, a run killed ten times, a run on Slurm.
 test-slow: .venv/test.installed
-	$(BIN)/pytest -q -m slow --durations=15
+	$(BIN)/pytest -q -rs -m slow --durations=15
 
 # For clusters (docs/cluster.md). No part of the demo's environment: where Slurm's programs exist without a daemon, it slows
 # every start of Snakemake.
