@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from time import perf_counter
 
@@ -51,9 +52,9 @@ def make_run(folder: Path, clips: int) -> None:
     (folder / "config.yaml").write_text(yaml.safe_dump(configuration))
 
 
-def dry_run(folder: Path, *options: str) -> str:
-    """What a dry run prints; its last line says the peak memory in KB and the CPU seconds."""
-    command = [sys.executable, "-m", "snakemake", "-n", "--cores", "1", *options]
+def snakemake(folder: Path, *options: str) -> str:
+    """What Snakemake prints; the last line says its peak memory in KB and its CPU seconds."""
+    command = [sys.executable, "-m", "snakemake", *options, "--cores", "1"]
     command += ["--snakefile", ROOT / "Snakefile", "--directory", folder, "--configfile", folder / "config.yaml"]
     # Of the child alone: this process would count the benchmark's earlier children too.
     watch = "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); "
@@ -62,29 +63,34 @@ def dry_run(folder: Path, *options: str) -> str:
     return subprocess.run([sys.executable, "-c", watch, *map(str, command)], capture_output=True, text=True, check=True).stdout
 
 
-def files_of_jobs() -> dict[str, int]:
-    """Outputs and logs of one job of each rule."""
+def planned(folder: Path) -> tuple[dict[str, int], str]:
+    """Jobs by rule of a dry run, and all that it printed."""
+    printed = snakemake(folder, "-n", "--quiet", "rules")
+    return {rule: int(number) for rule, number in re.findall(r"^(\w+) +(\d+)$", printed, re.M)}, printed
+
+
+def files_of_jobs() -> dict[str, float]:
+    """Outputs and logs of one job of each rule, counted in a small run."""
     with tempfile.TemporaryDirectory() as folder:
         make_run(Path(folder), 12 * CLIPS_OF_A_SUBJECT)
-        jobs = re.split(r"^(?:local)?rule (\w+):", dry_run(Path(folder)), flags=re.M)
-    written = [re.findall(r"^    (?:output|log): (.*)$", text, re.M) for text in jobs[2::2]]
-    return {rule: len(", ".join(files).split(", ")) if files else 0 for rule, files in zip(jobs[1::2], written, strict=True)}
+        jobs, _ = planned(Path(folder))
+        rules = [line.split("\t")[2] for line in snakemake(Path(folder), "--summary").splitlines()[1:-1]]
+    return {rule: number / jobs[rule] + 1 for rule, number in Counter(rules).items()}
 
 
-def plan(clips: int, files: dict[str, int]) -> dict:
+def plan(clips: int, files: dict[str, float]) -> dict:
     """Seconds and peak memory of one dry run, and what it planned."""
     with tempfile.TemporaryDirectory() as folder:
         make_run(Path(folder), clips)
         start = perf_counter()
-        printed = dry_run(Path(folder), "--quiet", "rules")
+        jobs, printed = planned(Path(folder))
         seconds = perf_counter() - start
-    jobs = {rule: int(number) for rule, number in re.findall(r"^(\w+) +(\d+)$", printed, re.M)}
     memory, cpu = re.search(r"used (\d+) ([\d.]+)", printed).groups()
     return {
         "clips": clips,
         "subjects": jobs["faces"],
-        "jobs": jobs.pop("total"),
-        "files": sum(number * files[rule] for rule, number in jobs.items()),
+        "jobs": jobs["total"],
+        "files": round(sum(number * files.get(rule, 0) for rule, number in jobs.items())),
         "seconds": round(seconds, 1),
         "cpu_seconds": round(float(cpu), 1),  # tells more than the other where the machine has other work
         "gigabytes": round(int(memory) / 2**20, 2),
