@@ -115,12 +115,12 @@ def fold_outputs():
 
 @cache
 def packs_of(experiment):
-    """The arrays and the indexes of an experiment's datasets."""
+    """The arrays of an experiment's datasets; their indexes lie beside them.
+
+    For each file that a fold names, Snakemake compares it with every input of the job that makes it, here a file a subject.
+    """
     datasets = EXPERIMENTS[experiment]["datasets"]
-    return {
-        "arrays": expand("results/packed/{dataset}.npy", dataset=datasets),
-        "indexes": expand("results/packed/{dataset}.parquet", dataset=datasets),
-    }
+    return expand("results/packed/{dataset}.npy", dataset=datasets)
 
 
 @cache

@@ -23,8 +23,8 @@ rule labels:
 rule fold:
     input:
         "results/problems.checked",
-        unpack(lambda wildcards: packs_of(wildcards.experiment)),
         labels="results/labels/{experiment}.parquet",
+        arrays=lambda wildcards: packs_of(wildcards.experiment),
     output:
         **fold_outputs(),
     log:

@@ -14,7 +14,7 @@ with job_log(snakemake.log[0], f"fold {dataset} {subject} of {name}"):
         dataset=dataset,
         subject_id=subject,
         sheet=pd.read_parquet(snakemake.input.labels),
-        packs=list(zip(map(Path, snakemake.input.arrays), map(Path, snakemake.input.indexes), strict=True)),
+        packs=[(Path(array), Path(array).with_suffix(".parquet")) for array in snakemake.input.arrays],
     )
     # Snakemake deletes the outputs of a failed job: what an interrupted one goes on from lies elsewhere.
     progress = Path("results", "progress", name, dataset, subject)
