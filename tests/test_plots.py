@@ -38,7 +38,8 @@ def shown(monkeypatch, tmp_path, photograph):  # noqa: F811
     def draw(channels):
         flow, clips = flow_of_subject(rows, faces, apexes, {"channels": channels}, settings)
         found = {"flow": flow, "head_motion": clips["head_motion"], "problem": clips["problem"].fillna("")}
-        plot_samples(rows, faces, apexes, found | {"channels": channels}, face_settings=settings, path=tmp_path / "figure.png")
+        found["channels"] = channels
+        plot_samples(rows, faces, apexes, found, face_settings=settings, unit="px", path=tmp_path / "figure.png")
         return figures[0].axes[:10]
 
     return draw
