@@ -16,13 +16,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from releases import edit_workbook, write_release
+from releases import edit_workbook, load, message, write_release
 from safetensors.torch import save_file
 from test_faces import photograph  # noqa: F401
 from workflow_runs import configured, snakemake
 
 from merba.apex import apexes_of_subject
-from merba.datasets import load_dataset
 from merba.datasets.annotations import checked_frames, read_annotations
 from merba.errors import ClipProblem, MerbaError
 from merba.faces import faces_of_subject
@@ -37,16 +36,6 @@ WHOLE = {"backend": "none", "size": 56}
 IMAGE = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8), (0, 0), 2)
 PNG = cv2.imencode(".png", IMAGE)[1].tobytes()
 STRANGE = ["Ann Lee", 'O\'Hara "x"', "two\nlines", "高橋", "a;rm -rf $HOME", "{subject}", "50%"]
-
-
-def load(adapter, root, **settings):
-    return load_dataset(adapter, {"adapter": adapter, "root": str(root), **settings})
-
-
-def message(adapter, root, **settings):
-    with pytest.raises(MerbaError) as error:
-        load(adapter, root, **settings)
-    return str(error.value)
 
 
 # --- The file system ---
