@@ -1,8 +1,5 @@
 """Which GPU a job takes, by file locks that a fake number of devices is enough to test."""
 
-import ctypes
-import subprocess
-import sys
 from contextlib import ExitStack
 
 import pytest
@@ -34,21 +31,3 @@ def test_asking_for_an_absent_gpu_is_an_error():
         pytest.skip("there is a GPU")
     with pytest.raises(MerbaError, match="finds no CUDA GPU"), training_device("cuda"):
         pass
-
-
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library than glibc")
-def test_training_on_the_cpu_gets_freed_memory_back_without_new_pages():
-    """Five arrays of 64 MiB, one after the other; a page has 4 KiB, and a new one costs a fault."""
-    code = """
-import resource
-import torch
-from merba.devices import training_device
-with training_device("cpu"):
-    torch.empty(2**24).fill_(1)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(5):
-        torch.empty(2**24).fill_(1)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(run.stdout) < 2**14, "pages of one array"
