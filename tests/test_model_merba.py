@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from merba import MERba, create_model
-from merba.models.merba import Attention, Block, ConvBlock, DropPath, LocalExtractor, Mixer, stem_stride
+from merba.models.merba import Attention, Block, ConvBlock, DropPath, LocalExtractor, Mixer, stride_for
 from merba.scan import DIRECTIONS, window_paths
 
 MERBA = ["hr", "vr", "hz", "vz"]
@@ -205,7 +205,7 @@ def test_local_attention_equals_attention_on_each_window_alone(height, width):
 @pytest.mark.parametrize(("image_size", "stride"), [(224, 4), (112, 2), (56, 1)])
 def test_maps_of_stages_2_to_4_are_28_14_7_for_each_input(image_size, stride):
     model = MERba(3, **TINY | {"image_size": image_size})
-    assert stem_stride(image_size, image_size) == stride
+    assert stride_for(image_size, image_size) == stride
     assert [model.stage2.size, model.stage3.size, model.stage4.size] == [(28, 28), (14, 14), (7, 7)]
     assert [stage.paths.shape for stage in (model.stage2, model.stage3, model.stage4)] == [
         (4, 16, 49),
@@ -213,6 +213,14 @@ def test_maps_of_stages_2_to_4_are_28_14_7_for_each_input(image_size, stride):
         (4, 1, 49),
     ]
     assert model(torch.randn(2, 2, image_size, image_size)).shape == (2, 3)
+
+
+def test_a_named_stem_stride_replaces_that_of_the_input():
+    model = MERba(3, **TINY | {"image_size": 28, "stem_stride": 2})
+    assert model.stem(torch.randn(1, 2, 28, 28)).shape[2:] == (14, 14)
+    assert [model.stage2.size, model.stage3.size, model.stage4.size] == [(7, 7), (4, 4), (2, 2)]
+    with pytest.raises(ValueError, match="stem_stride is 3"):
+        MERba(3, **TINY | {"stem_stride": 3})
 
 
 @pytest.mark.parametrize(
@@ -227,6 +235,7 @@ def test_maps_of_stages_2_to_4_are_28_14_7_for_each_input(image_size, stride):
         ({"layer_scale": 1e-5, "in_channels": 3, "window": 5}, (2, 5)),
         ({"image_size": (44, 60), "attention": "local"}, (2, 5)),
         ({"drop_path": 0.5, "dropout": 0.0}, (2, 5)),
+        ({"image_size": 28, "stem_stride": 2}, (2, 5)),
     ],
 )
 def test_every_switch_gives_a_model_all_of_whose_parameters_learn(override, shape):

@@ -57,7 +57,11 @@ class DropPath(nn.Module):
         return torch.addcmul(x, branch, keep)
 
 
-def stem_stride(height: int, width: int) -> int:
+STEM_STRIDES = {4: (2, 2), 2: (2, 1), 1: (1, 1)}
+"""Strides of the stem's two convolutions."""
+
+
+def stride_for(height: int, width: int) -> int:
     """The largest of 4, 2, 1 that leaves a map of at least 56 at its shorter side: 224 → 4, 112 → 2, 56 → 1.
 
     The maps of stages 2 to 4 are then 28, 14 and 7 for each of these inputs.
@@ -69,7 +73,7 @@ class Stem(nn.Sequential):
     """Two 3×3 convolutions, each with batch norm and ReLU; together of stride 4, 2 or 1."""
 
     def __init__(self, in_channels: int, stem_dim: int, dim: int, stride: int):
-        first, second = {4: (2, 2), 2: (2, 1), 1: (1, 1)}[stride]
+        first, second = STEM_STRIDES[stride]
         super().__init__(
             nn.Conv2d(in_channels, stem_dim, 3, first, 1, bias=False),
             nn.BatchNorm2d(stem_dim, eps=1e-4),
@@ -308,9 +312,10 @@ class MERba(nn.Module):
     - `fusion`: "mean" or "sum" of the directions; `mixer`: "shared" or "per_direction" weights
     - `head`: "linear", or "dgcm" for the seven-class task
 
-    depths: convolution blocks of stage 1, then local extractor blocks of stages 2–4; heads: of stages 2–4. Dropout is in
-    the MLPs, after the attention's projection and after the extractor's last linear layer. Drop path rises linearly from
-    0 at the first block to `drop_path` at the last. Values that don't fit raise ValueError.
+    stem_stride: 1, 2 or 4; None goes by the input (`stride_for`). depths: convolution blocks of stage 1, then local
+    extractor blocks of stages 2–4; heads: of stages 2–4. Dropout is in the MLPs, after the attention's projection and after
+    the extractor's last linear layer. Drop path rises linearly from 0 at the first block to `drop_path` at the last. Values
+    that don't fit raise ValueError.
     """
 
     def __init__(
@@ -319,6 +324,7 @@ class MERba(nn.Module):
         *,
         in_channels: int = 2,
         image_size: int | tuple[int, int] = 224,
+        stem_stride: int | None = None,
         stem_dim: int = 64,
         dim: int = 128,
         depths: Sequence[int] = (3, 1, 8, 3),
@@ -354,6 +360,8 @@ class MERba(nn.Module):
         ):  # fmt: skip
             if value < 1:
                 raise ValueError(f"{name} is {value}; at least 1 would fit")
+        if stem_stride not in (None, *STEM_STRIDES):
+            raise ValueError(f"stem_stride is {stem_stride}; 1, 2, 4, or none to go by image_size, would fit")
         for stage, h in enumerate(heads, start=2):
             if (dim << (stage - 1)) % h:
                 raise ValueError(
@@ -361,7 +369,7 @@ class MERba(nn.Module):
                     f"(dim {dim}); {math.gcd(dim << (stage - 1), h)} would fit"
                 )
 
-        stride = stem_stride(height, width)
+        stride = stem_stride or stride_for(height, width)
         size = (-(-height // stride), -(-width // stride))
         blocks = [depths[0], *(depth + global_blocks for depth in depths[1:])]
         rates = [drop_path * i / (sum(blocks) - 1) for i in range(sum(blocks))]
