@@ -356,14 +356,22 @@ def test_strange_names_go_through_the_workflow(own_clips, tmp_path):
     assert sorted(pd.read_parquet(tmp_path / "results" / "packed" / "own.parquet")["clip"]) == sorted(names)
 
 
-@pytest.mark.parametrize("leading_out", ["../secret", "a/../../secret", "/secret"])
+@pytest.mark.parametrize("leading_out", ["../own 'clips' secret", "a/../../own 'clips' secret", "/secret"])
 def test_a_source_cannot_lead_out_of_its_root(own_clips, leading_out):
     root = own_clips(["a"])
-    secret = root.parent / "secret"
+    secret = root.parent / f"{root.name} secret"  # whose path begins as the root's
     shutil.copytree(root / "a", secret)
     source = str(secret) if leading_out == "/secret" else leading_out
     (root / "clips.csv").write_text(f"subject,clip,source,emotion\ns,c,{source},happiness\n")
     assert f"row 2: source {source!r} leads out of {root}" in message("clips", root)
+
+
+def test_a_source_cannot_lead_out_of_the_working_directory_either(own_clips, monkeypatch):
+    root = own_clips(["a"])
+    (root / "inner").mkdir()
+    (root / "inner" / "clips.csv").write_text("subject,clip,source,emotion\ns,c,../a,happiness\n")
+    monkeypatch.chdir(root / "inner")
+    assert "row 2: source '../a' leads out of ." in message("clips", ".")
 
 
 def test_a_source_beside_its_tables_folder_is_in_its_root(own_clips):

@@ -14,6 +14,7 @@ from merba.datasets.rows import sample_rows
 from merba.datasets.tasks import label_rows
 from merba.errors import ClipProblem
 from merba.frames import VIDEO_SUFFIXES, frame_names
+from merba.sheet import plain_rows
 
 ADAPTER = "clips"
 COLUMNS = {name: name for name in ("subject", "clip", "source", "emotion")}
@@ -38,11 +39,11 @@ def read(
     clips = read_annotations(table, ADAPTER, COLUMNS, OPTIONAL).reindex(columns=[*COLUMNS, *OPTIONAL], fill_value="")
     clips = label_rows(clips, ADAPTER, table, task, None, missing)
     kept, absent, unread = {}, [], []
-    top = Path(os.path.normpath(root))
-    for row, clip in clips.astype(object).to_dict("index").items():
+    top = os.path.abspath(root)  # noqa: PTH100 - `resolve` would follow links, which may lead out
+    for row, clip in zip(clips.index, plain_rows(clips, clips.columns), strict=True):
         source = Path(os.path.normpath(table.parent / clip["source"]))
         is_file = source.is_file()
-        if not source.is_relative_to(top):
+        if os.path.commonpath([top, os.path.abspath(source)]) != top:  # noqa: PTH100
             unread.append(
                 f"row {row}: source {clip['source']!r} leads out of {root}; put a link to it there, or set `root` higher"
             )
