@@ -1,10 +1,11 @@
-"""What planning costs: time and memory of `snakemake -n` over the number of clips, with the jobs and files planned.
+"""What planning costs: time and memory of Snakemake over the number of clips, with the jobs and files planned.
 
     python bench/scale.py [--clips 1000 10000 100000]
 
 The sample sheets are a user's own tables of videos (adapter `clips`), three datasets of them. The videos are empty files:
 planning looks at names, sizes and times, never at a pixel. 20 clips a subject (so 5,000 subjects at 10⁵ clips), one LOSO
-experiment. Writes bench/results/scale.json.
+experiment. `snakemake -n --quiet` ends where a run would start its first job; a dry run that goes on through the jobs, as
+`snakemake -n` does to list them, is measured beside it. Writes bench/results/scale.json.
 """
 
 from __future__ import annotations
@@ -52,48 +53,53 @@ def make_run(folder: Path, clips: int) -> None:
     (folder / "config.yaml").write_text(yaml.safe_dump(configuration))
 
 
-def snakemake(folder: Path, *options: str) -> str:
-    """What Snakemake prints; the last line says its peak memory in KB and its CPU seconds."""
+def snakemake(folder: Path, *options: str) -> tuple[str, dict[str, float]]:
+    """What Snakemake prints, and the seconds, CPU seconds and gigabytes that it took."""
     command = [sys.executable, "-m", "snakemake", *options, "--cores", "1"]
     command += ["--snakefile", ROOT / "Snakefile", "--directory", folder, "--configfile", folder / "config.yaml"]
     # Of the child alone: this process would count the benchmark's earlier children too.
     watch = "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); "
     watch += "used = resource.getrusage(resource.RUSAGE_CHILDREN); "
     watch += "print('used', used.ru_maxrss, used.ru_utime + used.ru_stime); sys.exit(code)"
-    return subprocess.run([sys.executable, "-c", watch, *map(str, command)], capture_output=True, text=True, check=True).stdout
+    start = perf_counter()
+    command = [sys.executable, "-c", watch, *map(str, command)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    seconds = perf_counter() - start
+    memory, cpu = re.search(r"used (\d+) ([\d.]+)", printed).groups()
+    # CPU seconds tell more than the others where the machine has other work.
+    used = {"seconds": seconds, "cpu_seconds": float(cpu), "gigabytes": int(memory) / 2**20}
+    return printed, {name: round(value, 2 if name == "gigabytes" else 1) for name, value in used.items()}
 
 
-def planned(folder: Path) -> tuple[dict[str, int], str]:
-    """Jobs by rule of a dry run, and all that it printed."""
-    printed = snakemake(folder, "-n", "--quiet", "rules")
-    return {rule: int(number) for rule, number in re.findall(r"^(\w+) +(\d+)$", printed, re.M)}, printed
+def listed(folder: Path) -> tuple[dict[str, int], dict[str, float]]:
+    """Jobs by rule of a dry run that goes through all of them, and what it took."""
+    printed, used = snakemake(folder, "-n", "--quiet", "rules")
+    return {rule: int(number) for rule, number in re.findall(r"^(\w+) +(\d+)$", printed, re.M)}, used
 
 
 def files_of_jobs() -> dict[str, float]:
     """Outputs and logs of one job of each rule, counted in a small run."""
     with tempfile.TemporaryDirectory() as folder:
         make_run(Path(folder), 12 * CLIPS_OF_A_SUBJECT)
-        jobs, _ = planned(Path(folder))
-        rules = [line.split("\t")[2] for line in snakemake(Path(folder), "--summary").splitlines()[1:-1]]
+        jobs, _ = listed(Path(folder))
+        summary, _ = snakemake(Path(folder), "--summary")
+    rules = [line.split("\t")[2] for line in summary.splitlines()[1:-1]]
     return {rule: number / jobs[rule] + 1 for rule, number in Counter(rules).items()}
 
 
 def plan(clips: int, files: dict[str, float]) -> dict:
-    """Seconds and peak memory of one dry run, and what it planned."""
+    """What planning that many clips takes, and what is planned."""
     with tempfile.TemporaryDirectory() as folder:
         make_run(Path(folder), clips)
-        start = perf_counter()
-        jobs, printed = planned(Path(folder))
-        seconds = perf_counter() - start
-    memory, cpu = re.search(r"used (\d+) ([\d.]+)", printed).groups()
+        _, used = snakemake(Path(folder), "-n", "--quiet")
+        jobs, used_by_list = listed(Path(folder))
     return {
         "clips": clips,
         "subjects": jobs["faces"],
         "jobs": jobs["total"],
         "files": round(sum(number * files.get(rule, 0) for rule, number in jobs.items())),
-        "seconds": round(seconds, 1),
-        "cpu_seconds": round(float(cpu), 1),  # tells more than the other where the machine has other work
-        "gigabytes": round(int(memory) / 2**20, 2),
+        **used,
+        "list": used_by_list,
     }
 
 
