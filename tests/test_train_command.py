@@ -16,8 +16,10 @@ pytestmark = pytest.mark.long
 @pytest.fixture
 def results(micro_demo, tmp_path):
     """What the documentation says to copy to such a machine: the sample sheet and the packs."""
-    shutil.copytree(micro_demo / "results" / "packed", tmp_path / "results" / "packed")
-    return shutil.copy(micro_demo / "results" / "samples.parquet", tmp_path / "results").parent
+    folder = tmp_path / "results"
+    shutil.copytree(micro_demo / "results" / "packed", folder / "packed")
+    shutil.copy(micro_demo / "results" / "samples.parquet", folder)
+    return folder
 
 
 def train(results, *options, config=MICRO, experiment="ststnet"):
