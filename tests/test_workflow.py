@@ -33,17 +33,6 @@ def test_the_ablations_have_a_target_of_their_own(tmp_path):
     assert jobs.items() >= {"fold": 9 + 9, "results_table": 4}.items()
 
 
-@pytest.mark.parametrize(("device", "gpu"), [("cpu", None), ("cuda", "1")])
-def test_only_trainings_and_only_on_cuda_take_the_resource_gpu(tmp_path, device, gpu):
-    output = snakemake(tmp_path, "-n", "experiment_merba", config=configured(tmp_path, device=device))
-    jobs = re.findall(r"^(?:local)?rule (\w+):\n((?: {4}.*\n)+)", output, re.M)
-    asked = {rule: re.search(r"\bgpu=(\d+)", body) for rule, body in jobs}
-    assert {"fold", "flow"} <= asked.keys()
-    for rule, found in asked.items():
-        expected = gpu if rule == "fold" else None
-        assert (found and found[1].removeprefix("0") or None) == expected, rule
-
-
 def test_experiments_without_data_are_left_out_with_a_reason(tmp_path):
     output = snakemake(tmp_path, "-n", config=configured(tmp_path, experiments=None, datasets=ONLY_DFME))
     assert "Experiment merba is left out: the configuration has no dataset smic_hs, casme2, samm." in output
