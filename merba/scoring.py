@@ -19,7 +19,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
 
     It needs columns subject, true and predicted (class names, or numbers that stand for them); dataset, clip, selection
     and seed are used where they are there. Spaces around a name don't count, and 1.0 is the class 1. Raises MerbaError
-    that names file and column, a clip that is there twice, or predictions of other classes than the truth's.
+    that names file and column, or a clip that is there twice.
     """
     path = Path(path)
     try:
@@ -40,9 +40,6 @@ def read_predictions(path: Path) -> pd.DataFrame:
         for row in table.index[table[column].isna()][:1]:
             raise MerbaError(f"{path}: row {row + 1} has no {column}")
         table[column] = table[column].astype(str).str.strip().str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
-    if not set(table["true"]) & set(table["predicted"]):
-        true, predicted = (", ".join(sorted(set(table[column]))) for column in ("true", "predicted"))
-        raise MerbaError(f"{path}: predicted classes ({predicted}) and true ones ({true}) have none in common; name them alike")
     table = table.assign(
         dataset=table.get("dataset", "all"), selection=table.get("selection", ""), seed=table.get("seed", 0)
     ).astype({"selection": str})
