@@ -36,9 +36,10 @@ def read_predictions(path: Path) -> pd.DataFrame:
             )
     if table.empty:
         raise MerbaError(f"{path}: it has no rows")
-    for column in (name for name in NAMES if name in table):
+    for column in (name for name in (*NAMES, "seed") if name in table):
         for row in table.index[table[column].isna()][:1]:
             raise MerbaError(f"{path}: row {row + 1} has no {column}")
+    for column in (name for name in NAMES if name in table):
         table[column] = table[column].astype(str).str.strip().str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
     table = table.assign(
         dataset=table.get("dataset", "all"), selection=table.get("selection", ""), seed=table.get("seed", 0)

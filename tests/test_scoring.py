@@ -71,6 +71,7 @@ def test_classes_may_be_written_as_decimals_and_clips_as_numbers(tmp_path):
         ("subject,true,predicted\n1,a,\n", "row 1 has no predicted"),
         ("subject,clip,true,predicted\n1,x,a,a\n1,x,a,b\n", "row 2 repeats clip all 1 x"),
         ("subject,clip,true,predicted\n1,x,a,a\n1,,a,b\n", "row 2 has no clip"),
+        ("subject,seed,true,predicted\n1,1,a,a\n1,,a,b\n", "row 2 has no seed"),
         ("", "can't be read as .csv"),
     ],
 )
