@@ -15,8 +15,11 @@ from jsonschema import Draft202012Validator, ValidationError
 from merba.errors import MerbaError
 
 SCHEMAS = Path(__file__).parent / "schemas"
-LIBRARY = Path(__file__).parents[1] / "config" / "experiments.yaml"
-"""The paper's experiments, which a configuration without `experiments` runs and others may inherit from."""
+LIBRARY = Path(__file__).with_name("experiments.yaml")
+"""The paper's experiments, which a configuration without `experiments` runs and others may inherit from.
+
+A link to config/experiments.yaml, so that an installed package has them too.
+"""
 
 
 @cache

@@ -27,9 +27,9 @@ from merba.devices import training_device
 from merba.errors import MerbaError
 from merba.files import FOLD_FILES, WEIGHTS, atomic, checksum
 from merba.models import create_model
-from merba.packs import FlowFormat, load_packs
+from merba.packs import FlowFormat, check_packed, load_packs
 from merba.progress import Selection
-from merba.protocols import EVERYBODY, Split, folds, make_split
+from merba.protocols import EVERYBODY, Split, folds, make_split, no_clips_to_test
 from merba.sheet import KEY, class_names, safe_id
 from merba.training import FoldData, FoldResult, TrainingSettings, prepare, train_fold, train_without_test
 
@@ -178,13 +178,14 @@ def run_fold(config: Mapping[str, Any], experiment: Mapping[str, Any], fold: Fol
     shutil.rmtree(progress, ignore_errors=True)
 
 
-def is_finished(folder: Path, fold: Fold) -> bool:
-    """Whether `folder` holds this fold's results, of the same settings and inputs."""
+def is_finished(folder: Path, fold: Fold, *, weights: bool) -> bool:
+    """Whether `folder` holds this fold's results, of the same settings and inputs, and the `weights` where they are wanted."""
     try:
         record = json.loads((folder / FOLD_FILES["record"]).read_text())
     except (OSError, json.JSONDecodeError):
         return False
-    return record.get("digest") == fold.digest and all((folder / name).exists() for name in FOLD_FILES.values())
+    names = [*FOLD_FILES.values(), *([WEIGHTS] if weights else [])]
+    return record.get("digest") == fold.digest and all((folder / name).exists() for name in names)
 
 
 def train_experiment(
@@ -194,8 +195,10 @@ def train_experiment(
 
     For a machine without Snakemake: reads `results`/samples.parquet and `results`/packed, which the workflow's
     preprocessing wrote, and writes the workflow's files. Finished folds are left alone. Returns how many were trained.
+    Raises MerbaError, as the workflow's gate does, where clips can't be used and the configuration doesn't drop them.
     """
     experiment, sheet, packs = packed_experiment(config, name, results)
+    check_packed([index for _, index in packs], drop=config["on_problem"] == "drop")
     every = [(dataset, safe_id(subject)) for dataset, subject in folds(sheet, experiment)]
     unknown = [f"{dataset}/{subject}" for dataset, subject in only or [] if (dataset, subject) not in every]
     if unknown:
@@ -206,7 +209,7 @@ def train_experiment(
     for done, (dataset, subject_id) in enumerate(chosen, start=1):
         fold = load_fold(config, experiment, dataset=dataset, subject_id=subject_id, sheet=sheet, packs=packs)
         folder = results / "folds" / name / dataset / subject_id
-        if not is_finished(folder, fold):
+        if not is_finished(folder, fold, weights=config["keep_weights"]):
             run_fold(config, experiment, fold, folder, progress=results / "progress" / name / dataset / subject_id)
             trained += 1
         left = (time.monotonic() - started) / done * (len(chosen) - done)
@@ -268,7 +271,7 @@ def _subject_name(clips: pd.DataFrame, dataset: str, subject_id: str) -> str:
     for name in names:
         if safe_id(name) == subject_id:
             return name
-    raise MerbaError(f"{dataset} {subject_id}: no usable clips to test on; see results/problems.csv")
+    raise no_clips_to_test(dataset, subject_id)
 
 
 def _builder(experiment: Mapping[str, Any], fold: Fold) -> Callable[[], torch.nn.Module]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,7 +30,8 @@ REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, 
 def atomic(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to; renamed to `path` when the block succeeds, removed when it fails.
 
-    Raises MerbaError that names `path` where the disk is full or the folder can't be written to.
+    The drafts that killed processes left of the same file go with it. Raises MerbaError that names `path` where the disk
+    is full or the folder can't be written to.
     """
     path = Path(path)
     # The suffix stays last, because numpy and matplotlib choose the format by it.
@@ -38,6 +40,9 @@ def atomic(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield draft
         draft.replace(path)
+        for left in path.parent.iterdir():
+            if re.fullmatch(rf"\.{re.escape(path.stem)}\.\d+{re.escape(path.suffix)}", left.name):
+                left.unlink(missing_ok=True)
     except Exception as error:
         if (refusal := _refusal(error, path.parent)) is None:
             raise

@@ -151,7 +151,17 @@ def preprocessing_summary(clips: pd.DataFrame) -> pd.DataFrame:
 
 def check_problems(path: Path, *, drop: bool) -> None:
     """Stop with the whole list in `path` (dataset, subject, clip, problem) unless it is empty or `drop` is set."""
-    problems = pd.read_csv(path, dtype=str)
+    _check(pd.read_csv(path, dtype=str), path, drop)
+
+
+def check_packed(indexes: Sequence[Path], *, drop: bool) -> None:
+    """As `check_problems`, for the clips of the packs with these index files."""
+    for path in indexes:
+        clips = pd.read_parquet(path)
+        _check(clips[clips["problem"].notna()], path, drop)
+
+
+def _check(problems: pd.DataFrame, path: Path, drop: bool) -> None:
     lines = [f"{row.dataset} {row.subject} {row.clip}: {row.problem}" for row in problems.itertuples()]
     if lines and not drop:
         raise MerbaError(

@@ -11,19 +11,22 @@ from merba.errors import MerbaError
 from merba.metrics import bootstrap_interval, scores, subject_counts
 
 NEEDED = ("subject", "true", "predicted")
+NAMES = (*NEEDED, "dataset", "clip")
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
     """Predictions of a CSV or Parquet file, one row a clip, all columns text but `seed`.
 
     It needs columns subject, true and predicted (class names, or numbers that stand for them); dataset, clip, selection
-    and seed are used where they are there. Raises MerbaError that names file and column, or a clip that is there twice.
+    and seed are used where they are there. Spaces around a name don't count, and 1.0 is the class 1. Raises MerbaError
+    that names file and column, or a clip that is there twice.
     """
     path = Path(path)
     try:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str)
     except (OSError, ValueError) as error:
         raise MerbaError(f"{path}: can't be read as {path.suffix or 'CSV'}: {error}") from error
+    table = table.reset_index(drop=True)
     table.columns = [str(column).strip().casefold() for column in table.columns]
     for column in NEEDED:
         if column not in table:
@@ -33,12 +36,14 @@ def read_predictions(path: Path) -> pd.DataFrame:
             )
     if table.empty:
         raise MerbaError(f"{path}: it has no rows")
-    for column in NEEDED:
+    for column in (name for name in (*NAMES, "seed") if name in table):
         for row in table.index[table[column].isna()][:1]:
             raise MerbaError(f"{path}: row {row + 1} has no {column}")
+    for column in (name for name in NAMES if name in table):
+        table[column] = table[column].astype(str).str.strip().str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
     table = table.assign(
         dataset=table.get("dataset", "all"), selection=table.get("selection", ""), seed=table.get("seed", 0)
-    ).astype({column: str for column in (*NEEDED, "dataset", "selection")})
+    ).astype({"selection": str})
     if "clip" in table:
         keys = ["selection", "seed", "dataset", "subject", "clip"]
         for row in table.index[table.duplicated(keys)][:1]:

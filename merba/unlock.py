@@ -32,8 +32,8 @@ def _working_snakemake(folder: Path) -> int | None:
     for process in psutil.process_iter():
         try:
             arguments = process.cmdline()
-            # As a program, or by `python -m snakemake`; jobs of a killed one are scripts and don't count.
-            named = {Path(argument).name for argument in arguments[:3]}
+            # As a program, or by `python -u -m snakemake`; jobs of a killed one are scripts and don't count.
+            named = {Path(argument).name for argument in arguments[:4]}
             if "snakemake" in named and Path(process.cwd()) == folder and process.pid != os.getpid():
                 return process.pid
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):

@@ -90,6 +90,12 @@ def test_wrong_usage_ends_with_2():
     assert caught.value.code == 2
 
 
+def test_score_names_the_classes_and_those_that_are_never_true(capsys, tmp_path):
+    (tmp_path / "p.csv").write_text("subject,true,predicted\n1,a,a\n1,b,B\n2,b,b\n")
+    assert main(["score", str(tmp_path / "p.csv")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "classes: a, b; predicted, but never true: B"
+
+
 def test_samples_prints_the_sheet_beside_the_papers_table(capsys, casme2):
     assert main(["samples", "--config", str(casme2)]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]

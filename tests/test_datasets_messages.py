@@ -116,7 +116,8 @@ HALF_UNPACKED = [
     ("samm", packed_inside("SAMM"), "{root}/SAMM holds 006.zip, 007.zip"),
     ("samm", gone("SAMM/007"), "{root}/SAMM has no '007'; it holds 006."),
     ("samm", renamed("SAMM/006/006_1_2", "006-1-2"), "{root}/SAMM/006 has no '006_1_2' (did you mean '006-1-2'?); it holds"),
-    ("dfme", gone("test_b.csv"), "expected the annotation table test_b.csv"),
+    ("dfme", gone("test_b.csv"), "expected the annotation table test_b.csv; tables found"),  # not: did you mean test_a.csv?
+    ("dfme", renamed("test_b.csv", "testb.csv"), "test_b.csv (did you mean 'testb.csv'?)"),
     ("dfme", gone("test_b.csv"), "found there: test_a.csv, train.csv. Copy it there, or set `tables.test_b` to its name."),
     ("dfme", header("test_a.csv", "clip", "video"), "{root}/test_a.csv: no header row with column 'clip'; the nearest is row 1"),
     ("dfme", header("test_a.csv", "clip", "video"), "Give the column that name in the table, or name yours in `columns`."),

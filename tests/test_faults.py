@@ -92,6 +92,15 @@ def test_a_read_only_folder_is_named(small_disk):
             draft.write_text("1")
 
 
+def test_a_killed_writers_draft_goes_when_the_file_is_written_and_nobody_elses(tmp_path):
+    names = [".a.12345.csv", ".a.b.12345.csv", ".a.12345.parquet", ".b.12345.csv", "a.12345.csv"]
+    for name in names:
+        (tmp_path / name).touch()
+    with atomic(tmp_path / "a.csv") as draft:
+        draft.write_text("1")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.csv", *names[1:]}
+
+
 def test_links_that_lead_in_circles_are_named(tmp_path):
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
@@ -348,7 +357,7 @@ def test_strange_names_go_through_preprocessing_unchanged(own_clips, tmp_path):
 
 @pytest.mark.long
 def test_strange_names_go_through_the_workflow(own_clips, tmp_path):
-    names = ['O\'Hara "x"', "two\nlines", "高橋", "{subject}"]
+    names = ['O\'Hara "x"', "two\nlines", "高橋 50%", "{subject};rm -rf $HOME"]
     changes = {"data": "own", "demo": None, "faces": WHOLE, "experiments": {"a": {"method": "A", "model": {"name": "ststnet"}}}}
     datasets = {"own": {"adapter": "clips", "root": str(own_clips(names))}}
     snakemake(tmp_path, "results/problems.csv", config=configured(tmp_path, datasets=datasets, **changes))
@@ -380,6 +389,17 @@ def test_a_source_beside_its_tables_folder_is_in_its_root(own_clips):
     (root / "clips.csv").rename(root / "lists" / "clips.csv")
     (root / "lists" / "clips.csv").write_text("subject,clip,source,emotion\ns,c,../a,happiness\n")
     assert load("clips", root, annotations="lists/clips.csv")["source"].tolist() == [str(root / "a")]
+
+
+@pytest.mark.parametrize("clip", ["../secret", "/secret", "../../secret"])
+def test_a_clip_of_dfme_cannot_lead_out_of_the_root(tmp_path, clip):
+    root = write_release("dfme", tmp_path / "release")
+    for secret in (root / "secret", tmp_path / "secret"):
+        shutil.copytree(next((root / "frames").iterdir()), secret)
+    table = pd.read_csv(root / "test_a.csv", dtype=str)
+    table.loc[0, "clip"] = clip.replace("/secret", str(tmp_path / "secret")) if clip[0] == "/" else clip
+    table.to_csv(root / "test_a.csv", index=False)
+    assert "have no folder in" in message("dfme", root)
 
 
 @pytest.mark.parametrize(

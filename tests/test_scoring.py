@@ -52,6 +52,17 @@ def test_selections_and_seeds_are_scored_apart(table, tmp_path):
     assert scored.groupby("selection").size().to_dict() == {"validation": 3, "oracle": 3}
 
 
+def test_classes_may_be_written_as_decimals_and_clips_as_numbers(tmp_path):
+    """What NumPy and pandas make of class numbers; as text, 1 and 1.0 would be two classes."""
+    table = pd.DataFrame({"subject": [1, 1, 2], "clip": [1, 2, 1], "true": [0, 1, 1], "predicted": [0.0, 1.0, 1.0]})
+    for name in ("p.csv", "p.parquet"):
+        table.to_csv(tmp_path / name) if name == "p.csv" else table.to_parquet(tmp_path / name)
+        assert score_table(read_predictions(tmp_path / name))["uf1"].item() == 1
+    pd.concat([table, table]).to_parquet(tmp_path / "p.parquet")
+    with pytest.raises(MerbaError, match="repeats clip all 1 1"):
+        read_predictions(tmp_path / "p.parquet")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -59,6 +70,8 @@ def test_selections_and_seeds_are_scored_apart(table, tmp_path):
         ("subject,true,predicted\n", "no rows"),
         ("subject,true,predicted\n1,a,\n", "row 1 has no predicted"),
         ("subject,clip,true,predicted\n1,x,a,a\n1,x,a,b\n", "row 2 repeats clip all 1 x"),
+        ("subject,clip,true,predicted\n1,x,a,a\n1,,a,b\n", "row 2 has no clip"),
+        ("subject,seed,true,predicted\n1,1,a,a\n1,,a,b\n", "row 2 has no seed"),
         ("", "can't be read as .csv"),
     ],
 )

@@ -255,6 +255,18 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(tmp_path, monkeypatch,
     assert (resumed.every_epoch == undisturbed.every_epoch).all()
 
 
+@pytest.mark.parametrize(("seconds", "saves"), [(30, False), (59, True)])
+def test_a_state_is_saved_before_it_is_a_minute_old(tmp_path, seconds, saves):
+    model = Small()
+    state = progress.Progress(model, torch.optim.Adam(model.parameters()), torch.Generator(), tmp_path / "progress.pt")
+    state.loss, state.epoch_random = torch.zeros(()), state.random.get_state()
+    state.save_when_due()
+    assert not state.file.exists(), "a training of seconds needs no state"
+    state.saved -= seconds
+    state.save_when_due()
+    assert state.file.exists() == saves
+
+
 @pytest.mark.parametrize("death", [signal.SIGTERM, signal.SIGKILL])
 def test_a_training_process_that_dies_goes_on_to_the_same_bits(tmp_path, death):
     undisturbed = subprocess.run([sys.executable, __file__, tmp_path / "other.pt"], capture_output=True, text=True, check=True)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from hashlib import sha256
 
 import cv2
 import numpy as np
@@ -71,9 +72,24 @@ def test_the_micro_demo_gives_tables_figures_and_records(micro_demo):
     assert predictions[["p_negative", "p_positive", "p_surprise"]].sum(axis=1).tolist() == pytest.approx([1] * 6)
     record = json.loads((fold / "run.json").read_text())
     assert record["clips"]["test"] == 3
-    assert len(record["inputs"]["samm.npy"]) == 64
+    assert record["inputs"]["samm.npy"] == sha256((results / "packed" / "samm.npy").read_bytes()).hexdigest()
+    epochs = pd.read_parquet(fold / "every_epoch.parquet")
+    assert epochs.groupby("epoch").size().to_dict() == {1: 3, 2: 3, 3: 3}
     assert "smic_hs/s01" not in record["validation_subjects"]
     assert len(pd.read_csv(fold / "history.csv")) == 3
+
+
+@pytest.mark.long
+def test_the_ablations_run_to_their_tables(finished):
+    snakemake(finished, "ablations")
+    results = finished / "results"
+    sixth, seventh = (pd.read_csv(results / f"{name}.csv") for name in ("table_6_lgfi", "table_7_scanning"))
+    assert set(sixth["experiment"].dropna()) == {"merba_dgcm"}
+    assert set(seventh["experiment"].dropna()) == {"merba_dgcm", "scan_hr"}
+    ours = seventh[seventh["experiment"] == "scan_hr"]
+    assert set(ours["clips"]) == {"7/7"}, "test B"
+    assert set(ours["directions"]) == {"hr"}
+    assert "Table VII" in (results / "summary_ablations.html").read_text()
 
 
 @pytest.mark.long

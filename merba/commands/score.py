@@ -16,9 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from merba.scoring import read_predictions, score_table
 
-    table = score_table(read_predictions(options.file))
+    predictions = read_predictions(options.file)
+    table = score_table(predictions)
     if options.json:
         print(table.to_json(orient="records", indent=2))
     else:
         print(table.round(4).to_string(index=False))
+        true, predicted = set(predictions["true"]), set(predictions["predicted"])
+        untrue = f"; predicted, but never true: {', '.join(sorted(predicted - true))}" if predicted - true else ""
+        print(f"classes: {', '.join(sorted(true))}{untrue}")
     return 0

@@ -41,8 +41,9 @@ def read(
     _known("tables", tables or {}, SPLITS)
     _known("columns", columns or {}, COLUMNS)
     splits = []
-    for split, file in (TABLES | dict(tables or {})).items():
-        table = find_table(home, (), file, f"tables.{split}")
+    files = TABLES | dict(tables or {})
+    for split, file in files.items():
+        table = find_table(home, (), file, f"tables.{split}", others=files.values())
         clips = read_annotations(table, ADAPTER, COLUMNS | dict(columns or {}))
         clips = correct(clips, ADAPTER, corrections)
         clips = label_rows(clips, ADAPTER, table, task, None, missing)

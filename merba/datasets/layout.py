@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache, cached_property
 from pathlib import Path
@@ -171,17 +171,23 @@ def _here_and_below(folder: Folder) -> Iterator[Folder]:
             yield below
 
 
-def find_table(root: Folder, names: Sequence[str], configured: str | None, setting: str = "annotations") -> Path:
-    """The annotation table: the file that `setting` configures, or the first of `names` (paths relative to root)."""
+def find_table(
+    root: Folder, names: Sequence[str], configured: str | None, setting: str = "annotations", others: Collection[str] = ()
+) -> Path:
+    """The annotation table: the file that `setting` configures, or the first of `names` (paths relative to root).
+
+    `others` are tables of another meaning, which the message doesn't propose.
+    """
     for path in [root.path / configured] if configured else map(root.file, names):
         if path is not None and path.is_file():
             return path
     wanted = [configured] if configured else names
     tables = [name for name in root.names if Path(name).suffix.lower() in {".csv", ".xls", ".xlsx"}]
+    near = nearest(wanted[0], [name for name in tables if name not in others])
     there = f"tables found there: {shown(tables)}" if tables else f"there is no table; the folder holds {shown(root.names)}"
     raise layout_error(
         root.adapter,
-        f"{root.path}: expected the annotation table {' or '.join(wanted)}{nearest(wanted[0], tables)}; {there}. "
+        f"{root.path}: expected the annotation table {' or '.join(wanted)}{near}; {there}. "
         f"Copy it there, or set `{setting}` to its name.",
     )
 
