@@ -143,6 +143,12 @@ def experiment_settings(config: Mapping[str, Any], name: str, datasets: Collecti
     return experiment
 
 
+def fold_settings(experiment: Mapping[str, Any]) -> dict[str, Any]:
+    """What of `experiment_settings` decides a fold's result: names of table rows and comparisons don't."""
+    deciding = ("datasets", "protocol", "stopping", "control", "seeds", "model", "training")
+    return {key: experiment[key] for key in deciding}
+
+
 def _fill(node: Mapping[str, Any], value: Any) -> Any:
     """`value` with the defaults of the schema `node`, and its keys in the schema's order, others behind by name.
 

@@ -22,14 +22,14 @@ from torch import Tensor
 
 import merba
 from merba.checkpoint import STAGES, Checkpoint, Member, describe_model, save_checkpoint
-from merba.config import experiment_settings
+from merba.config import experiment_settings, fold_settings
 from merba.devices import training_device
 from merba.errors import MerbaError
 from merba.files import FOLD_FILES, WEIGHTS, atomic, checksum
 from merba.models import create_model
 from merba.packs import FlowFormat, check_packed, load_packs
 from merba.progress import Selection
-from merba.protocols import EVERYBODY, Split, folds, make_split, no_clips_to_test
+from merba.protocols import EVERYBODY, Split, folds, make_split
 from merba.sheet import KEY, class_names, safe_id
 from merba.training import FoldData, FoldResult, TrainingSettings, prepare, train_fold, train_without_test
 
@@ -64,13 +64,14 @@ def load_fold(
     sheet: pd.DataFrame,
     packs: Sequence[tuple[Path, Path]],
 ) -> Fold:
-    """The fold of `experiment` (from `merba.config.experiment_settings`) that tests one subject, by its safe id.
+    """The fold of `experiment` (from `merba.config.fold_settings`) that tests one subject, by its safe id.
 
-    `packs` are the (array, index) files of the experiment's datasets. Other protocols than loso have a single fold.
+    `sheet` has the labels of all clips, usable or not; `packs` are the (array, index) files of the experiment's datasets.
+    Other protocols than loso have a single fold. Raises MerbaError for a subject that the sheet doesn't have.
     """
     flow, clips, form = load_packs(packs)
     clips = clips.merge(sheet[[*KEY, "label", "split"]], on=KEY, how="left", validate="one_to_one")
-    subject = _subject_name(clips, dataset, subject_id) if experiment["protocol"] == "loso" else subject_id
+    subject = _subject_name(sheet, dataset, subject_id) if experiment["protocol"] == "loso" else subject_id
     classes = class_names(sheet, experiment["datasets"])
     labels = clips["label"].map({name: code for code, name in enumerate(classes)}).to_numpy(np.int64)
     split = make_split(clips, experiment["protocol"], dataset, subject, stopping=experiment["stopping"], seed=config["seed"])
@@ -87,6 +88,12 @@ def run_fold(config: Mapping[str, Any], experiment: Mapping[str, Any], fold: Fol
     when they were interrupted; it is emptied at the end.
     """
     started, cpu_started = time.perf_counter(), time.process_time()
+    if not len(fold.split.test):
+        log.warning(
+            "%s %s has no usable clip (see results/problems.csv): all others are trained on, and the tables have one fold less",
+            fold.dataset,
+            fold.subject,
+        )
     torch.set_num_threads(config["threads"])
     flow = np.zeros_like(fold.flow) if experiment["control"] == "zero_flow" else fold.flow
     settings = TrainingSettings(**experiment["training"])
@@ -198,6 +205,7 @@ def train_experiment(
     Raises MerbaError, as the workflow's gate does, where clips can't be used and the configuration doesn't drop them.
     """
     experiment, sheet, packs = packed_experiment(config, name, results)
+    settings = fold_settings(experiment)
     check_packed([index for _, index in packs], drop=config["on_problem"] == "drop")
     every = [(dataset, safe_id(subject)) for dataset, subject in folds(sheet, experiment)]
     unknown = [f"{dataset}/{subject}" for dataset, subject in only or [] if (dataset, subject) not in every]
@@ -207,10 +215,10 @@ def train_experiment(
     trained, started = 0, time.monotonic()
     chosen = list(only or every)
     for done, (dataset, subject_id) in enumerate(chosen, start=1):
-        fold = load_fold(config, experiment, dataset=dataset, subject_id=subject_id, sheet=sheet, packs=packs)
+        fold = load_fold(config, settings, dataset=dataset, subject_id=subject_id, sheet=sheet, packs=packs)
         folder = results / "folds" / name / dataset / subject_id
         if not is_finished(folder, fold, weights=config["keep_weights"]):
-            run_fold(config, experiment, fold, folder, progress=results / "progress" / name / dataset / subject_id)
+            run_fold(config, settings, fold, folder, progress=results / "progress" / name / dataset / subject_id)
             trained += 1
         left = (time.monotonic() - started) / done * (len(chosen) - done)
         log.info("%s: %d of %d folds done, about %.0f s left", name, done, len(chosen), left)
@@ -266,12 +274,11 @@ def shuffle_labels(labels: np.ndarray, split: Split, *, seed: int) -> np.ndarray
     return shuffled
 
 
-def _subject_name(clips: pd.DataFrame, dataset: str, subject_id: str) -> str:
-    names = clips.loc[clips["dataset"] == dataset, "subject"].unique()
-    for name in names:
+def _subject_name(sheet: pd.DataFrame, dataset: str, subject_id: str) -> str:
+    for name in sheet.loc[sheet["dataset"] == dataset, "subject"].unique():
         if safe_id(name) == subject_id:
             return name
-    raise no_clips_to_test(dataset, subject_id)
+    raise MerbaError(f"the sample sheet has no subject {subject_id} in {dataset}")
 
 
 def _builder(experiment: Mapping[str, Any], fold: Fold) -> Callable[[], torch.nn.Module]:

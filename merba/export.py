@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from merba.checkpoint import Checkpoint, join_checkpoints, load_checkpoint
+from merba.config import fold_settings
 from merba.errors import MerbaError
 from merba.experiments import load_fold, packed_experiment, train_on_everybody
 from merba.files import FOLD_FILES
@@ -47,13 +48,14 @@ def retrained(config: Mapping[str, Any], folder: Path) -> Checkpoint:
     experiment, sheet, packs = packed_experiment(config, name, results)
     if experiment["control"] != "none":
         raise MerbaError(f"{name} is a control ({experiment['control']}): a model of it is of no use")
-    everybody = experiment | {"protocol": EVERYBODY, "stopping": "none"}
+    settings = fold_settings(experiment)
+    everybody = settings | {"protocol": EVERYBODY, "stopping": "none"}
     fold = load_fold(config, everybody, dataset="all", subject_id="all", sheet=sheet, packs=packs)
     records = {path: json.loads(path.read_text()) for path in sorted(folder.glob(f"*/*/{FOLD_FILES['record']}"))}
     if not records:
         raise MerbaError(f"{folder}: no trained fold in it; name the folder of one experiment, such as results/folds/merba")
     for path, record in records.items():
-        if (record["experiment"], record["inputs"]) != (experiment, fold.inputs):
+        if (record["experiment"], record["inputs"]) != (settings, fold.inputs):
             raise MerbaError(f"{path}: the fold was trained with other settings or clips; run the workflow again first")
     epochs = round(median(next(iter(record["seeds"].values()))["epoch"] for record in records.values()))
     log.info("%s: %d epochs, the median of %d folds, on %d clips", name, epochs, len(records), len(fold.clips))

@@ -74,24 +74,14 @@ def loso_split(sheet: pd.DataFrame, dataset: str, subject: str, *, stopping: str
     """The fold that tests (dataset, subject) and trains on everybody else in `sheet` (columns dataset, subject, label).
 
     With `stopping` "validation" a tenth of the training clips, of subjects of their own, is held out (see
-    `hold_out_subjects`); with "none" the validation part is empty. Raises MerbaError for a subject without clips,
-    or one whose absence leaves nobody to train on.
+    `hold_out_subjects`); with "none" the validation part is empty, and so is the test part of a subject none of whose clips
+    are usable. Raises MerbaError for a subject whose absence leaves nobody to train on.
     """
     is_test = ((sheet["dataset"] == dataset) & (sheet["subject"] == subject)).to_numpy()
     test, rest = np.flatnonzero(is_test), np.flatnonzero(~is_test)
-    if not len(test):
-        raise no_clips_to_test(dataset, subject)
     if not len(rest):
         raise MerbaError(f"{dataset} {subject}: leaving this subject out leaves nobody to train on")
     return _with_validation(sheet, rest, test, stopping=stopping, seed=seed)
-
-
-def no_clips_to_test(dataset: str, subject: str) -> MerbaError:
-    """The error of a fold whose subject has none, because all of them were dropped."""
-    return MerbaError(
-        f"{dataset} {subject}: no usable clips to test on (see results/problems.csv); mend one of them, or take this "
-        "subject's rows out of the annotation table"
-    )
 
 
 def holdout_split(sheet: pd.DataFrame, *, stopping: str, seed: int) -> Split:

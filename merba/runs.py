@@ -65,8 +65,8 @@ def fold_table(run: Run) -> pd.DataFrame:
                     "seed": int(total),
                     "epoch": found["epoch"],
                     "epochs": found["epochs"],
-                    "right": int(right[seed, False]),
-                    "oracle_right": int(right[seed, True]),
+                    "right": int(right.get((seed, False), 0)),  # a subject may have no usable clip
+                    "oracle_right": int(right.get((seed, True), 0)),
                     "seconds": round(record["seconds"], 1),
                     "peak_memory_mb": record["peak_memory_mb"],
                 }

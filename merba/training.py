@@ -199,10 +199,11 @@ def train_fold(
             better = epoch == settings.epochs
         if better:
             state.honest, state.chosen = Selection(epoch, *test), deepcopy(model.state_dict())
-        hits = float((test[0] == data.labels[_rows(split.test, device)].cpu().numpy()).mean())
-        if state.oracle is None or hits > max(row["oracle_test_accuracy"] for row in state.history):
+        right = int((test[0] == data.labels[_rows(split.test, device)].cpu().numpy()).sum())
+        accuracy = right / max(len(split.test), 1)  # there may be no usable clip to test
+        if state.oracle is None or accuracy > max(row["oracle_test_accuracy"] for row in state.history):
             state.oracle = Selection(epoch, *test)
-        state.history.append(record | {"oracle_test_accuracy": hits})
+        state.history.append(record | {"oracle_test_accuracy": accuracy})
         state.every_epoch.append(test[0])
     return FoldResult(
         state.honest,

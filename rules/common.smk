@@ -2,7 +2,7 @@
 import shutil
 from functools import cache
 
-from merba.config import complete, runnable_experiments
+from merba.config import complete, fold_settings, runnable_experiments
 from merba.counts import dfme_datasets
 from merba.errors import MerbaError
 from merba.files import FOLD_FILES, WEIGHTS

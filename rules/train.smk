@@ -38,7 +38,7 @@ rule fold:
         mem_mb=4000,
         runtime=240,
     params:
-        experiment=lambda wildcards: EXPERIMENTS[wildcards.experiment],
+        experiment=lambda wildcards: fold_settings(EXPERIMENTS[wildcards.experiment]),
         seed=config["seed"],
         deterministic=config["deterministic"],
     message:

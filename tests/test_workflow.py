@@ -135,20 +135,24 @@ def test_a_rerun_of_a_fold_on_one_core_gives_the_same_bits(finished):
 
 
 @pytest.mark.long
-def test_a_damaged_frame_stops_the_run_with_its_name_or_is_dropped(finished, tmp_path):
-    frame = sorted((finished / "results/demo/smic_hs").rglob("s1_*/*.bmp"))[0]
-    frame.write_bytes(frame.read_bytes()[:100])
+def test_a_subject_with_damaged_frames_stops_the_run_with_their_names_or_is_dropped(finished, tmp_path):
+    clips = sorted(folder for folder in (finished / "results/demo/smic_hs").rglob("s1_*") if folder.is_dir())
+    for folder in clips:
+        frame = sorted(folder.glob("*.bmp"))[0]
+        frame.write_bytes(frame.read_bytes()[:100])
     output = snakemake(finished, "--forcerun", "results/faces/smic_hs/s01.parquet", fails=True)
-    assert "1 clips can't be used" in output
-    assert frame.parent.name in output
+    assert "3 clips can't be used" in output
+    assert all(folder.name in output for folder in clips)
     assert "on_problem: drop" in output
-    assert len(pd.read_csv(finished / "results/problems.csv")) == 1
-    targets = ["results/table_5_3db.csv", "results/table_3_3db_counts.csv"]
+    assert len(pd.read_csv(finished / "results/problems.csv")) == 3
+    targets = ["results/table_5_3db.csv", "results/table_3_3db_counts.csv", "results/summary.html"]
     snakemake(finished, *targets, config=configured(tmp_path, on_problem="drop"))
     table = pd.read_csv(finished / "results/table_5_3db.csv")
-    assert set(table["clips"].dropna()) == {"17/18"}
+    assert set(table["clips"].dropna()) == {"15/18"}
+    assert set(table["folds"].dropna()) == {"5/6"}
+    assert "smic_hs s01 has no usable clip" in (finished / "logs/fold/merba/smic_hs/s01.log").read_text()
     counts = pd.read_csv(finished / "results/table_3_3db_counts.csv").set_index("class")
-    assert counts.loc["unusable", ["smic_hs", "casme2", "samm", "combined"]].tolist() == [1, 0, 0, 1]
+    assert counts.loc["unusable", ["smic_hs", "casme2", "samm", "combined"]].tolist() == [3, 0, 0, 3]
 
 
 def honest_outcome(folder, experiment, *fold):
