@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 from merba.errors import MerbaError
 
@@ -24,25 +25,26 @@ FOLD_FILES = {
 WEIGHTS = "model.safetensors"
 REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 """What a file system says that has no room or must not be written to."""
+DRAFT = ".draft-"
+"""How the names of unfinished files begin."""
+IDLE = 3600.0
+"""Seconds; no writer pauses that long between two writes."""
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to; renamed to `path` when the block succeeds, removed when it fails.
 
-    The drafts that killed processes left of the same file go with it. Raises MerbaError that names `path` where the disk
-    is full or the folder can't be written to.
+    Writers of the same file, on whatever machine, don't meet: each has a draft of its own. What a killed one leaves is for
+    `remove_drafts`. Raises MerbaError that names `path` where the disk is full or the folder can't be written to.
     """
     path = Path(path)
     # The suffix stays last, because numpy and matplotlib choose the format by it.
-    draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    draft = path.with_name(f"{DRAFT}{uuid4().hex[:12]}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield draft
         draft.replace(path)
-        for left in path.parent.iterdir():
-            if re.fullmatch(rf"\.{re.escape(path.stem)}\.\d+{re.escape(path.suffix)}", left.name):
-                left.unlink(missing_ok=True)
     except Exception as error:
         if (refusal := _refusal(error, path.parent)) is None:
             raise
@@ -52,6 +54,18 @@ def atomic(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # a folder that can't be written to has no draft
             draft.unlink(missing_ok=True)
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove the drafts of killed writers below `folder`: those that nobody has written to for IDLE seconds.
+
+    Younger ones may be of a job that still works, on another machine too.
+    """
+    latest = time.time() - IDLE
+    for draft in folder.rglob(f"{DRAFT}*"):
+        with suppress(OSError):  # finished meanwhile, or another user's
+            if draft.stat().st_mtime < latest:
+                draft.unlink()
 
 
 def _refusal(error: Exception, folder: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""Taking away the lock that a killed Snakemake left, after making sure that none works there any more."""
+"""Taking away what a killed Snakemake left, after making sure that none works there any more."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 
 from merba.errors import MerbaError
+from merba.files import remove_drafts
 
 
 def unlock(folder: Path) -> bool:
-    """Remove Snakemake's stale lock from a working folder; whether there was one.
+    """Remove Snakemake's stale lock from a working folder, and old drafts from its results; whether there was a lock.
 
     Raises MerbaError where a Snakemake of this machine still works in that folder. Those of other machines on a shared
     file system can't be seen from here.
@@ -22,6 +23,7 @@ def unlock(folder: Path) -> bool:
         )
     for lock in locks:
         lock.unlink(missing_ok=True)
+    remove_drafts(folder / "results")
     return bool(locks)
 
 

@@ -1,6 +1,7 @@
 """What goes wrong on other people's machines: each fault has a clear message or a named problem, and no wrong number."""
 
 import getpass
+import os
 import re
 import shutil
 import string
@@ -25,7 +26,7 @@ from merba.apex import apexes_of_subject
 from merba.datasets.annotations import checked_frames, read_annotations
 from merba.errors import ClipProblem, MerbaError
 from merba.faces import faces_of_subject
-from merba.files import atomic
+from merba.files import atomic, remove_drafts
 from merba.flow import flow_of_clips
 from merba.frames import open_clip, read_image
 from merba.joblog import job_log
@@ -92,13 +93,28 @@ def test_a_read_only_folder_is_named(small_disk):
             draft.write_text("1")
 
 
-def test_a_killed_writers_draft_goes_when_the_file_is_written_and_nobody_elses(tmp_path):
-    names = [".a.12345.csv", ".a.b.12345.csv", ".a.12345.parquet", ".b.12345.csv", "a.12345.csv"]
-    for name in names:
-        (tmp_path / name).touch()
-    with atomic(tmp_path / "a.csv") as draft:
-        draft.write_text("1")
-    assert {path.name for path in tmp_path.iterdir()} == {"a.csv", *names[1:]}
+def test_two_writers_of_a_file_do_not_meet(tmp_path):
+    with atomic(tmp_path / "a.csv") as late:
+        late.write_text("late, and ")
+        with atomic(tmp_path / "a.csv") as early:
+            early.write_text("early")
+        assert (tmp_path / "a.csv").read_text() == "early"
+        with late.open("a") as file:
+            file.write("whole")
+    assert (tmp_path / "a.csv").read_text() == "late, and whole"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_drafts_of_killed_writers_go_and_those_of_others_stay(tmp_path):
+    folder = tmp_path / "flow" / "samm"
+    with atomic(folder / "006.npz") as working:
+        working.touch()
+        killed = working.with_name(working.name.replace("006", "007"))
+        for path in (killed, folder / "008.npz"):
+            path.touch()
+            os.utime(path, (0, 0))
+        remove_drafts(tmp_path)
+        assert set(folder.iterdir()) == {working, folder / "008.npz"}
 
 
 def test_links_that_lead_in_circles_are_named(tmp_path):

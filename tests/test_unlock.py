@@ -1,5 +1,6 @@
 """A stale lock is taken away, a live one is not."""
 
+import os
 import subprocess
 import sys
 
@@ -22,6 +23,15 @@ def test_a_stale_lock_is_removed(locked):
     assert unlock(locked)
     assert not list((locked / ".snakemake" / "locks").iterdir())
     assert not unlock(locked), "there is none any more"
+
+
+def test_what_killed_jobs_had_begun_to_write_goes_with_the_lock(locked):
+    draft = locked / "results" / "flow" / ".draft-0-s01.npz"
+    draft.parent.mkdir(parents=True)
+    draft.touch()
+    os.utime(draft, (0, 0))
+    unlock(locked)
+    assert not draft.exists()
 
 
 def test_the_lock_of_a_working_snakemake_stays(locked):
