@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -41,8 +42,7 @@ def examine() -> list[Finding]:
 
 
 def _python() -> Finding:
-    version = platform.python_version_tuple()
-    works = version[:2] >= ("3", "11")
+    works = sys.version_info >= (3, 11)
     cores = os.cpu_count()
     return Finding("python", works, f"{platform.python_version()}, {cores} cores" if works else "3.11 or later is needed")
 
