@@ -341,7 +341,7 @@ def _every_epoch_rows(fold: Fold, results: Mapping[int, FoldResult]) -> pd.DataF
         epochs = len(result.every_epoch)
         part = pd.concat([test] * epochs, ignore_index=True)
         part["seed"], part["epoch"] = seed, np.repeat(np.arange(1, epochs + 1), len(test))
-        part["predicted"] = classes[result.every_epoch.ravel()]
+        part["predicted"] = pd.Series(classes[result.every_epoch.ravel()], dtype="str")  # also where there are none
         parts.append(part)
     return pd.concat(parts, ignore_index=True)
 
@@ -357,7 +357,7 @@ def _prediction_rows(test: pd.DataFrame, seed: int, selection: str, chosen: Sele
         selection=selection,
         epoch=chosen.epoch,
         true=test["label"],
-        predicted=[classes[code] for code in chosen.predicted],
+        predicted=pd.Series([classes[code] for code in chosen.predicted], dtype="str"),  # also where there are none
     )
     for code, name in enumerate(classes):
         rows[f"p_{name}"] = chosen.probabilities[:, code]

@@ -200,7 +200,7 @@ def train_fold(
         if better:
             state.honest, state.chosen = Selection(epoch, *test), deepcopy(model.state_dict())
         right = int((test[0] == data.labels[_rows(split.test, device)].cpu().numpy()).sum())
-        accuracy = right / max(len(split.test), 1)  # there may be no usable clip to test
+        accuracy = right / len(split.test) if len(split.test) else math.nan  # there may be no usable clip to test
         if state.oracle is None or accuracy > max(row["oracle_test_accuracy"] for row in state.history):
             state.oracle = Selection(epoch, *test)
         state.history.append(record | {"oracle_test_accuracy": accuracy})

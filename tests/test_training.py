@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +175,15 @@ def test_the_oracle_is_the_best_epoch_on_the_test_clips():
     result = fold(flow, np.random.default_rng(1).permutation(labels), split())
     accuracies = [row["oracle_test_accuracy"] for row in result.history]
     assert accuracies[result.oracle.epoch - 1] == max(accuracies)
+
+
+def test_a_fold_without_test_clips_is_trained_and_has_no_test_accuracy():
+    flow, labels = clips()
+    result = fold(flow, labels, replace(split(), test=np.empty(0, np.int64)))
+    assert result.weights_sha256 == fold(flow, labels, split()).weights_sha256
+    assert result.every_epoch.shape == (12, 0)
+    assert result.honest.probabilities.shape == (0, 3)
+    assert all(math.isnan(row["oracle_test_accuracy"]) for row in result.history)
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_other_ones():

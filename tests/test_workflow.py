@@ -151,6 +151,9 @@ def test_a_subject_with_damaged_frames_stops_the_run_with_their_names_or_is_drop
     assert set(table["clips"].dropna()) == {"15/18"}
     assert set(table["folds"].dropna()) == {"5/6"}
     assert "smic_hs s01 has no usable clip" in (finished / "logs/fold/merba/smic_hs/s01.log").read_text()
+    for name in ("predictions.parquet", "every_epoch.parquet"):
+        empty, other = (pd.read_parquet(finished / "results/folds/merba/smic_hs" / s / name) for s in ("s01", "s02"))
+        assert empty.empty and empty.dtypes.equals(other.dtypes)
     counts = pd.read_csv(finished / "results/table_3_3db_counts.csv").set_index("class")
     assert counts.loc["unusable", ["smic_hs", "casme2", "samm", "combined"]].tolist() == [3, 0, 0, 3]
 
