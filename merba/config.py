@@ -16,10 +16,7 @@ from merba.errors import MerbaError
 
 SCHEMAS = Path(__file__).parent / "schemas"
 LIBRARY = Path(__file__).with_name("experiments.yaml")
-"""The paper's experiments, which a configuration without `experiments` runs and others may inherit from.
-
-A link to config/experiments.yaml, so that an installed package has them too.
-"""
+"""The paper's experiments, which a configuration without `experiments` runs and others may inherit from."""
 
 
 @cache
@@ -57,7 +54,7 @@ def complete(config: Any, origin: str = "configuration") -> dict[str, Any]:
 
 @cache
 def library() -> dict[str, Any]:
-    """The experiments of config/experiments.yaml as they stand there."""
+    """The experiments of merba/experiments.yaml as they stand there."""
     try:
         return yaml.safe_load(LIBRARY.read_text())
     except OSError as error:

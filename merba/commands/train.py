@@ -13,7 +13,7 @@ EXAMPLE = "merba train --config config/3db.yaml --experiment merba --folds samm/
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, required=True, help="a configuration of the workflow")
-    parser.add_argument("--experiment", required=True, help="a name under its `experiments`, or of config/experiments.yaml")
+    parser.add_argument("--experiment", required=True, help="the name of one of its experiments")
     parser.add_argument("--folds", nargs="+", metavar="DATASET/SUBJECT", help="only these (as the folders in results/folds)")
     parser.add_argument("--results", type=Path, default=Path("results"), help="the workflow's results (default: results)")
 
