@@ -183,13 +183,15 @@ def train_fold(
     model, step = state.model, _step(state.model, device)
     weights = _class_weights(data.labels[_rows(split.train, device)], classes, settings)
 
+    # A subject may have no usable clip, and not every scan backend takes an empty batch.
+    nothing = np.empty(0, np.int64), np.empty((0, classes), np.float32)
     epochs = range(len(state.history) + 1, settings.epochs + 1)
     for epoch in counted(epochs, len(epochs), "epochs at most"):
         if state.stopped(settings, validates=len(split.validation) > 0):
             break
         train_loss = _train_epoch(step, data, split.train, state, weights, settings, epoch)
         model.eval()
-        test = predict(model, data, split.test)
+        test = predict(model, data, split.test) if len(split.test) else nothing
         record = {"epoch": epoch, "rate": rate_at(epoch, settings), "train_loss": train_loss}
         if len(split.validation):
             loss, uf1 = _validate(model, data, split.validation, classes)
@@ -200,7 +202,7 @@ def train_fold(
         if better:
             state.honest, state.chosen = Selection(epoch, *test), deepcopy(model.state_dict())
         right = int((test[0] == data.labels[_rows(split.test, device)].cpu().numpy()).sum())
-        accuracy = right / len(split.test) if len(split.test) else math.nan  # there may be no usable clip to test
+        accuracy = right / len(split.test) if len(split.test) else math.nan
         if state.oracle is None or accuracy > max(row["oracle_test_accuracy"] for row in state.history):
             state.oracle = Selection(epoch, *test)
         state.history.append(record | {"oracle_test_accuracy": accuracy})
