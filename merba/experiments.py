@@ -135,6 +135,15 @@ def run_fold(config: Mapping[str, Any], experiment: Mapping[str, Any], fold: Fol
         _split_rows(fold).to_csv(draft, index=False)
     with atomic(folder / FOLD_FILES["every_epoch"]) as draft:
         _every_epoch_rows(fold, results).to_parquet(draft, index=False)
+    test = fold.clips.iloc[fold.split.test].reset_index(drop=True)
+    rows = [
+        _prediction_rows(test, seed, selection, chosen, fold.classes)
+        for seed, result in results.items()
+        for selection, chosen in ((honest_name(experiment), result.honest), ("oracle", result.oracle))
+    ]
+    with atomic(folder / FOLD_FILES["predictions"]) as draft:
+        pd.concat(rows, ignore_index=True).to_parquet(draft, index=False)
+    # Last, because its digest says that the other files are of this fold (see `is_finished`).
     with atomic(folder / FOLD_FILES["record"]) as draft:
         draft.write_text(
             json.dumps(
@@ -173,15 +182,6 @@ def run_fold(config: Mapping[str, Any], experiment: Mapping[str, Any], fold: Fol
                 indent=2,
             )
         )
-    test = fold.clips.iloc[fold.split.test].reset_index(drop=True)
-    rows = [
-        _prediction_rows(test, seed, selection, chosen, fold.classes)
-        for seed, result in results.items()
-        for selection, chosen in ((honest_name(experiment), result.honest), ("oracle", result.oracle))
-    ]
-    # Last, because its presence says that the fold is done.
-    with atomic(folder / FOLD_FILES["predictions"]) as draft:
-        pd.concat(rows, ignore_index=True).to_parquet(draft, index=False)
     shutil.rmtree(progress, ignore_errors=True)
 
 

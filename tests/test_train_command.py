@@ -68,6 +68,21 @@ def test_an_interrupted_fold_goes_on_from_its_saved_state(results, micro_demo, m
     assert not list(results.glob("progress/merba/samm/*"))
 
 
+def test_a_fold_whose_files_were_not_all_replaced_is_trained_again(results, tmp_path, monkeypatch, capsys):
+    changed = configured(tmp_path, seed=2)
+    assert train(results, "--folds", "samm/006") == 0
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("merba.experiments._prediction_rows", interrupt)
+        train(results, "--folds", "samm/006", config=changed)
+    capsys.readouterr()
+    assert train(results, "--folds", "samm/006", config=changed) == 0
+    assert "1 folds trained" in capsys.readouterr().out
+
+
 def interrupt_at(call):
     """`_validate` that interrupts the process at its n-th call."""
     validate, calls = training._validate, iter(range(1, call))
