@@ -8,6 +8,7 @@ import logging
 import platform
 import resource
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
@@ -177,12 +178,17 @@ def run_fold(config: Mapping[str, Any], experiment: Mapping[str, Any], fold: Fol
                     },
                     "seconds": round(time.perf_counter() - started, 3),
                     "cpu_seconds": round(time.process_time() - cpu_started, 3),
-                    "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+                    "peak_memory_mb": _peak_memory_mb(),
                 },
                 indent=2,
             )
         )
     shutil.rmtree(progress, ignore_errors=True)
+
+
+def _peak_memory_mb() -> int:
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest // (1024**2 if sys.platform == "darwin" else 1024)  # macOS counts bytes, Linux kB
 
 
 def is_finished(folder: Path, fold: Fold, *, weights: bool) -> bool:
