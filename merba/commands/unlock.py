@@ -1,4 +1,4 @@
-"""Take away the lock of a killed Snakemake, after checking that none works in the folder."""
+"""Take away what a killed Snakemake left (lock, old drafts), after checking that none works in the folder."""
 
 from __future__ import annotations
 
