@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 class Fold:
     """One fold before training: all usable clips with their labels as class numbers, flow, split, and its digest.
 
-    The digest is of everything that decides the result: settings, seed, split, labels and the packs' content.
+    The digest is of everything that decides the result: settings, seed, split, labels, content of packs and pretrained weights.
     """
 
     dataset: str
@@ -76,7 +76,9 @@ def load_fold(
     classes = class_names(sheet, experiment["datasets"])
     labels = clips["label"].map({name: code for code, name in enumerate(classes)}).to_numpy(np.int64)
     split = make_split(clips, experiment["protocol"], dataset, subject, stopping=experiment["stopping"], seed=config["seed"])
-    inputs = {path.name: checksum(path) for pair in packs for path in pair}
+    pretrained = experiment["model"].get("pretrained")
+    files = [*(path for pair in packs for path in pair), *([Path(pretrained)] if pretrained else [])]
+    inputs = {path.name: checksum(path) for path in files}
     decides = [experiment, config["seed"], classes, labels.tolist(), *(part.tolist() for part in astuple(split)), inputs]
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
     return Fold(dataset, subject, clips, labels, classes, flow, form, split, inputs, digest)

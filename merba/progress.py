@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from merba.errors import MerbaError
 from merba.files import atomic
 
 if TYPE_CHECKING:
@@ -95,8 +96,11 @@ class Progress:
         except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
             log.warning("%s: the saved training can't be read (%s); starting anew", path, error)
             return
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise MerbaError(f"{path}: saved by another version of merba, whose model differs; delete it ({error})") from error
         self.step = state["step"]
         self.loss = state["loss"].to(device)
         self.random.set_state(state["random"])

@@ -123,6 +123,11 @@ def packs_of(experiment):
     return expand("results/packed/{dataset}.npy", dataset=datasets)
 
 
+def pretrained_of(experiment):
+    """The file of weights that an experiment starts from, if any."""
+    return EXPERIMENTS[experiment]["model"].get("pretrained") or []
+
+
 @cache
 def predictions(experiment):
     return [

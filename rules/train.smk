@@ -25,6 +25,7 @@ rule fold:
         "results/problems.checked",
         labels="results/labels/{experiment}.parquet",
         arrays=lambda wildcards: packs_of(wildcards.experiment),
+        pretrained=lambda wildcards: pretrained_of(wildcards.experiment),
     output:
         **fold_outputs(),
     log:

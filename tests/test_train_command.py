@@ -10,6 +10,8 @@ from workflow_runs import MICRO, configured
 
 from merba import progress, training
 from merba.cli import main
+from merba.config import fold_settings, load_config
+from merba.experiments import load_fold, packed_experiment
 
 pytestmark = pytest.mark.long
 
@@ -119,3 +121,15 @@ def test_clips_with_problems_stop_it_as_the_gate_stops_the_workflow(results, tmp
 def test_an_unknown_fold_is_named(results, capsys, options, said):
     assert train(results, *options) == 1
     assert said in capsys.readouterr().err
+
+
+def test_other_pretrained_weights_make_another_fold(results, tmp_path):
+    config, file = load_config(MICRO), tmp_path / "weights.pth"
+    experiment, sheet, packs = packed_experiment(config, "merba", results)
+    settings = fold_settings(experiment)
+    settings["model"] = settings["model"] | {"pretrained": str(file)}
+    digests = set()
+    for content in (b"weights", b"weights", b"others"):
+        file.write_bytes(content)
+        digests.add(load_fold(config, settings, dataset="samm", subject_id="006", sheet=sheet, packs=packs).digest)
+    assert len(digests) == 2
