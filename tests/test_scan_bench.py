@@ -31,7 +31,7 @@ def test_it_needs_torch_and_numpy_alone():
     """Nothing else that the package depends on, so that it runs on a rented machine's own PyTorch."""
     program = """
 import sys
-for name in ("numba", "llvmlite", "pandas", "pyarrow", "sklearn", "safetensors", "jsonschema", "fastjsonschema", "yaml", "psutil"):
+for name in "numba llvmlite pandas pyarrow sklearn safetensors jsonschema fastjsonschema yaml psutil".split():
     sys.modules[name] = None
 import gpu, torch
 for name, settings in gpu.CHECKED_MODELS.items():
