@@ -351,9 +351,8 @@ class MERba(nn.Module):
         _check_choice("fusion", fusion, ("mean", "sum"))
         if isinstance(directions, str):
             directions = PRESETS.get(directions) or directions.split()
-        for name, values, length in (("depths", depths, 4), ("heads", heads, 3)):
-            if len(values) != length or min(values) < 1:
-                raise ValueError(f"{name} is {values}; {length} numbers of at least 1 would fit")
+        check_counts("depths", depths, 4)
+        check_counts("heads", heads, 3)
         for name, value in (
             ("in_channels", in_channels), ("image_size", min(height, width)), ("stem_dim", stem_dim), ("dim", dim),
             ("global_blocks", global_blocks), ("window", window), ("state", state),
@@ -402,3 +401,9 @@ class MERba(nn.Module):
 def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
         raise ValueError(f"{name} is {value!r}; {' or '.join(map(repr, known))} would fit")
+
+
+def check_counts(name: str, values: Sequence[int], length: int) -> None:
+    """ValueError unless there are `length` numbers of at least 1."""
+    if len(values) != length or min(values) < 1:
+        raise ValueError(f"{name} is {values}; {length} numbers of at least 1 would fit")
