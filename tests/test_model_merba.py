@@ -449,4 +449,4 @@ def test_autocast_gives_nearly_the_same_training_step():
         F.cross_entropy(outputs.float(), torch.tensor([0, 1, 2, 3])).backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     single, half = gradients
-    assert 0 < (half - single).norm() / single.norm() < 0.1
+    assert 0 < (half - single).norm() / single.norm() < 0.2
