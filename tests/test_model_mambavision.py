@@ -120,7 +120,7 @@ def test_heads_that_do_not_divide_say_what_would():
         ({"heads": (2, 4, 8, 16)}, "heads is .*; 2 numbers"),
         ({"windows": (14, 0)}, "windows is .* at least 1"),
         ({"image_size": 0}, "image_size is 0; at least 1"),
-        ({"drop_path": 1.5}, "drop_path is"),
+        ({"drop_path": 1.5, "dim": 16, "stem_dim": 8}, "drop_path is"),
     ],
 )
 def test_other_arguments_that_do_not_fit_say_what_would(override, says):
