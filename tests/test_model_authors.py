@@ -96,7 +96,8 @@ def test_htnet_is_its_authors_network():
     with torch.device("meta"):  # at their sizes: names and shapes
         theirs, ours = module.HTNet(**sizes, dim=256).state_dict(), create_model("htnet", 3).state_dict()
     assert {name: t.shape for name, t in ours.items()} == {name: t.shape for name, t in theirs.items()}
-    assert_same_network(create_model("htnet", 3, dim=32), module.HTNet(**sizes, dim=32), torch.randn(2, 3, 28, 28))
+    ours, theirs = create_model("htnet", 3, dim=32).double(), module.HTNet(**sizes, dim=32).double()
+    assert_same_network(ours, theirs, torch.randn(2, 3, 28, 28).double())
 
 
 def test_ststnets_published_weights_load_strictly():
