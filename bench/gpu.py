@@ -2,9 +2,9 @@
 
     python bench/gpu.py [--only check scan mixer training]
 
-Needs PyTorch for CUDA (with its Triton), NumPy and this package; where mamba-ssm is installed with its Mamba-1 kernel,
-that is checked and timed too. Writes bench/results/gpu.json. The goals on one H100: the four-direction mixer at least
-twice as fast as with mamba-ssm's kernel, training of merba_base at 20 % model-FLOPs utilisation in bf16.
+Needs PyTorch for CUDA (with its Triton), NumPy and this package, nothing else of what the package uses; where mamba-ssm
+is installed with its Mamba-1 kernel, that is checked and timed too. What fails is named and the rest goes on. Writes
+bench/results/gpu.json after each part, and ends with 1 where anything failed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from statistics import median
 from time import perf_counter
 
@@ -28,13 +29,29 @@ from merba.models.heads import classification_loss
 from merba.models.merba import Mixer
 from merba.scan import PRESETS, VARIABLE, backends, window_conv, window_paths, window_scan
 
+GOALS = {"mixer_times_as_fast": 2, "merba_base_flops_utilisation": 0.2}  # on one H100
 BATCH, STATES, WINDOW = 128, 8, 7
 STAGES = {"stage 2": (28, 128), "stage 3": (14, 256), "stage 4": (7, 512)}  # side of the map, inner channels
-TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# What is checked: side of the map, inner channels, window.
+MAPS = {name: (*sizes, WINDOW) for name, sizes in STAGES.items()}
+MAPS |= {"edge windows": (10, 40, WINDOW), "whole map": (28, 40, None)}
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TOLERANCES = {"fp32": 2e-5, "bf16": 5e-3, "fp16": 1e-3}  # relative, in the Euclidean norm; halves: their rounding
 MODELS = ("merba_base", "mambavision_base")
+CHECKED_MODELS = {  # small, and without chance
+    "merba_nano": {"dropout": 0.0, "drop_path": 0.0},
+    "mambavision_tiny": {"dim": 16, "stem_dim": 8, "image_size": 112, "drop_path": 0.0},
+}
 # Dense bf16 FLOP/s by data sheet, for the utilisation; another GPU's rate is that of a large matrix product.
-PEAKS = {"H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200": 989e12, "A100": 312e12}
-TOLERANCES = {"fp32": 2e-5, "bf16": 2e-2}  # relative, in the Euclidean norm
+PEAKS = {
+    "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200 NVL": 835e12, "H200": 989e12, "A100": 312e12
+}  # fmt: skip
+
+Calls = dict[str, Callable[[], dict]]  # label → what finds its figures
+
+
+class Mismatch(Exception):
+    """A CUDA path differs from the reference."""
 
 
 def gpu_backends() -> list[str]:
@@ -43,29 +60,29 @@ def gpu_backends() -> list[str]:
 
 
 def milliseconds(function: Callable[[], object], device: str, repeats: int = 20) -> float:
-    """Median time of a call, on the GPU by events on its stream."""
+    """Median time of a call. Those on a GPU are queued, and timed by events on its stream: Python's time is hidden."""
     for _ in range(3):
         function()
-    times = []
-    for _ in range(repeats):
-        if device == "cuda":
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    if device == "cuda":
+        events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(repeats)]
+        for start, end in events:
             start.record()
             function()
             end.record()
-            end.synchronize()
-            times.append(start.elapsed_time(end))
-        else:
-            begin = perf_counter()
-            function()
-            times.append(1e3 * (perf_counter() - begin))
+        torch.cuda.synchronize()
+        return median(start.elapsed_time(end) for start, end in events)
+    times = []
+    for _ in range(repeats):
+        begin = perf_counter()
+        function()
+        times.append(1e3 * (perf_counter() - begin))
     return median(times)
 
 
 # ------------------------------------------------------------------------------------------------ the scan
 
 
-def scan_problem(side: int, channels: int, batch: int, kind: torch.dtype, device: str, window: int = WINDOW):
+def scan_problem(side: int, channels: int, batch: int, kind: torch.dtype, device: str, window: int | None = WINDOW):
     """A stage's scan: inputs u, delta, B, C of `kind`, A, D, delta_bias in float32; paths; gradient of the output."""
     random = torch.Generator(device).manual_seed(side)
     paths = torch.from_numpy(window_paths(PRESETS["merba"], side, side, window)).to(device)
@@ -81,8 +98,8 @@ def scan_problem(side: int, channels: int, batch: int, kind: torch.dtype, device
     return [x.requires_grad_() for x in inputs], paths, grad
 
 
-def scan_with(backend: str, inputs: list[Tensor], paths: Tensor) -> Tensor:
-    return window_scan(*inputs[:6], paths=paths, delta_bias=inputs[6], delta_softplus=True, backend=backend)
+def scan_with(backend: str, inputs: list[Tensor], paths: Tensor, softplus: bool = True) -> Tensor:
+    return window_scan(*inputs[:6], paths=paths, delta_bias=inputs[6], delta_softplus=softplus, backend=backend)
 
 
 def norm_error(found: Tensor, expected: Tensor) -> float:
@@ -90,29 +107,65 @@ def norm_error(found: Tensor, expected: Tensor) -> float:
     return ((found.double() - expected).norm() / expected.norm()).item()
 
 
-def check_scan(backend: str, side: int, channels: int, batch: int, kind: str, device: str, window: int = WINDOW) -> dict:
-    """Largest relative error of output and gradients, scan and convolution, against the reference in float64."""
+def check_scan(
+    backend: str, side: int, channels: int, batch: int, kind: str, device: str, window: int | None = WINDOW
+) -> dict[str, float | bool]:
+    """Largest relative error of output and gradients, scan and convolution, against the reference in float64.
+
+    Also whether gradients are the same bits when they are computed again: of Triton's kernels they must be.
+    """
     inputs, paths, grad = scan_problem(side, channels, batch, TYPES[kind], device, window)
-    exact = [x.detach().double().requires_grad_() for x in inputs]
-    u, weight = inputs[0][:, 0].detach().requires_grad_(), torch.randn(channels, 3, device=device, requires_grad=True)
-    calls = {
-        "scan": (lambda arguments, name: scan_with(name, arguments, paths), inputs, exact),
-        "conv": (
-            lambda arguments, name: window_conv(*arguments, paths=paths, backend=name),
-            [u, weight], [x.detach().double().requires_grad_() for x in (u, weight)],
-        ),
-    }  # fmt: skip
+    positive = [x.detach().abs() if i in (1, 6) else x.detach() for i, x in enumerate(inputs)]  # Δ as it is, and its bias
+    weights = torch.randn(len(paths), channels, 3, device=device)
+    calls = {  # a function of arguments and backend, and the arguments
+        "scan": (lambda x, by: scan_with(by, x, paths), inputs),
+        "scan without softplus": (lambda x, by: scan_with(by, x, paths, softplus=False), positive),
+        "conv": (lambda x, by: window_conv(*x, paths=paths, backend=by), [inputs[0][:, 0], weights[0]]),
+        "conv of each direction's own": (lambda x, by: window_conv(*x, paths=paths, backend=by), [inputs[0], weights]),
+    }
     errors = {}
-    for name, (call, arguments, exact_arguments) in calls.items():
-        y, expected = call(arguments, backend), call(exact_arguments, "reference")
-        found = (y, *torch.autograd.grad(y, arguments, grad, retain_graph=True))
-        again = torch.autograd.grad(y, arguments, grad)
-        wanted = (expected, *torch.autograd.grad(expected, exact_arguments, grad.double()))
+    for name, (call, arguments) in calls.items():
+        given = [x.detach().requires_grad_() for x in arguments]
+        exact = [x.detach().double().requires_grad_() for x in arguments]
+        y, expected = call(given, backend), call(exact, "reference")
+        found = (y, *torch.autograd.grad(y, given, grad, retain_graph=True))
+        again = torch.autograd.grad(y, given, grad)
+        wanted = (expected, *torch.autograd.grad(expected, exact, grad.double()))
         errors[name] = max(norm_error(a, b) for a, b in zip(found, wanted, strict=True))
-        errors[f"{name} repeats"] = all(torch.equal(a, b) for a, b in zip(found[1:], again, strict=True))
+        errors[f"{name} repeats"] = repeats = all(torch.equal(a, b) for a, b in zip(found[1:], again, strict=True))
         if not errors[name] <= TOLERANCES[kind]:
-            raise SystemExit(f"{backend} {name} {side}×{side}×{channels} {kind}: relative error {errors[name]:.1e}")
+            raise Mismatch(f"{backend}, {name}, {side}×{side}×{channels}, {kind}: relative error {errors[name]:.1e}")
+        if backend == "triton" and not repeats:
+            raise Mismatch(f"{backend}, {name}, {side}×{side}×{channels}, {kind}: gradients change from run to run")
     return errors
+
+
+def check_corners(backend: str, device: str) -> dict[str, bool]:
+    """NaN stays in its sequence, forward and backward; a batch of nothing gives nothing."""
+    inputs, paths, grad = scan_problem(10, 40, 2, torch.float32, device)
+    runs = []
+    for broken in (False, True):
+        given = [x.detach().clone() for x in inputs]
+        if broken:
+            given[0][1, 0, 0, 3] = torch.nan  # u of the first token, in a window at the top left
+        given = [x.requires_grad_() for x in given]
+        y = scan_with(backend, given, paths)
+        runs.append([y, *torch.autograd.grad(y, given, grad)])
+    (y, *_), (broken_y, *gradients) = runs
+    apart = torch.ones(y.shape[:3], dtype=torch.bool, device=device)
+    apart[1, 0, paths[0, 0][paths[0, 0] >= 0].long()] = False
+    if not (broken_y[1, 0, :, 3].isnan().any() and torch.equal(broken_y[apart], y[apart])):
+        raise Mismatch(f"{backend}: NaN in one sequence is lost, or changes others")
+    if not all(gradients[i][apart].isfinite().all() for i in (0, 1, 3, 4)):
+        raise Mismatch(f"{backend}: NaN in one sequence reaches the gradients of others")
+
+    empty = [x.detach()[:0] if i in (0, 1, 3, 4) else x.detach() for i, x in enumerate(inputs)]
+    empty = [x.requires_grad_() for x in empty]
+    y = scan_with(backend, empty, paths)
+    gradients = torch.autograd.grad(y, empty, grad[:0])
+    if y.shape[0] or any(g.abs().sum() > 0 for g in gradients):
+        raise Mismatch(f"{backend}: an empty batch has results")
+    return {"NaN": True, "empty": True}
 
 
 @contextmanager
@@ -126,21 +179,26 @@ def scan_by(backend: str):
         os.environ.pop(VARIABLE) if before is None else os.environ.update({VARIABLE: before})
 
 
-def check_model(backend: str, device: str) -> float:
-    """Relative difference of a whole model's gradients with the backend's scan and with the reference, in float32."""
+def check_model(name: str, backend: str, device: str, compiler: str = "inductor") -> dict[str, float]:
+    """Relative difference of a model's gradients, eager and compiled whole, to those with the reference, in float32."""
     torch.manual_seed(0)
-    model = create_model("merba_nano", 3, dropout=0.0, drop_path=0.0).to(device)
+    model = create_model(name, 3, **CHECKED_MODELS[name]).to(device)
     flow = torch.randn(4, *model.input_shape, device=device)
-    gradients = []
-    for name in (backend, "reference"):
+
+    def gradients(scan: str, forward: Callable[[Tensor], Tensor]) -> Tensor:
         model.zero_grad()
-        with scan_by(name):
-            model(flow).square().sum().backward()
-        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
-    error = norm_error(gradients[0], gradients[1].double())
-    if not error <= 1e-3:
-        raise SystemExit(f"merba_nano's gradients with {backend} and with the reference differ by {error:.1e}")
-    return error
+        with scan_by(scan):
+            forward(flow).square().sum().backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+    expected = gradients("reference", model).double()
+    torch.compiler.reset()  # what was compiled for another backend
+    forms = {"eager": model, "compiled": torch.compile(model, fullgraph=True, backend=compiler)}
+    errors = {form: norm_error(gradients(backend, forward), expected) for form, forward in forms.items()}
+    for form, error in errors.items():
+        if not error <= 1e-3:
+            raise Mismatch(f"{name}, {form}: gradients with {backend} and with the reference differ by {error:.1e}")
+    return errors
 
 
 def time_scan(backend: str, side: int, channels: int, batch: int, kind: str, device: str) -> dict[str, float]:
@@ -195,8 +253,9 @@ def time_mixer(side: int, inner: int, batch: int, device: str, selective_scan_fn
         calls["mamba_ssm_ms"] = lambda: gathered_mixer(mixer, tokens, paths, selective_scan_fn)
         ours, theirs = (run(call) for call in calls.values())
         if not norm_error(ours, theirs.double()) <= 3e-2:
-            raise SystemExit(f"the two mixers of side {side} differ by {norm_error(ours, theirs.double()):.1e}")
-    return {name: milliseconds(lambda call=call: run(call), device) for name, call in calls.items()}
+            raise Mismatch(f"the two mixers of side {side} differ by {norm_error(ours, theirs.double()):.1e}")
+    times = {name: milliseconds(lambda call=call: run(call), device) for name, call in calls.items()}
+    return times if len(times) == 1 else {**times, "times_as_fast": times["mamba_ssm_ms"] / times["merba_ms"]}
 
 
 # ------------------------------------------------------------------------------------------------ training
@@ -227,8 +286,8 @@ def kernel_launches(step: Callable[[], object]) -> int:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         step()
         torch.cuda.synchronize()
-    names = [event.name for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
-    return sum(not name.startswith(("Memcpy", "Memset")) for name in names)
+    events = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    return sum(not event.is_user_annotation and not event.name.startswith(("Memcpy", "Memset")) for event in events)
 
 
 def time_training(name: str, batch: int, device: str, compiled: bool, rate: float) -> dict[str, float]:
@@ -264,53 +323,60 @@ def time_training(name: str, batch: int, device: str, compiled: bool, rate: floa
 # ------------------------------------------------------------------------------------------------ the command
 
 
-def check(device: str) -> dict:
-    """All checks on small batches; also a map that windows of 7 do not fill."""
-    figures = {}
+def checks(device: str) -> Calls:
+    """All CUDA paths, on small batches."""
+    calls = {}
     for backend in gpu_backends():
-        for stage, (side, channels) in {**STAGES, "edge windows": (10, 40)}.items():
+        for name, (side, channels, window) in MAPS.items():
             for kind in TYPES:
-                figures[f"{backend}, {stage}, {kind}"] = errors = check_scan(backend, side, channels, 2, kind, device)
-                print(f"  {backend:9} {stage:13} {kind}", *(f"{name} {error:.1e}" for name, error in errors.items()))
-        figures[f"{backend}, merba_nano"] = check_model(backend, device)
-    return figures
+                calls[f"{backend}, {name}, {kind}"] = partial(check_scan, backend, side, channels, 2, kind, device, window)
+        calls[f"{backend}, NaN and empty batch"] = partial(check_corners, backend, device)
+        for model in CHECKED_MODELS:
+            calls[f"{backend}, {model}"] = partial(check_model, model, backend, device)
+    return calls
 
 
-def scans(device: str) -> dict:
-    figures = {}
-    for stage, (side, channels) in STAGES.items():
-        for kind in TYPES:
-            for backend in gpu_backends():
-                row = figures[f"{stage}, {kind}, {backend}"] = time_scan(backend, side, channels, BATCH, kind, device)
-                print(f"  {stage} {kind} {backend:9} " + ", ".join(f"{key} {ms:.3f}" for key, ms in row.items()))
-    return figures
+def scans(device: str) -> Calls:
+    return {
+        f"{stage}, {kind}, {backend}": partial(time_scan, backend, side, channels, BATCH, kind, device)
+        for stage, (side, channels) in STAGES.items()
+        for kind in ("fp32", "bf16")
+        for backend in gpu_backends()
+    }
 
 
-def mixers(device: str) -> dict:
+def mixers(device: str) -> Calls:
     selective_scan_fn = None
     if "mamba_ssm" in gpu_backends():
         from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
-    figures = {}
-    for stage, (side, inner) in STAGES.items():
-        row = figures[stage] = time_mixer(side, inner, BATCH, device, selective_scan_fn)
-        if len(row) == 2:
-            row["times_as_fast"] = row["mamba_ssm_ms"] / row["merba_ms"]
-        print(f"  {stage} " + ", ".join(f"{key} {value:.3f}" for key, value in row.items()))
-    return figures
+    return {stage: partial(time_mixer, side, inner, BATCH, device, selective_scan_fn) for stage, (side, inner) in STAGES.items()}
 
 
-def training(device: str) -> dict:
+def trainings(device: str) -> Calls:
     rate, source = peak_rate(device)
-    figures = {"peak_tflops": rate / 1e12, "peak_from": source}
-    for name in MODELS:
-        for compiled in (False, True):
-            label = f"{name}, {'compiled' if compiled else 'eager'}"
-            row = figures[label] = time_training(name, BATCH, device, compiled, rate)
-            print(f"  {label:27} " + ", ".join(f"{key} {value:.4g}" for key, value in row.items()))
-    return figures
+    return {"peak": lambda: {"tflops": rate / 1e12, "from": source}} | {
+        f"{name}, {'compiled' if compiled else 'eager'}": partial(time_training, name, BATCH, device, compiled, rate)
+        for name in MODELS
+        for compiled in (False, True)
+    }
 
 
-PARTS = {"check": check, "scan": scans, "mixer": mixers, "training": training}
+PARTS = {"check": checks, "scan": scans, "mixer": mixers, "training": trainings}
+
+
+def measure(calls: Calls) -> tuple[dict[str, dict], list[str]]:
+    """Figures of all calls, printed as they come, and what failed: time on a GPU is too dear to stop there."""
+    figures, failed = {}, []
+    for label, call in calls.items():
+        try:
+            figures[label] = call()
+        except Exception as problem:  # a kernel that doesn't compile, memory that doesn't suffice, a wrong result
+            figures[label] = {"failed": f"{type(problem).__name__}: {problem}"}
+            failed.append(label)
+        row = figures[label].items()
+        cells = (f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in row)
+        print(f"  {label:32}", ", ".join(cells), flush=True)
+    return figures, failed
 
 
 def main() -> None:
@@ -320,15 +386,19 @@ def main() -> None:
     if not torch.cuda.is_available():
         sys.exit("bench/gpu.py measures CUDA kernels, but PyTorch sees no CUDA device here; nothing was measured")
 
-    figures = {"machine": machine("triton", "mamba-ssm"), "batch": BATCH, "states": STATES, "window": WINDOW}
+    figures = {"machine": machine("triton", "mamba-ssm"), "goals": GOALS, "batch": BATCH, "states": STATES, "window": WINDOW}
     print(figures["machine"]["gpu"])
     for name, (usable, reason) in backends().items():
         print(f"  {name:9} {'usable' if usable else 'not usable'}: {reason}")
+    failed = []
     for part in options.only:
         print(part)
-        figures[part] = PARTS[part]("cuda")
+        figures[part], failed_here = measure(PARTS[part]("cuda"))
+        failed += failed_here
+        print("written:", write("gpu.json", figures).name)
         torch.cuda.empty_cache()
-    print("written:", write("gpu.json", figures).name)
+    if failed:
+        sys.exit(f"failed: {'; '.join(failed)}")
 
 
 if __name__ == "__main__":

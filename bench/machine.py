@@ -9,8 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
-
-RESULTS = Path(__file__).parent / "results"
+from tables import RESULTS, write_readme
 
 
 def _processor() -> str:
@@ -41,8 +40,9 @@ def machine(*packages: str) -> dict:
 
 
 def write(name: str, figures: dict) -> Path:
-    """Write figures as JSON to bench/results."""
+    """Write figures as JSON to bench/results, and all tables there anew."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / name
     path.write_text(json.dumps(figures, indent=2) + "\n")
+    write_readme()
     return path

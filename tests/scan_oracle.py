@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from merba.scan import window_conv, window_paths, window_scan
+from merba.scan import selective_scan, window_conv, window_paths, window_scan
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "delta_bias")
 
@@ -46,12 +46,22 @@ def problem(batch, directions, height, width, window, channels, n, seed=0, softp
     return inputs, paths
 
 
-def scan_results(inputs, paths, backend: str, softplus=True, dtype=torch.float32) -> dict[str, Tensor]:
-    """Output and gradients of all inputs, for one fixed gradient of the output."""
-    inputs = [x.detach().to(dtype).requires_grad_() for x in inputs]
+def scan_results(inputs, paths, backend: str, softplus=True, dtype: torch.dtype | None = torch.float32) -> dict[str, Tensor]:
+    """Output and gradients of all inputs, for one fixed gradient of the output; `dtype` None leaves each its type."""
+    inputs = [x.detach().to(dtype or x.dtype).requires_grad_() for x in inputs]
     y = window_scan(*inputs[:6], paths=paths, delta_bias=inputs[6], delta_softplus=softplus, backend=backend)
-    gradient = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y.dtype)
-    return {"y": y.detach(), **dict(zip(NAMES, torch.autograd.grad(y, inputs, gradient), strict=True))}
+    gradient = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+    gradient = (8 * gradient).round() / 8  # the same number in every type
+    return {"y": y.detach(), **dict(zip(NAMES, torch.autograd.grad(y, inputs, gradient.to(y.dtype)), strict=True))}
+
+
+def one_and_eight_half_units(backend: str, dtype: torch.dtype) -> bool:
+    """Whether a state of 1 grows by eight halves of the type's last digit: in the type's own arithmetic it stays 1."""
+    eps, ones = torch.finfo(dtype).eps, torch.ones(1, 9, 1, dtype=dtype)
+    u = ones * (eps / 2)
+    u[:, 0] = 1
+    y = selective_scan(u, ones, torch.zeros(1, 1), ones, ones, backend=backend)
+    return y.dtype == dtype and y[0, -1, 0].item() == 1 + 4 * eps
 
 
 def conv_results(x, weight, paths, backend: str, dtype=torch.float32) -> dict[str, Tensor]:

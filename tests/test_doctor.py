@@ -34,6 +34,15 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
     assert "pip install" in finding("pyarrow").detail
 
 
+def test_every_scan_backend_is_listed_with_why_it_can_be_used_or_not(monkeypatch, capsys):
+    found = {"numba": (True, "the default on CPU"), "triton": (False, "PyTorch sees no GPU")}
+    monkeypatch.setattr("merba.scan.backends", lambda: found)
+    main(["doctor"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "ok      scan: numba         the default on CPU" in lines
+    assert "no      scan: triton        PyTorch sees no GPU" in lines
+
+
 @pytest.mark.long
 def test_import_and_training_need_no_optional_package():
     """In a fresh process where they can't be imported: ready-made flow in, predictions out."""

@@ -96,6 +96,13 @@ def test_other_types_are_pytorchs_own():
     assert y.dtype == torch.float64 and set(y.tolist()) == {0.0, 2.0}
 
 
+def test_autocast_takes_pytorchs_own_too():
+    """The product is then of another type than the layer's float32 input."""
+    with torch.autocast("cpu", torch.bfloat16):
+        y = LinearGELUDropout(6, 20, 0.5)(torch.ones(10, 6))
+    assert y.dtype == torch.bfloat16 and (y == 0).any()
+
+
 def test_a_probability_that_does_not_fit():
     with pytest.raises(ValueError, match="up to, but not including, 1"):
         Dropout(1.0)

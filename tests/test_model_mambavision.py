@@ -111,3 +111,18 @@ def test_model_runs_forward_and_backward():
 def test_heads_that_do_not_divide_say_what_would():
     with pytest.raises(ValueError, match="a divisor of 512 would fit"):
         create_model("mambavision_base", 3, heads=(7, 16))
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ({"depths": (3, 3, 10)}, "depths is .*; 4 numbers"),
+        ({"heads": (2, 4, 8, 16)}, "heads is .*; 2 numbers"),
+        ({"windows": (14, 0)}, "windows is .* at least 1"),
+        ({"image_size": 0}, "image_size is 0; at least 1"),
+        ({"drop_path": 1.5, "dim": 16, "stem_dim": 8}, "drop_path is"),
+    ],
+)
+def test_other_arguments_that_do_not_fit_say_what_would(override, says):
+    with pytest.raises(ValueError, match=says):
+        create_model("mambavision_base", 3, **override)

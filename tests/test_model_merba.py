@@ -1,10 +1,13 @@
 """MERba: what each part may see, against slow independent code, and every switch."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 from merba import MERba, create_model
 from merba.models.merba import Attention, Block, ConvBlock, DropPath, LocalExtractor, Mixer, stride_for
@@ -230,6 +233,9 @@ def test_a_named_stem_stride_replaces_that_of_the_input():
         ({"attention": "local"}, (2, 5)),
         ({"extractor": "global", "attention": "local", "image_size": 50}, (2, 5)),
         ({"directions": "plainmamba", "mixer": "per_direction"}, (2, 5)),
+        ({"directions": "vim"}, (2, 5)),
+        ({"directions": "vmamba"}, (2, 5)),
+        ({"directions": "localmamba"}, (2, 5)),
         ({"directions": "hr vr hr_mirror vr_mirror", "fusion": "sum"}, (2, 5)),
         ({"directions": ["hz"]}, (2, 5)),
         ({"layer_scale": 1e-5, "in_channels": 3, "window": 5}, (2, 5)),
@@ -410,3 +416,37 @@ def test_compiled_model_equals_the_eager_one_forward_and_backward(backend):
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     for eager, compiled in zip(*gradients, strict=True):
         torch.testing.assert_close(compiled, eager, atol=1e-4, rtol=1e-2)
+
+
+@pytest.mark.long
+def test_training_with_its_dropout_and_drop_path_compiles_whole():
+    model = MERba(5, **TINY, drop_path=0.5).train()
+    torch.compile(model, fullgraph=True, backend="aot_eager")(torch.randn(4, 2, 56, 56)).square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_checkpointed_stages_have_the_same_gradients():
+    model = MERba(5, **TINY, drop_path=0.5).train()
+    x, gradients = torch.randn(2, 2, 56, 56), []
+    for run in (lambda stage, x: stage(x), partial(checkpoint, use_reentrant=False)):
+        torch.manual_seed(1)  # the same dropout
+        model.zero_grad()
+        y = model.stem(x)
+        for stage in (model.stage1, model.stage2, model.stage3, model.stage4):
+            y = run(stage, y)
+        y.square().sum().backward()
+        gradients.append([p.grad.clone() for p in model.stage2.parameters()])
+    assert all(torch.equal(plain, again) for plain, again in zip(*gradients, strict=True))
+
+
+def test_autocast_gives_nearly_the_same_training_step():
+    model = MERba(5, **TINY, dropout=0.0, drop_path=0.0, layer_scale=0.5).train()
+    x, gradients = torch.randn(4, 2, 56, 56), []
+    for enabled in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            outputs = model(x)
+        F.cross_entropy(outputs.float(), torch.tensor([0, 1, 2, 3])).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    single, half = gradients
+    assert 0 < (half - single).norm() / single.norm() < 0.2

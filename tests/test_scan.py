@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 from mambapy.pscan import pscan
-from scan_oracle import problem, scan_results, slow_scan
+from scan_oracle import NAMES, one_and_eight_half_units, problem, scan_results, slow_scan
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import merba
-from merba.scan import backends, selective_scan, window_conv, window_paths, window_scan
+from merba.scan import backends, selective_scan, usable, window_conv, window_paths, window_scan
 from merba.scan.reference import gather, scatter
 
 MERBA = ("hr", "vr", "hz", "vz")
@@ -158,14 +160,16 @@ def test_half_precision_in_and_out_with_float32_between(backend, type):
     inputs, paths = problem(2, ("hr", "vr"), 3, 4, 2, 6, 4)
     halves = [x.to(type) if i in (0, 1, 3, 4) else x for i, x in enumerate(inputs)]
     with torch.autocast("cpu", dtype=type):
-        y = window_scan(*halves[:6], paths=paths, delta_bias=halves[6], delta_softplus=True, backend=backend)
+        results = scan_results(halves, paths, backend, dtype=None)
         x = halves[0].clone().requires_grad_()
         z = window_conv(x, torch.randn(6, 3), paths=paths, backend=backend)
-    assert y.dtype == z.dtype == type
-    exact = scan_results([x.float() for x in halves], paths, backend)["y"]
-    assert torch.equal(y, exact.to(type))
+    exact = scan_results([x.float() for x in halves], paths, backend)
+    for name, given in zip(("y", *NAMES), (halves[0], *halves), strict=True):
+        assert results[name].dtype == given.dtype, name
+        assert torch.equal(results[name], exact[name].to(given.dtype)), name
+    assert one_and_eight_half_units(backend, type)
     z.sum().backward()
-    assert x.grad.dtype == type
+    assert z.dtype == x.grad.dtype == type
 
 
 @pytest.mark.parametrize("backend", ["reference", "numba"])
@@ -243,6 +247,25 @@ def test_argument_before_environment_before_automatic(sequence, monkeypatch):
     assert ran("numba", sequence) == "numba"
 
 
+def test_the_default_on_a_gpu_is_triton(monkeypatch):
+    """By tensors that are shapes on a GPU only."""
+    monkeypatch.delenv("MERBA_SCAN", raising=False)
+    called = []
+
+    class Names(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            called.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    with FakeTensorMode(), Names():
+        x, A, weight = (torch.empty(shape, device="cuda") for shape in ((2, 5, 4), (4, 4), (4, 3)))
+        selective_scan(x, x, A, x, x)
+        selective_scan(x, x, A, x, x, backend="mamba_ssm")
+        window_conv(x, weight, paths=torch.empty(2, 1, 5, dtype=torch.int32, device="cuda"))
+    ours = [name.removeprefix("merba.") for name in called if name.startswith("merba.")]
+    assert ours == ["window_scan_triton.default", "window_scan_mamba_ssm.default", "window_conv_triton.default"]
+
+
 def test_unknown_backends_name_the_known_ones(sequence, monkeypatch):
     with pytest.raises(ValueError, match="'cuda'; known: reference, numba, triton, mamba_ssm"):
         selective_scan(*sequence, backend="cuda")
@@ -264,6 +287,17 @@ def test_every_backend_says_whether_it_is_usable_and_why():
     assert all(isinstance(usable, bool) and reason for usable, reason in found.values())
     if not torch.cuda.is_available():
         assert not found["triton"][0]
+
+
+def test_triton_is_usable_by_any_gpu_whatever_the_name_of_its_package(monkeypatch):
+    """PyTorch for AMD's and Intel's GPUs brings it under other names."""
+    pytest.importorskip("triton", reason="triton is not installed")
+    monkeypatch.setattr(usable, "version", {"numba": "1", "mamba-ssm": "2"}.__getitem__)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: True)
+    monkeypatch.setattr(torch.xpu, "get_device_name", lambda: "Arc")
+    works, reason = backends()["triton"]
+    assert works and "on Arc" in reason
 
 
 @pytest.mark.parametrize(("position", "shape", "fits"), [

@@ -8,7 +8,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from scan_oracle import assert_close, problem, scan_results
+from scan_oracle import NAMES, assert_close, one_and_eight_half_units, problem, scan_results
 
 from merba.scan import usable
 
@@ -69,6 +69,11 @@ def on_cpu(monkeypatch):
     Kernel.reference = interface.selective_scan_ref
 
     def selective_scan_fn(*arguments, delta_bias, delta_softplus):
+        u, delta, A, B, C, D = arguments
+        assert u.numel() > 0, "CUDA starts no kernel for nothing"
+        assert u.dtype == delta.dtype == B.dtype == C.dtype, "what selective_scan_cuda.fwd checks"
+        assert A.dtype == D.dtype == delta_bias.dtype == torch.float32
+        assert all(x.is_contiguous() for x in (*arguments, delta_bias)), "else the kernel's wrapper copies"
         return Kernel.apply(delta_softplus, *arguments, delta_bias)
 
     monkeypatch.setattr(interface, "selective_scan_fn", selective_scan_fn)
@@ -96,6 +101,31 @@ def test_half_precision_keeps_its_type(on_cpu):
     assert_close({"y": results["y"]}, {"y": expected["y"]}, 1e-2)
 
 
+def test_half_types_as_autocast_mixes_them(on_cpu):
+    inputs, paths = problem(1, ("hr", "vz"), 3, 3, 2, 4, 2)
+    mixed = [x.half() if i in (0, 1, 3, 4) else x for i, x in enumerate(inputs)]
+    results = scan_results(mixed, paths, "mamba_ssm", dtype=None)
+    assert [results[name].dtype for name in NAMES] == [x.dtype for x in mixed]
+    exact = scan_results([x.double() for x in mixed], paths, "reference", dtype=None)
+    assert_close(results, exact, 2e-3)
+    assert one_and_eight_half_units("mamba_ssm", torch.float16)
+
+
+def test_non_contiguous_inputs(on_cpu):
+    inputs, paths = problem(2, ("hr", "vz"), 3, 3, 2, 4, 2)
+    strided = [torch.stack([x, x], dim=-1)[..., 0] for x in inputs]
+    dense = scan_results(inputs, paths, "mamba_ssm")
+    assert all(torch.equal(value, dense[name]) for name, value in scan_results(strided, paths, "mamba_ssm").items())
+
+
+def test_nan_stays_in_its_sequence_and_an_empty_batch_is_empty(on_cpu):
+    inputs, paths = problem(2, ("hr",), 2, 4, 2, 3, 2)
+    inputs[0][1, 0, 5, 2] = float("nan")  # the last token of its window
+    assert scan_results(inputs, paths, "mamba_ssm")["y"].isnan().nonzero().tolist() == [[1, 0, 5, 2]]
+    results = scan_results([x[:0] if x.dim() == 4 else x for x in inputs], paths, "mamba_ssm")
+    assert results["y"].shape == (0, 1, 8, 3) and not results["A"].any()
+
+
 def test_doctor_says_how_to_get_the_kernel(monkeypatch):
     specs = {"mamba_ssm": SimpleNamespace(), "selective_scan_cuda": None}
     monkeypatch.setattr(usable, "find_spec", specs.get)
@@ -103,3 +133,17 @@ def test_doctor_says_how_to_get_the_kernel(monkeypatch):
     usable_, reason = usable.backends()["mamba_ssm"]
     assert not usable_
     assert "MAMBA_KEEP_CUDA_BUILD=TRUE" in reason
+
+
+def test_doctor_says_what_is_wrong_with_a_kernel_for_another_pytorch(monkeypatch):
+    monkeypatch.setattr(usable, "find_spec", lambda name: SimpleNamespace())
+    monkeypatch.setattr(usable, "version", lambda _: "2.3")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GPU")
+    interface = ModuleType(INTERFACE)  # as after an ImportError: undefined symbol
+    for name in ("mamba_ssm", "mamba_ssm.ops", INTERFACE):
+        monkeypatch.setitem(sys.modules, name, interface)
+    monkeypatch.delitem(sys.modules, "merba.scan.mamba_ssm", raising=False)
+    usable_, reason = usable.backends()["mamba_ssm"]
+    assert not usable_
+    assert "can't be imported: ImportError" in reason and "for this PyTorch" in reason

@@ -67,10 +67,17 @@ def test_cached_paths_are_safe_from_the_caller():
     assert window_paths(["hr"], 2, 2, None).ravel().tolist() == [0, 1, 2, 3]
 
 
-def test_presets_hold_known_directions():
-    assert set(PRESETS) == {"merba", "vim", "vmamba", "localmamba", "plainmamba"}
-    assert all(direction in DIRECTIONS for preset in PRESETS.values() for direction in preset)
-    assert list(PRESETS["merba"]) == ["hr", "vr", "hz", "vz"]
+def test_presets_are_the_scans_of_their_papers_inside_one_window():
+    visited = {name: [scan_order(direction, 2, 2).tolist() for direction in preset] for name, preset in PRESETS.items()}
+    rows, columns, round_rows, round_columns = [0, 1, 2, 3], [0, 2, 1, 3], [0, 1, 3, 2], [0, 2, 3, 1]
+    cross_scan = [rows, columns, rows[::-1], columns[::-1]]
+    assert visited == {
+        "merba": [rows, columns, round_rows, round_columns],
+        "vim": [rows, rows[::-1]],
+        "vmamba": cross_scan,
+        "localmamba": cross_scan,  # which it applies to windows
+        "plainmamba": [round_rows, round_columns, round_rows[::-1], round_columns[::-1]],
+    }
 
 
 @pytest.mark.parametrize("arguments", [("diagonal", 2, 2), ("hr_twice", 2, 2), ("hr_", 2, 2), ("hr", 0, 2)])

@@ -9,19 +9,24 @@ import os
 import subprocess
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from scan_oracle import assert_close, conv_results, problem, scan_results
+from scan_oracle import NAMES, assert_close, conv_results, one_and_eight_half_units, problem, scan_results
 
+MERBA = ("hr", "vr", "hz", "vz")
 SHAPES = {  # batch, directions, height, width, window, channels, states
     "one token": (1, ("hr",), 1, 1, None, 1, 1),
     "edge windows": (1, ("hr", "vz"), 3, 3, 2, 3, 2),
-    "two blocks of channels": (1, ("vr_mirror",), 1, 6, None, 70, 3),
+    "two blocks of channels": (1, ("vr_mirror",), 1, 7, None, 70, 3),
     "more steps than a chunk": (2, ("hz",), 3, 3, None, 2, 8),
+    "MERba's window": (1, ("vz",), 7, 7, 7, 2, 8),
+    "196 tokens": (1, ("hr",), 14, 14, None, 2, 1),
     "empty batch": (0, ("hr",), 2, 2, None, 3, 2),
 }
+CONV_SHAPES = SHAPES | {"blocks of tokens and of paths": (1, MERBA, 9, 9, 5, 2, 1)}
 
 
 def check_scan(shape, softplus):
@@ -30,11 +35,45 @@ def check_scan(shape, softplus):
     assert_close(scan_results(inputs, paths, "triton", softplus), expected, 2e-6)
 
 
-def check_half_precision():
+def check_groups():
+    """A program that walks several sequences, as on a GPU where a batch has more of them than there are programs."""
+    from merba.scan import triton
+
+    triton.GROUPS = 3
+    check_scan((2, ("hr",), 3, 4, 2, 2, 2), True)
+    check_nan()
+    triton.GROUPS = 512
+
+
+def check_half_precision(kind):
+    """Inputs as autocast mixes them; results are right to the last digit of their type."""
     inputs, paths = problem(1, ("hr",), 1, 3, None, 2, 2)
-    results = scan_results(inputs, paths, "triton", dtype=torch.bfloat16)
-    assert all(x.dtype == torch.bfloat16 for x in results.values())
-    assert_close(results, scan_results([x.bfloat16() for x in inputs], paths, "reference", dtype=torch.float64), 2e-2)
+    mixed = [x.to(kind) if i in (0, 1, 3, 4) else x for i, x in enumerate(inputs)]
+    results = scan_results(mixed, paths, "triton", dtype=None)
+    exact = scan_results([x.double() for x in mixed], paths, "reference", dtype=None)
+    for name, given in zip(("y", *NAMES), (mixed[0], *mixed), strict=True):
+        assert results[name].dtype == given.dtype, name
+        assert_close({name: results[name]}, {name: exact[name]}, max(torch.finfo(given.dtype).eps, 2e-6))
+    assert one_and_eight_half_units("triton", kind)
+
+
+def check_extreme_steps(size):
+    (u, delta, *rest), paths = problem(1, ("hr",), 1, 5, None, 3, 2)
+    for inputs, softplus in (
+        ((u, delta.abs() * size, *rest[:4], torch.zeros_like(rest[4])), False),
+        ((u, delta * size, *rest), True),
+    ):
+        expected = scan_results(inputs, paths, "reference", softplus, torch.float64)
+        assert_close(scan_results(inputs, paths, "triton", softplus), expected, 1e-5)
+
+
+def check_strided():
+    inputs, paths = problem(1, ("hr", "vz"), 2, 3, 2, 3, 2)
+    strided = [torch.stack([x, x], dim=-1)[..., 0] for x in inputs]
+    weights = torch.randn(2, 3, 3)
+    runs = [(scan_results(x, paths, "triton"), conv_results(x[0], weights, paths, "triton")) for x in (inputs, strided)]
+    for dense, other in zip(*runs, strict=True):
+        assert all(torch.equal(other[name], dense[name]) for name in dense)
 
 
 def check_conv(shape):
@@ -47,16 +86,37 @@ def check_conv(shape):
 
 def check_nan():
     inputs, paths = problem(2, ("hr",), 2, 4, 2, 3, 2)
+    clean = scan_results(inputs, paths, "triton")
     inputs[0][1, 0, 5, 2] = float("nan")  # the last token of its window
     assert scan_results(inputs, paths, "triton")["y"].isnan().nonzero().tolist() == [[1, 0, 5, 2]]
+    inputs[3][0, 0, 0, 1] = float("nan")  # B of the first token of a window, for all channels
+    broken = scan_results(inputs, paths, "triton")
+    assert broken["y"][0, 0, [0, 1, 4, 5]].isnan().all()
+    for name in ("y", "u", "delta", "B", "C"):
+        for b, others in ((0, [2, 3, 6, 7]), (1, [2, 3, 6, 7])):
+            assert torch.equal(broken[name][b, 0, others], clean[name][b, 0, others]), name
+
+
+def check_operators():
+    inputs, paths = problem(1, ("hr",), 1, 2, None, 1, 1)
+    inputs = [x.requires_grad_() for x in inputs]
+    torch.library.opcheck(torch.ops.merba.window_scan_triton.default, (*inputs, paths, True))
+    x, weight = torch.randn(1, 1, 2, 1, requires_grad=True), torch.randn(1, 1, 3, requires_grad=True)
+    torch.library.opcheck(torch.ops.merba.window_conv_triton.default, (x, weight, paths))
 
 
 CHECKS = {
-    **{f"scan, {name}": lambda shape=shape: check_scan(shape, True) for name, shape in SHAPES.items()},
-    **{f"convolution, {name}": lambda shape=shape: check_conv(shape) for name, shape in SHAPES.items()},
-    "scan, without softplus": lambda: check_scan(SHAPES["edge windows"], False),
-    "scan, half precision": check_half_precision,
+    **{f"scan, {name}": partial(check_scan, shape, True) for name, shape in SHAPES.items()},
+    **{f"convolution, {name}": partial(check_conv, shape) for name, shape in CONV_SHAPES.items()},
+    "scan, without softplus": partial(check_scan, SHAPES["edge windows"], False),
+    "scan, several sequences a program": check_groups,
+    "scan, bfloat16": partial(check_half_precision, torch.bfloat16),
+    "scan, float16": partial(check_half_precision, torch.float16),
+    "scan, tiny steps": partial(check_extreme_steps, 1e-6),
+    "scan, huge steps": partial(check_extreme_steps, 1e4),
     "scan, NaN stays in its sequence": check_nan,
+    "non-contiguous inputs": check_strided,
+    "PyTorch's own check of operators": check_operators,
 }
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from merba.models.merba import Attention, Block, ConvBlock, Stem
+from merba.models.merba import Attention, Block, ConvBlock, Stem, check_counts, check_positive
 from merba.scan import selective_scan, window_conv
 
 SIZES: dict[str, dict] = {
@@ -132,6 +132,10 @@ class MambaVision(nn.Module):
         drop_path: float = 0.2,
     ):
         super().__init__()
+        check_counts("depths", depths, 4)
+        check_counts("heads", heads, 2)
+        check_counts("windows", windows, 2)
+        check_positive(in_channels=in_channels, image_size=image_size, stem_dim=stem_dim, dim=dim)
         for level, h in enumerate(heads, start=3):
             if (dim << (level - 1)) % h:
                 raise ValueError(f"heads of level {level} is {h}; a divisor of {dim << (level - 1)} would fit")

@@ -351,15 +351,12 @@ class MERba(nn.Module):
         _check_choice("fusion", fusion, ("mean", "sum"))
         if isinstance(directions, str):
             directions = PRESETS.get(directions) or directions.split()
-        for name, values, length in (("depths", depths, 4), ("heads", heads, 3)):
-            if len(values) != length or min(values) < 1:
-                raise ValueError(f"{name} is {values}; {length} numbers of at least 1 would fit")
-        for name, value in (
-            ("in_channels", in_channels), ("image_size", min(height, width)), ("stem_dim", stem_dim), ("dim", dim),
-            ("global_blocks", global_blocks), ("window", window), ("state", state),
-        ):  # fmt: skip
-            if value < 1:
-                raise ValueError(f"{name} is {value}; at least 1 would fit")
+        check_counts("depths", depths, 4)
+        check_counts("heads", heads, 3)
+        check_positive(
+            in_channels=in_channels, image_size=min(height, width), stem_dim=stem_dim, dim=dim,
+            global_blocks=global_blocks, window=window, state=state,
+        )  # fmt: skip
         if stem_stride not in (None, *STEM_STRIDES):
             raise ValueError(f"stem_stride is {stem_stride}; 1, 2, 4, or none to go by image_size, would fit")
         for stage, h in enumerate(heads, start=2):
@@ -402,3 +399,16 @@ class MERba(nn.Module):
 def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
         raise ValueError(f"{name} is {value!r}; {' or '.join(map(repr, known))} would fit")
+
+
+def check_positive(**values: int) -> None:
+    """ValueError that names a value below 1."""
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}; at least 1 would fit")
+
+
+def check_counts(name: str, values: Sequence[int], length: int) -> None:
+    """ValueError unless there are `length` numbers of at least 1."""
+    if len(values) != length or min(values) < 1:
+        raise ValueError(f"{name} is {values}; {length} numbers of at least 1 would fit")

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from merba.models.dropout import Dropout
+from merba.models.dropout import Dropout, for_cpu_kernels
 
 SIZES: dict[str, dict] = {"ststnet": {}}
 
@@ -72,7 +72,7 @@ def _conv_norm_pool(
     x: Tensor, weight: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Convolution, ReLU, batch norm by batch statistics, max pooling; also the batch's mean and biased variance."""
-    if x.device.type == "cpu" and x.dtype == torch.float32 and not x.requires_grad:
+    if for_cpu_kernels(x) and not x.requires_grad:
         from merba.models._ststnet_cpu import ConvNormPool
 
         return ConvNormPool.apply(x, weight, bias, gamma, beta, eps)

@@ -17,6 +17,11 @@ from merba.scan.reference import conv, conv_backward, gather, scatter
 __all__ = ["conv", "conv_backward", "scan", "scan_backward"]
 
 
+def _for_kernel(*inputs: Tensor) -> bool:
+    """The kernel has no float64, and CUDA starts none for an empty tensor: the reference does these."""
+    return reference.arithmetic_type(*inputs) != torch.float64 and inputs[0].numel() > 0
+
+
 def _sequences(x: Tensor, paths: Tensor) -> Tensor:
     """(batch, K, tokens, m) → (batch × windows, K, m, length), contiguous; past a path's end 0."""
     return gather(x, paths).permute(0, 2, 1, 4, 3).flatten(0, 1).contiguous()
@@ -37,7 +42,7 @@ def _kernel_arguments(u, delta, A, B, C, D, delta_bias, paths):
 def scan(u, delta, A, B, C, D, delta_bias, paths, delta_softplus: bool) -> Tensor:
     """Forward pass; see `merba.scan.window_scan`."""
     inputs = (u, delta, A, B, C, D, delta_bias)
-    if reference.arithmetic_type(*inputs) == torch.float64:
+    if not _for_kernel(*inputs):
         return reference.scan(*inputs, paths, delta_softplus)
     *arguments, shift = _kernel_arguments(*inputs, paths)
     y = selective_scan_fn(*arguments, delta_bias=shift, delta_softplus=delta_softplus)
@@ -47,7 +52,7 @@ def scan(u, delta, A, B, C, D, delta_bias, paths, delta_softplus: bool) -> Tenso
 def scan_backward(grad, u, delta, A, B, C, D, delta_bias, paths, delta_softplus: bool) -> tuple[Tensor, ...]:
     """Gradients of u, delta, A, B, C, D, delta_bias, each in its input's type."""
     inputs = (u, delta, A, B, C, D, delta_bias)
-    if reference.arithmetic_type(*inputs) == torch.float64:
+    if not _for_kernel(*inputs):
         return reference.scan_backward(grad, *inputs, paths, delta_softplus)
     directions, tokens = paths.shape[0], u.shape[2]
     leaves = [x.detach().requires_grad_() for x in _kernel_arguments(*inputs, paths)]

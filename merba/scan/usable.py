@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 
 import torch
+
+
+def _gpu() -> str | None:
+    """Name of the GPU that PyTorch sees: NVIDIA's or AMD's (both are called cuda) or Intel's."""
+    return next((device.get_device_name() for device in (torch.cuda, torch.xpu) if device.is_available()), None)
+
+
+def _broken(backend: str) -> str | None:
+    """Why the backend's file can't be imported although its package is there."""
+    try:
+        import_module(f"{__package__}.{backend}")
+    except Exception as problem:  # whatever a broken installation raises is the finding
+        return f"{type(problem).__name__}: {problem}"
+    return None
 
 
 def _reference() -> tuple[bool, str]:
@@ -16,15 +31,22 @@ def _reference() -> tuple[bool, str]:
 def _numba() -> tuple[bool, str]:
     if not find_spec("numba"):
         return False, "numba is not installed (pip install numba)"
+    if problem := _broken("numba"):
+        return False, f"numba {version('numba')} can't be imported: {problem}; reinstall it (pip install -U numba)"
     return True, f"numba {version('numba')}; the default on CPU"
 
 
 def _triton() -> tuple[bool, str]:
     if not find_spec("triton"):
-        return False, "triton is not installed (it comes with PyTorch for CUDA on Linux)"
-    if not torch.cuda.is_available():
-        return False, f"triton {version('triton')} is installed, but PyTorch sees no CUDA device"
-    return True, f"triton {version('triton')} on {torch.cuda.get_device_name()}; the default on CUDA"
+        return False, "triton is not installed (it comes with PyTorch for GPUs)"
+    gpu = _gpu()
+    if gpu is None:
+        return False, "triton is installed, but PyTorch sees no GPU"
+    if problem := _broken("triton"):
+        return False, f"triton can't be imported: {problem}; reinstall PyTorch, which brings the triton that fits"
+    import triton  # its package has another name in PyTorch for AMD's and Intel's GPUs
+
+    return True, f"triton {triton.__version__} on {gpu}; the default on GPU"
 
 
 def _mamba_ssm() -> tuple[bool, str]:
@@ -35,6 +57,8 @@ def _mamba_ssm() -> tuple[bool, str]:
         return False, f"{name} has no Mamba-1 kernel; reinstall it with MAMBA_KEEP_CUDA_BUILD=TRUE"
     if not torch.cuda.is_available():
         return False, f"{name} is installed, but PyTorch sees no CUDA device"
+    if problem := _broken("mamba_ssm"):
+        return False, f"{name} can't be imported: {problem}; build it for this PyTorch with MAMBA_KEEP_CUDA_BUILD=TRUE"
     return True, f"{name} on {torch.cuda.get_device_name()}"
 
 
