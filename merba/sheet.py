@@ -131,7 +131,7 @@ def plain_rows(rows: pd.DataFrame, columns: Iterable[str]) -> list[dict[str, Any
     """Some columns of the sheet's rows as plain values, null as None: what a job's parameters can hold."""
     names = list(columns)
     chosen = rows.loc[:, names].astype(object)
-    # Column by column, in a quarter of the time that `to_dict("records")` takes: a second of planning 100,000 clips.
+    # Column by column: `to_dict("records")` takes several times as long, which planning 100,000 clips would feel.
     values = zip(*(column.tolist() for _, column in chosen.where(chosen.notna(), None).items()), strict=True)
     return [dict(zip(names, row, strict=True)) for row in values]
 

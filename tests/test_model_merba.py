@@ -10,7 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from merba import MERba, create_model
-from merba.models.merba import Attention, Block, ConvBlock, DropPath, LocalExtractor, Mixer, stride_for
+from merba.models.dropout import DropPath
+from merba.models.merba import Attention, Block, ConvBlock, LocalExtractor, Mixer, stride_for
 from merba.scan import DIRECTIONS, window_paths
 
 MERBA = ["hr", "vr", "hz", "vz"]

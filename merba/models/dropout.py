@@ -1,4 +1,4 @@
-"""Dropout, and the first layer of an MLP with its GELU and dropout, that cost one pass after the product on the CPU.
+"""Dropout, and the first layer of an MLP with its GELU and dropout, that cost one pass after the product on the CPU; drop path.
 
 The CPU kernels are in `merba.models._dropout_cpu`. Elsewhere, in other types and when compiling, the modules are
 PyTorch's own functions.
@@ -45,6 +45,22 @@ class LinearGELUDropout(nn.Linear):
 
             return gelu_dropout(F.linear(x, self.weight), self.bias, self.dropout.p)
         return self.dropout(F.gelu(super().forward(x)))
+
+
+class DropPath(nn.Module):
+    """x + branch, where training drops the branch of whole samples (stochastic depth, Huang et al. 2016)."""
+
+    def __init__(self, p: float):
+        super().__init__()
+        if not 0 <= p < 1:
+            raise ValueError(f"drop_path is {p}; 0 up to, but not including, 1 would fit")
+        self.p = p
+
+    def forward(self, x: Tensor, branch: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x + branch
+        keep = x.new_empty((len(x),) + (1,) * (x.dim() - 1)).bernoulli_(1 - self.p) / (1 - self.p)
+        return torch.addcmul(x, branch, keep)
 
 
 def for_cpu_kernels(x: Tensor) -> bool:

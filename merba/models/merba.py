@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from merba.models.dropout import Dropout, LinearGELUDropout
+from merba.models.dropout import Dropout, DropPath, LinearGELUDropout
 from merba.models.heads import Outputs, make_head
 from merba.scan import PRESETS, window_conv, window_paths, window_scan
 
@@ -39,22 +39,6 @@ SIZES: dict[str, dict] = {
         "drop_path": 0.1,
     },
 }
-
-
-class DropPath(nn.Module):
-    """x + branch, where training drops the branch of whole samples (stochastic depth, Huang et al. 2016)."""
-
-    def __init__(self, p: float):
-        super().__init__()
-        if not 0 <= p < 1:
-            raise ValueError(f"drop_path is {p}; 0 up to, but not including, 1 would fit")
-        self.p = p
-
-    def forward(self, x: Tensor, branch: Tensor) -> Tensor:
-        if not self.training or self.p == 0:
-            return x + branch
-        keep = x.new_empty((len(x),) + (1,) * (x.dim() - 1)).bernoulli_(1 - self.p) / (1 - self.p)
-        return torch.addcmul(x, branch, keep)
 
 
 STEM_STRIDES = {4: (2, 2), 2: (2, 1), 1: (1, 1)}
