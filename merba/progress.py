@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from merba.errors import MerbaError
 from merba.files import atomic
@@ -42,6 +43,7 @@ class Progress:
     optimizer: torch.optim.Optimizer
     random: torch.Generator
     file: Path | None = None  # where it is saved; None: nowhere
+    average: AveragedModel | None = None  # of the weights after every step, where one is kept
     step: int = 0  # steps done of the epoch at hand
     loss: Tensor | None = None  # their summed loss
     epoch_random: Tensor | None = None  # the generator's state before that epoch drew its order and flips
@@ -51,6 +53,10 @@ class Progress:
     chosen: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
     every_epoch: list[np.ndarray] = field(default_factory=list)
+
+    def judged(self) -> nn.Module:
+        """The model that predicts, in eval mode: that of the averaged weights, where they are averaged."""
+        return (self.model if self.average is None else self.average.module).eval()
 
     def best(self) -> tuple[float, float]:
         """Validation UF1 and negated validation loss of the chosen epoch; larger is better."""
@@ -69,6 +75,7 @@ class Progress:
             return
         state = {
             "model": self.model.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "loss": self.loss,
@@ -98,6 +105,8 @@ class Progress:
             return
         try:
             self.model.load_state_dict(state["model"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, ValueError) as error:
             raise MerbaError(f"{path}: saved by another version of merba, whose model differs; delete it ({error})") from error

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from merba.errors import MerbaError
 from merba.joblog import counted
@@ -50,6 +51,8 @@ class TrainingSettings:
     label_smoothing: float = 0.0
     class_weights: str = "none"
     flip: bool = True
+    shift: int = 0
+    weight_average: float = 0.0
     shuffle: bool = True
     normalise: bool = True
 
@@ -158,6 +161,16 @@ def mirrored_points(points: Tensor, width: int) -> Tensor:
     return torch.stack([width - 1 - x, y], -1)
 
 
+def shifted(x: Tensor, by: Tensor) -> Tensor:
+    """Inputs x (n, C, H, W), each moved up and left by its row of `by`, int64 (n, 2); edge pixels fill what comes in."""
+    n, _, height, width = x.shape
+    rows = (torch.arange(height, device=x.device) + by[:, :1]).clamp(0, height - 1)
+    columns = (torch.arange(width, device=x.device) + by[:, 1:]).clamp(0, width - 1)
+    clips = torch.arange(n, device=x.device)
+    # Indices on both sides of the channels put these last.
+    return x[clips[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
 def train_fold(
     build: Callable[[], nn.Module],
     data: FoldData,
@@ -180,7 +193,7 @@ def train_fold(
     started = time.perf_counter()
     device = data.inputs.device
     state = _begin(build, device, settings, seed, resume)
-    model, step = state.model, _step(state.model, device)
+    step = _step(state.model, device)
     weights = _class_weights(data.labels[_rows(split.train, device)], classes, settings)
 
     # A subject may have no usable clip, and not every scan backend takes an empty batch.
@@ -190,7 +203,7 @@ def train_fold(
         if state.stopped(settings, validates=len(split.validation) > 0):
             break
         train_loss = _train_epoch(step, data, split.train, state, weights, settings, epoch)
-        model.eval()
+        model = state.judged()
         test = predict(model, data, split.test) if len(split.test) else nothing
         record = {"epoch": epoch, "rate": rate_at(epoch, settings), "train_loss": train_loss}
         if len(split.validation):
@@ -238,7 +251,7 @@ def train_without_test(
     weights = _class_weights(data.labels[_rows(rows, device)], classes, settings)
     for epoch in counted(range(1, epochs + 1), epochs, "epochs"):
         _train_epoch(step, data, rows, state, weights, settings, epoch)
-    return state.model.state_dict()
+    return state.judged().state_dict()
 
 
 def _begin(
@@ -250,7 +263,10 @@ def _begin(
     if device.type == "cuda":
         model = model.to(memory_format=torch.channels_last)
     # Orders and flips have a generator of their own, so that they don't depend on how much dropout draws.
-    state = Progress(model, _optimizer(model, settings), torch.Generator().manual_seed(seed), resume)
+    average = None
+    if settings.weight_average:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.weight_average), use_buffers=True)
+    state = Progress(model, _optimizer(model, settings), torch.Generator().manual_seed(seed), resume, average)
     state.load()
     return state
 
@@ -281,6 +297,8 @@ def _train_epoch(
         order = order[torch.randperm(len(order), generator=state.random)]
     flips = torch.rand(len(order), generator=state.random) < (0.5 if settings.flip else 0.0)
     order, flips = order.to(device), flips.to(device)
+    if settings.shift:
+        shifts = torch.randint(-settings.shift, settings.shift + 1, (len(order), 2), generator=state.random).to(device)
     steps = math.ceil(len(order) / settings.batch_size)
     if state.step == 0:
         state.loss = torch.zeros((), device=device)
@@ -288,6 +306,8 @@ def _train_epoch(
         batch = slice(step * settings.batch_size, (step + 1) * settings.batch_size)
         index, flip = order[batch], flips[batch, None, None, None]
         inputs = torch.where(flip, data.mirrored[index], data.inputs[index]) if settings.flip else data.inputs[index]
+        if settings.shift:
+            inputs = shifted(inputs, shifts[batch])
         for group in state.optimizer.param_groups:
             group["lr"] = rate_at(epoch - 1 + step / steps, settings)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -302,6 +322,8 @@ def _train_epoch(
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         state.optimizer.step()
+        if state.average is not None:
+            state.average.update_parameters(state.model)
         state.loss += loss.detach() * len(index)
         state.step = step + 1
         state.save_when_due()

@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from merba import progress, training
 from merba.errors import MerbaError
 from merba.packs import FlowFormat
 from merba.protocols import Split
-from merba.training import TrainingSettings, digest, prepare, rate_at, train_fold, train_without_test
+from merba.training import TrainingSettings, digest, prepare, rate_at, shifted, train_fold, train_without_test
 
 CPU = torch.device("cpu")
 PIXELS = FlowFormat(("u", "v"), "px")
@@ -120,6 +122,38 @@ def test_a_model_that_arranges_its_input_gets_the_points_in_its_own_pixels():
     (x, there), (mirrored, back) = seen
     assert there[0, 0].tolist() == [4, 1] and x[0, 1, 1, 4] == 1
     assert back[0, 1].tolist() == [1, 1] and mirrored[0, 1, 1, 1] == 1
+
+
+def test_a_shifted_input_is_a_crop_of_one_whose_edges_are_repeated():
+    x = torch.randn(3, 2, 4, 5)
+    padded = F.pad(x, (2, 2, 2, 2), mode="replicate")
+    by = torch.tensor([[0, 0], [2, -1], [-2, 1]])
+    moved = shifted(x, by)
+    for clip, (down, right) in enumerate(by.tolist()):
+        assert torch.equal(moved[clip], padded[clip, :, 2 + down : 6 + down, 2 + right : 7 + right])
+
+
+def test_the_average_of_the_weights_is_that_of_every_step():
+    flow, labels = clips()
+    parts = split(validation=False)
+    settings = replace(QUICK, epochs=1, warmup=0, cooldown=0)
+    data = prepare(flow, labels, parts.train, PIXELS, shape=(2, 6, 6), normalise=True, device=CPU)
+
+    steps = []  # weight and bias after each of the 6
+
+    def record(optimizer, *_):
+        steps.append([p.detach().clone() for group in optimizer.param_groups for p in group["params"]])
+
+    hook = register_optimizer_step_post_hook(record)
+    result = train_fold(Small, data, parts, 3, replace(settings, weight_average=0.5), seed=1)
+    hook.remove()
+    assert len(steps) == 6
+    weight, bias = steps[0]
+    for after in steps[1:]:
+        weight, bias = (weight + after[0]) / 2, (bias + after[1]) / 2
+    torch.testing.assert_close(result.weights, {"layers.2.weight": weight, "layers.2.bias": bias})
+    logits = data.inputs[parts.test].flatten(1) @ weight.T + bias
+    assert result.honest.probabilities == pytest.approx(logits.softmax(1).numpy(), abs=1e-5)
 
 
 def test_separable_classes_are_learned():
@@ -238,12 +272,13 @@ def test_every_epochs_predictions_are_recorded():
 
 @pytest.mark.parametrize("validation", [True, False])
 @pytest.mark.parametrize("dies_at", [1, 2, 5, 6, 7, 33])
-def test_an_interrupted_training_goes_on_to_the_same_bits(tmp_path, monkeypatch, validation, dies_at):
+@pytest.mark.parametrize("settings", [QUICK, replace(QUICK, shift=1, weight_average=0.9)])
+def test_an_interrupted_training_goes_on_to_the_same_bits(tmp_path, monkeypatch, validation, dies_at, settings):
     monkeypatch.setattr(progress, "SAVE_SECONDS", 0)
     flow, labels = clips()
     parts = split(validation=validation)
     data = prepare(flow, labels, parts.train, PIXELS, shape=(2, 6, 6), normalise=True, device=CPU)
-    undisturbed = train_fold(Small, data, parts, 3, QUICK, seed=1)
+    undisturbed = train_fold(Small, data, parts, 3, settings, seed=1)
 
     # Losses are computed at every step (5 or 6 an epoch) and for the validation part.
     loss, losses = training.classification_loss, iter(range(1, dies_at))
@@ -256,9 +291,9 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(tmp_path, monkeypatch,
     file = tmp_path / "progress.pt"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(training, "classification_loss", dying)
-        train_fold(Small, data, parts, 3, QUICK, seed=1, resume=file)
+        train_fold(Small, data, parts, 3, settings, seed=1, resume=file)
     assert file.exists() == (dies_at > 1)
-    resumed = train_fold(Small, data, parts, 3, QUICK, seed=1, resume=file)
+    resumed = train_fold(Small, data, parts, 3, settings, seed=1, resume=file)
     assert resumed.weights_sha256 == undisturbed.weights_sha256
     assert resumed.history == undisturbed.history
     assert (resumed.honest.probabilities == undisturbed.honest.probabilities).all()
