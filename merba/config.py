@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
 from difflib import get_close_matches
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +166,13 @@ def _fill(node: Mapping[str, Any], value: Any) -> Any:
     for key in others if isinstance(extra, Mapping) else sorted(others):
         filled[key] = _fill(extra, value[key]) if isinstance(extra, Mapping) else value[key]
     return filled
+
+
+def expects_gpu(device: str) -> bool:
+    """Whether trainings will run on CUDA, by the setting `device`: what planning asks for without PyTorch's two seconds."""
+    if device == "auto":
+        return shutil.which("nvidia-smi") is not None and not version("torch").endswith("+cpu")
+    return device == "cuda"
 
 
 def explain(error: ValidationError) -> str:

@@ -1,8 +1,7 @@
 # The configuration, the sample sheet, and what the rules ask of them. Nothing is written here.
-import shutil
 from functools import cache
 
-from merba.config import complete, fold_settings, runnable_experiments
+from merba.config import complete, expects_gpu, fold_settings, runnable_experiments
 from merba.counts import dfme_datasets
 from merba.errors import MerbaError
 from merba.files import FOLD_FILES, WEIGHTS
@@ -26,10 +25,7 @@ sheet = plan_sheet(config)
 DATASETS = list(sheet["dataset"].unique())
 DFME = dfme_datasets(config)
 EXPERIMENTS, LEFT_OUT = runnable_experiments(config, DATASETS)
-# The package asks PyTorch; looking for the driver's tool spares planning its two seconds.
-ON_GPU = config["device"] == "cuda" or (
-    config["device"] == "auto" and shutil.which("nvidia-smi") is not None
-)
+ON_GPU = expects_gpu(config["device"])
 
 
 wildcard_constraints:

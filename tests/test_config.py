@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from merba.apex import ApexSettings
-from merba.config import complete, experiment_settings, library, load_config, reference, runnable_experiments, schema
+from merba.config import complete, expects_gpu, experiment_settings, library, load_config, reference, runnable_experiments, schema
 from merba.errors import MerbaError
 from merba.faces import FaceSettings
 from merba.flow import FlowSettings
@@ -154,6 +154,22 @@ def test_the_schema_describes_exactly_the_settings_of_the_code(section, settings
     described = {key: node["default"] for key, node in schema("config")["properties"][section]["properties"].items()}
     made = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(settings()).items()}
     assert described == made
+
+
+@pytest.mark.parametrize(
+    ("device", "driver", "torch", "expected"),
+    [
+        ("auto", None, "2.13.0", False),
+        ("auto", "/usr/bin/nvidia-smi", "2.13.0", True),
+        ("auto", "/usr/bin/nvidia-smi", "2.13.0+cpu", False),
+        ("cpu", "/usr/bin/nvidia-smi", "2.13.0", False),
+        ("cuda", None, "2.13.0+cpu", True),  # the training says what is missing
+    ],
+)
+def test_trainings_ask_for_a_gpu_where_driver_and_build_have_cuda(monkeypatch, device, driver, torch, expected):
+    monkeypatch.setattr("shutil.which", lambda program: driver)
+    monkeypatch.setattr("merba.config.version", lambda package: torch)
+    assert expects_gpu(device) == expected
 
 
 def test_the_configuration_reference_is_that_of_the_schema():

@@ -58,10 +58,10 @@ def _conv_forward(
     x, weight, before, after, y, directions, x_directions, tokens, channels,
     BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Programs: (blocks of tokens, batch × K, blocks of channels)."""
-    token = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
+    """Programs: (batch × K, blocks of tokens, blocks of channels); only a grid's first axis goes beyond 65,535."""
+    token = tl.program_id(1) * BLOCK_T + tl.arange(0, BLOCK_T)
     token = tl.where(token < tokens, token, -1)
-    b, k = tl.program_id(1) // directions, tl.program_id(1) % directions
+    b, k = tl.program_id(0) // directions, tl.program_id(0) % directions
     c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
     origin = (b * x_directions + k % x_directions).to(tl.int64) * tokens
     previous = tl.load(before + k * tokens + token, mask=token >= 0, other=-1)
@@ -70,7 +70,7 @@ def _conv_forward(
     first, second, third = _taps(weight, k, c, channels)
     p = first * _rows(x, origin, previous, c, channels) + second * _rows(x, origin, token, c, channels)
     p += third * _rows(x, origin, following, c, channels)
-    target = tl.program_id(1).to(tl.int64) * tokens + token
+    target = tl.program_id(0).to(tl.int64) * tokens + token
     mask = (token >= 0)[:, None] & (c < channels)[None, :]
     tl.store(y + target[:, None] * channels + c[None, :], p / (1.0 + tl.exp(-p)), mask=mask)
 
@@ -90,16 +90,16 @@ def _conv_backward(
     grad, x, weight, before, after, grad_x, partial, directions, x_directions, tokens, channels,
     BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Programs: (blocks of tokens, batch × directions of x, blocks of channels); directions that share x in order.
+    """Programs: (batch × directions of x, blocks of tokens, blocks of channels); directions that share x in order.
 
     partial (blocks of tokens, batch, K, 3, channels) for the gradient of the weights.
     """
-    token = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
+    token = tl.program_id(1) * BLOCK_T + tl.arange(0, BLOCK_T)
     token = tl.where(token < tokens, token, -1)
-    b, i = tl.program_id(1) // x_directions, tl.program_id(1) % x_directions
-    batch, shares = tl.num_programs(1) // x_directions, directions // x_directions
+    b, i = tl.program_id(0) // x_directions, tl.program_id(0) % x_directions
+    batch, shares = tl.num_programs(0) // x_directions, directions // x_directions
     c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
-    origin = tl.program_id(1).to(tl.int64) * tokens
+    origin = tl.program_id(0).to(tl.int64) * tokens
 
     total = tl.zeros((BLOCK_T, BLOCK_C), tl.float32)
     for k in range(i * shares, (i + 1) * shares):
@@ -111,7 +111,7 @@ def _conv_backward(
         later = tl.load(after + k * tokens + following, mask=following >= 0, other=-1)
 
         g, row_0, row_1, row_2 = _grad_sum(grad, x, taps, here, origin, previous, token, following, c, channels)
-        place = partial + ((tl.program_id(0) * batch + b).to(tl.int64) * directions + k) * 3 * channels + c
+        place = partial + ((tl.program_id(1) * batch + b).to(tl.int64) * directions + k) * 3 * channels + c
         tl.store(place, tl.sum(g * row_0, axis=0), mask=c < channels)
         tl.store(place + channels, tl.sum(g * row_1, axis=0), mask=c < channels)
         tl.store(place + 2 * channels, tl.sum(g * row_2, axis=0), mask=c < channels)
@@ -144,7 +144,7 @@ def conv(x: Tensor, weight: Tensor, paths: Tensor) -> Tensor:
     if y.numel() > 0:
         with on_device(x):
             inputs = _prepare(x, weight, paths)
-            grid = (triton.cdiv(tokens, TOKENS), batch * directions, triton.cdiv(channels, CHANNELS))
+            grid = (batch * directions, triton.cdiv(tokens, TOKENS), triton.cdiv(channels, CHANNELS))
             _conv_forward[grid](*inputs, y, directions, x_directions, tokens, channels, TOKENS, CHANNELS)
     return y
 
@@ -161,7 +161,7 @@ def conv_backward(grad: Tensor, x: Tensor, weight: Tensor, paths: Tensor) -> tup
         inputs = _prepare(x, weight, paths)
         blocks = triton.cdiv(tokens, TOKENS)
         partial = x.new_empty(blocks * batch, directions, 3, channels, dtype=torch.float32)
-        grid = (blocks, batch * x_directions, triton.cdiv(channels, CHANNELS))
+        grid = (batch * x_directions, blocks, triton.cdiv(channels, CHANNELS))
         _conv_backward[grid](
             grad.contiguous(), *inputs, grad_x, partial, directions, x_directions, tokens, channels, TOKENS, CHANNELS
         )
