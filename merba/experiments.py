@@ -68,10 +68,16 @@ def load_fold(
     """The fold of `experiment` (from `merba.config.fold_settings`) that tests one subject, by its safe id.
 
     `sheet` has the labels of all clips, usable or not; `packs` are the (array, index) files of the experiment's datasets.
-    Other protocols than loso have a single fold. Raises MerbaError for a subject that the sheet doesn't have.
+    Other protocols than loso have a single fold. Raises MerbaError for a subject or a clip that the sheet doesn't have.
     """
     flow, clips, form = load_packs(packs)
     clips = clips.merge(sheet[[*KEY, "label", "split"]], on=KEY, how="left", validate="one_to_one")
+    if clips["label"].isna().any():
+        unknown = clips[clips["label"].isna()].iloc[0]
+        raise MerbaError(
+            f"{unknown['dataset']} {unknown['subject']} {unknown['clip']} is packed, but has no label in the sample sheet: "
+            "one of the two is of an earlier run; run the workflow again"
+        )
     subject = _subject_name(sheet, dataset, subject_id) if experiment["protocol"] == "loso" else subject_id
     classes = class_names(sheet, experiment["datasets"])
     labels = clips["label"].map({name: code for code, name in enumerate(classes)}).to_numpy(np.int64)

@@ -17,13 +17,14 @@ from merba.files import FOLD_FILES
 from merba.protocols import EVERYBODY
 
 log = logging.getLogger(__name__)
+STALE = "run the workflow again, and delete the folds of subjects who are no longer in the sample sheet"
 
 
 def ensemble_of_folds(folder: Path) -> Checkpoint:
     """An ensemble of every fold's model.safetensors under `results/folds/EXPERIMENT`.
 
     Raises MerbaError where there is none, where a trained fold lacks its weights, or where the folds differ in more than
-    weights, normalisation and the subject left out.
+    weights, normalisation and the subject left out, or were not trained on the same clips.
     """
     paths = sorted(folder.glob("*/*/model.safetensors"))
     trained = {path.parent for path in folder.glob("*/*/predictions.parquet")}
@@ -34,6 +35,10 @@ def ensemble_of_folds(folder: Path) -> Checkpoint:
             f"{folder}: {what if missing else 'no fold in it has a model.safetensors'}; train with `keep_weights: true`, "
             "and name the folder of one experiment, such as results/folds/merba"
         )
+    # A subject who is no longer in the sheet leaves a fold behind.
+    inputs = {str(json.loads((path.parent / FOLD_FILES["record"]).read_text())["inputs"]): path.parent for path in paths}
+    if len(inputs) > 1:
+        raise MerbaError(f"{' and '.join(map(str, inputs.values()))} were trained on different files; {STALE}")
     return join_checkpoints({path: load_checkpoint(path) for path in paths})
 
 
@@ -56,7 +61,7 @@ def retrained(config: Mapping[str, Any], folder: Path) -> Checkpoint:
         raise MerbaError(f"{folder}: no trained fold in it; name the folder of one experiment, such as results/folds/merba")
     for path, record in records.items():
         if (record["experiment"], record["inputs"]) != (settings, fold.inputs):
-            raise MerbaError(f"{path}: the fold was trained with other settings or clips; run the workflow again first")
+            raise MerbaError(f"{path}: the fold was trained with other settings or clips; {STALE}")
     epochs = round(median(next(iter(record["seeds"].values()))["epoch"] for record in records.values()))
     log.info("%s: %d epochs, the median of %d folds, on %d clips", name, epochs, len(records), len(fold.clips))
     return train_on_everybody(config, everybody, fold, epochs=epochs)

@@ -153,7 +153,8 @@ def _searched(row: Any, checkpoint: Checkpoint, explain: bool) -> Iterator[Predi
             # Cut out to images, so that the stages need not decode a long video from its start each time.
             with TemporaryDirectory() as folder:
                 for number, image in clip.frames(candidate.onset, candidate.offset):
-                    cv2.imwrite(str(Path(folder) / f"{number}.png"), image)
+                    if not cv2.imwrite(str(Path(folder) / f"{number}.png"), image):
+                        raise MerbaError(f"{folder}: no room for the frames that are read; set TMPDIR to a larger disk")
                 cut = row._replace(source=folder, kind="frames", onset=candidate.onset, offset=candidate.offset)
                 (made,) = _prepare(pd.DataFrame([cut]).set_index("Index"), checkpoint, explain)
             problem = made.problem and made.problem.replace(folder, row.source)

@@ -1,4 +1,5 @@
-# The labels of an experiment's clips, and one training a fold: the subject that it leaves out, or `holdout`.
+# The labels of an experiment's clips, and one training a fold: the subject that it leaves out, or `holdout`. A model that can't
+# be made is found with the labels, before hours of preprocessing.
 
 
 rule labels:
@@ -6,16 +7,18 @@ rule labels:
         "results/labels/{experiment}.parquet",
     log:
         "logs/labels/{experiment}.log",
+    priority: 1
     conda:
         "../envs/conda.yaml"
     threads: 1
     resources:
-        mem_mb=500,
+        mem_mb=1000,
         runtime=10,
     params:
         rows=lambda wildcards: labels_of(wildcards.experiment),
+        model=lambda wildcards: EXPERIMENTS[wildcards.experiment]["model"],
     message:
-        "labels of {wildcards.experiment}"
+        "labels and model of {wildcards.experiment}"
     script:
         "../workflow/scripts/labels.py"
 

@@ -22,6 +22,7 @@ def folds(tmp_path):
         fold = tmp_path / "merba" / subject
         save_checkpoint(fold / "model.safetensors", checkpoint(member(number, tuple(subject.split("/")))))
         (fold / "predictions.parquet").touch()
+        (fold / "run.json").write_text(json.dumps({"inputs": {"results/packed/samm.npy": "abc"}}))
     return tmp_path / "merba"
 
 
@@ -49,6 +50,12 @@ def test_folds_that_differ_are_refused_by_file(folds):
     path = folds / "samm" / "006" / "model.safetensors"
     save_checkpoint(path, checkpoint(classes=CLASSES[::-1]))
     with pytest.raises(MerbaError, match="samm/006/model.safetensors: classes is"):
+        ensemble_of_folds(folds)
+
+
+def test_the_fold_of_a_subject_who_has_left_is_refused(folds):
+    (folds / "samm" / "007" / "run.json").write_text(json.dumps({"inputs": {"results/packed/samm.npy": "def"}}))
+    with pytest.raises(MerbaError, match="samm/007 were trained on different files; run the workflow again, and delete"):
         ensemble_of_folds(folds)
 
 

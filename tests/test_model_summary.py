@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from merba import create_model
+from merba.models import MODELS, check_model
 from merba.models.summary import COLUMNS, architecture, direction_costs
 
 
@@ -28,6 +29,14 @@ def test_blocks_have_their_sizes_and_windows(nano):
     assert nano.loc["stage 2: self-attention", "depth"] == 2
     assert nano["window"].isna()["stage 2: self-attention"]
     assert nano.loc["head", ["input", "output"]].tolist() == ["128", "3"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_is_checked_without_its_memory(name, monkeypatch):
+    made = []
+    monkeypatch.setattr("merba.models.create_model", lambda *a, **k: made.append(create_model(*a, **k)))
+    check_model({"name": name, "pretrained": "absent.pth"}, 3)
+    assert {parameter.device.type for parameter in made[0].parameters()} == {"meta"}
 
 
 def test_flops_of_convolutions_attention_and_extractor(nano):

@@ -218,6 +218,19 @@ def test_a_faulty_configuration_stops_before_any_job(tmp_path, changes, message)
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"name": "merba_nono"}, "unknown model 'merba_nono'; known: merba_base, "),
+        ({"name": "merba_nano", "in_chanels": 2}, "merba_nano has no argument 'in_chanels'; it has "),
+    ],
+)
+def test_a_model_that_cannot_be_made_stops_before_any_preprocessing(tmp_path, model, message):
+    config = configured(tmp_path, experiments={"a": {"method": "A", "model": model}})
+    assert message in snakemake(tmp_path, config=config, fails=True)
+    assert not list(tmp_path.glob("results/faces/*/*"))
+
+
 def test_a_wrong_path_stops_before_any_job(tmp_path):
     datasets = {"samm": {"adapter": "samm", "root": str(tmp_path / "absent")}}
     output = snakemake(tmp_path, config=configured(tmp_path, data="3db", demo=None, datasets=datasets), fails=True)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import nn
+
+from merba.errors import MerbaError
 
 # name → the module here that has it and its class; the module's SIZES[name] are the arguments of that size. Modules are
 # imported when asked for: a training job loads one of them.
@@ -56,3 +61,16 @@ def create_model(name: str, num_classes: int, *, pretrained: str | Path | None =
     model = model_class(num_classes, **settings)
     load_pretrained(model, state, str(pretrained))
     return model
+
+
+def check_model(settings: Mapping[str, Any], num_classes: int) -> None:
+    """Raise MerbaError where an experiment's `model`, a name and arguments, makes no model; none of its memory is taken.
+
+    Only the training reads a `pretrained` file.
+    """
+    arguments = {key: value for key, value in settings.items() if key != "pretrained"}
+    try:
+        with torch.device("meta"):
+            create_model(arguments.pop("name", None), num_classes, **arguments)
+    except (ValueError, TypeError) as error:
+        raise MerbaError(f"model: {error}") from error
