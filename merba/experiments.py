@@ -27,7 +27,7 @@ from merba.config import experiment_settings, fold_settings
 from merba.devices import training_device
 from merba.errors import MerbaError
 from merba.files import FOLD_FILES, WEIGHTS, atomic, checksum
-from merba.models import create_model
+from merba.models import check_model, create_model
 from merba.packs import FlowFormat, check_packed, load_packs
 from merba.progress import Selection
 from merba.protocols import EVERYBODY, Split, folds, make_split
@@ -244,12 +244,13 @@ def packed_experiment(
 ) -> tuple[dict[str, Any], pd.DataFrame, list[tuple[Path, Path]]]:
     """An experiment's settings, the sample sheet, and the (array, index) files of its datasets, from `results`.
 
-    Raises MerbaError where the configuration has no such experiment, or a file is missing.
+    Raises MerbaError where the configuration has no such experiment, its model can't be made, or a file is missing.
     """
     if name not in config["experiments"]:
         raise MerbaError(f"the configuration has no experiment {name!r}; it has {', '.join(config['experiments'])}")
     sheet = pd.read_parquet(_packed(results / "samples.parquet"))
     experiment = experiment_settings(config, name, sheet["dataset"].unique())
+    check_model(experiment["model"], len(class_names(sheet, experiment["datasets"])))
     packs = [
         (_packed(results / "packed" / f"{dataset}.npy"), _packed(results / "packed" / f"{dataset}.parquet"))
         for dataset in experiment["datasets"]

@@ -52,7 +52,7 @@ rule table_2:
     message:
         "table: II, DFME's clips by class"
     script:
-        "../workflow/scripts/table_2.py"
+        "../workflow/scripts/counts.py"
 
 
 rule table_3:
@@ -80,7 +80,7 @@ rule table_3:
     message:
         "table: III, clips by class"
     script:
-        "../workflow/scripts/table_3.py"
+        "../workflow/scripts/counts.py"
 
 
 rule results_table:

@@ -55,6 +55,13 @@ def test_it_writes_the_workflows_files_and_leaves_finished_folds_alone(results, 
     assert "1 folds trained" in capsys.readouterr().out
 
 
+def test_packs_of_clips_that_the_sheet_lacks_are_refused(results, capsys):
+    sheet = pd.read_parquet(results / "samples.parquet")
+    sheet[sheet["subject"] != "006"].to_parquet(results / "samples.parquet")
+    assert train(results, "--folds", "casme2/sub02") == 1
+    assert "samm 006" in (message := capsys.readouterr().err) and "has no label in the sample sheet" in message
+
+
 def test_an_interrupted_fold_goes_on_from_its_saved_state(results, micro_demo, monkeypatch, caplog):
     monkeypatch.setattr(progress, "SAVE_SECONDS", 0)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

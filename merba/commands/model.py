@@ -14,13 +14,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    import torch
-
-    from merba.models import create_model
+    from merba.models import check_model
     from merba.models.summary import architecture
 
-    with torch.device("meta"):  # shapes only: no memory, no time for random weights
-        model = create_model(options.name, options.classes)
+    model = check_model({"name": options.name}, options.classes)
     table = architecture(model, model.input_shape)
     if options.json:
         print(table.to_json(orient="records", indent=2, force_ascii=False))

@@ -63,14 +63,14 @@ def create_model(name: str, num_classes: int, *, pretrained: str | Path | None =
     return model
 
 
-def check_model(settings: Mapping[str, Any], num_classes: int) -> None:
-    """Raise MerbaError where an experiment's `model`, a name and arguments, makes no model; none of its memory is taken.
+def check_model(settings: Mapping[str, Any], num_classes: int) -> nn.Module:
+    """The model of an experiment's `model`, a name and arguments, on the meta device: shapes without memory or values.
 
-    Only the training reads a `pretrained` file.
+    A `pretrained` file is not read. Raises MerbaError where no model can be made of the settings.
     """
     arguments = {key: value for key, value in settings.items() if key != "pretrained"}
     try:
         with torch.device("meta"):
-            create_model(arguments.pop("name", None), num_classes, **arguments)
+            return create_model(arguments.pop("name", None), num_classes, **arguments)
     except (ValueError, TypeError) as error:
-        raise MerbaError(f"model: {error}") from error
+        raise MerbaError(str(error)) from error
