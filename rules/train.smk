@@ -1,5 +1,5 @@
 # The labels of an experiment's clips, and one training a fold: the subject that it leaves out, or `holdout`. A model that can't
-# be made is found with the labels, before hours of preprocessing.
+# be made is found with the labels, not after hours of preprocessing.
 
 
 rule labels:

@@ -225,10 +225,10 @@ def test_a_faulty_configuration_stops_before_any_job(tmp_path, changes, message)
         ({"name": "merba_nano", "in_chanels": 2}, "merba_nano has no argument 'in_chanels'; it has "),
     ],
 )
-def test_a_model_that_cannot_be_made_stops_before_any_preprocessing(tmp_path, model, message):
+def test_a_model_that_cannot_be_made_stops_the_run_while_it_preprocesses(tmp_path, model, message):
     config = configured(tmp_path, experiments={"a": {"method": "A", "model": model}})
     assert message in snakemake(tmp_path, config=config, fails=True)
-    assert not list(tmp_path.glob("results/faces/*/*"))
+    assert not list(tmp_path.glob("results/packed/*"))
 
 
 def test_a_wrong_path_stops_before_any_job(tmp_path):
