@@ -262,10 +262,10 @@ def _begin(
     model = build().to(device)
     if device.type == "cuda":
         model = model.to(memory_format=torch.channels_last)
-    # Orders and flips have a generator of their own, so that they don't depend on how much dropout draws.
     average = None
     if settings.weight_average:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.weight_average), use_buffers=True)
+    # Orders, flips and shifts have a generator of their own, so that they don't depend on how much dropout draws.
     state = Progress(model, _optimizer(model, settings), torch.Generator().manual_seed(seed), resume, average)
     state.load()
     return state

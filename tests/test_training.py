@@ -133,6 +133,16 @@ def test_a_shifted_input_is_a_crop_of_one_whose_edges_are_repeated():
         assert torch.equal(moved[clip], padded[clip, :, 2 + down : 6 + down, 2 + right : 7 + right])
 
 
+def test_every_training_clip_is_shifted_by_up_to_the_setting_each_way(monkeypatch):
+    flow, labels = clips()
+    drawn = []
+    monkeypatch.setattr(training, "shifted", lambda x, by: drawn.append(by) or shifted(x, by))
+    result = fold(flow, labels, split(), replace(QUICK, epochs=2, shift=1))
+    assert len(torch.cat(drawn)) == 2 * len(split().train)
+    assert torch.cat(drawn).unique().tolist() == [-1, 0, 1]
+    assert result.weights_sha256 != fold(flow, labels, split(), replace(QUICK, epochs=2)).weights_sha256
+
+
 def test_the_average_of_the_weights_is_that_of_every_step():
     flow, labels = clips()
     parts = split(validation=False)
