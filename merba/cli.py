@@ -44,6 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = command_parser().parse_args(arguments)
     try:
         return options.run(options)
-    except MerbaError as error:
+    except (MerbaError, ValueError) as error:  # a wrong MERBA_SCAN is a ValueError of the scan
         print(f"merba: {error}", file=sys.stderr)
         return 1
