@@ -81,7 +81,10 @@ def loso_split(sheet: pd.DataFrame, dataset: str, subject: str, *, stopping: str
     test, rest = np.flatnonzero(is_test), np.flatnonzero(~is_test)
     if not len(rest):
         raise MerbaError(f"{dataset} {subject}: leaving this subject out leaves nobody to train on")
-    return _with_validation(sheet, rest, test, stopping=stopping, seed=seed)
+    # From fold to fold the parts take turns. The first part alone would nearly always be the same people: the splitter deals
+    # out the largest and most uneven subjects first.
+    number = loso_subjects(sheet, sorted(sheet["dataset"].unique())).index((dataset, subject)) if len(test) else 0
+    return _with_validation(sheet, rest, test, stopping=stopping, seed=seed, part=number)
 
 
 def holdout_split(sheet: pd.DataFrame, *, stopping: str, seed: int) -> Split:
@@ -89,22 +92,23 @@ def holdout_split(sheet: pd.DataFrame, *, stopping: str, seed: int) -> Split:
     train, test = (np.flatnonzero(sheet["split"].isin(names)) for names in (["train"], TESTS))
     if not len(train) or not len(test):
         raise MerbaError(f"holdout: {len(train)} usable training and {len(test)} test clips; see results/problems.csv")
-    return _with_validation(sheet, train, test, stopping=stopping, seed=seed)
+    return _with_validation(sheet, train, test, stopping=stopping, seed=seed, part=0)
 
 
-def _with_validation(sheet: pd.DataFrame, rest: np.ndarray, test: np.ndarray, *, stopping: str, seed: int) -> Split:
+def _with_validation(sheet: pd.DataFrame, rest: np.ndarray, test: np.ndarray, *, stopping: str, seed: int, part: int) -> Split:
     """Rows `rest` to train on, less, with `stopping` "validation", a tenth of them."""
     if stopping == "none":
         return Split(rest, np.empty(0, np.int64), test)
     people = (sheet["dataset"] + "/" + sheet["subject"]).to_numpy(str)[rest]
-    train, held_out = hold_out_subjects(sheet["label"].to_numpy(str)[rest], people, seed=seed)
+    train, held_out = hold_out_subjects(sheet["label"].to_numpy(str)[rest], people, seed=seed, part=part)
     return Split(rest[train], rest[held_out], test)
 
 
-def hold_out_subjects(labels: np.ndarray, subjects: np.ndarray, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def hold_out_subjects(labels: np.ndarray, subjects: np.ndarray, *, seed: int, part: int) -> tuple[np.ndarray, np.ndarray]:
     """Positions of (training, validation): about a tenth of the clips, subject-disjoint, stratified by class.
 
-    With fewer than ten subjects one of them is held out, and with two, half. Raises MerbaError for a single one.
+    `part` says which of the ten, counted round and round. With fewer than ten subjects one of them is held out, or a few,
+    and with two, half. Raises MerbaError for a single one.
     """
     from sklearn.model_selection import StratifiedGroupKFold  # half a second that planning a workflow does not need
 
@@ -113,8 +117,9 @@ def hold_out_subjects(labels: np.ndarray, subjects: np.ndarray, *, seed: int) ->
         raise MerbaError("validation needs at least two training subjects; use `stopping: none` or add subjects")
     folds = StratifiedGroupKFold(n_splits=min(10, people), shuffle=True, random_state=seed)
     # The splitter warns of a class with fewer clips than folds; a held-out part without that class is what follows.
-    train, held_out = next(folds.split(np.zeros(len(labels)), _codes(labels, folds.n_splits), subjects))
-    return train, held_out
+    every = folds.split(np.zeros(len(labels)), _codes(labels, folds.n_splits), subjects)
+    parts = [(train, held_out) for train, held_out in every if len(held_out)]  # few subjects can leave a part empty
+    return parts[part % len(parts)]
 
 
 def _codes(labels: np.ndarray, folds: int) -> np.ndarray:

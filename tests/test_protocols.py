@@ -66,16 +66,31 @@ def test_labels_of_the_test_subject_change_no_split(clips):
     assert (a.validation == b.validation).all()
 
 
-def test_few_subjects_hold_out_one():
-    labels, subjects = np.array(["a", "b"] * 3), np.array(["x", "x", "y", "y", "z", "z"])
-    train, held_out = hold_out_subjects(labels, subjects, seed=0)
-    assert len(set(subjects[held_out])) == 1
+def test_over_the_folds_most_subjects_are_held_out_and_nobody_mostly(clips):
+    # One subject has more clips than a tenth, all of one class: the splitter deals it out first, whoever is left out.
+    large = pd.DataFrame([{"dataset": "samm", "subject": "s99", "clip": f"c{n}", "label": "negative"} for n in range(30)])
+    sheet = pd.concat([clips, large], ignore_index=True)
+    folds = loso_subjects(sheet, ["casme2", "samm"])
+    held_out = [people(sheet, loso_split(sheet, *fold, stopping="validation", seed=0).validation) for fold in folds]
+    times = {fold: sum(fold in part for part in held_out) for fold in folds}
+    assert sum(count > 0 for count in times.values()) >= 0.8 * len(folds)
+    assert max(times.values()) <= len(folds) / 3
+
+
+@pytest.mark.parametrize("part", range(12))
+@pytest.mark.parametrize("sizes", [(2, 2, 2), (9, 1, 1), (30, 5, 5, 1, 1, 1, 1)])
+def test_few_subjects_hold_out_some(sizes, part):
+    subjects = np.repeat(np.arange(len(sizes)), sizes).astype(str)
+    labels = np.array(["a", "b"] * sum(sizes))[: sum(sizes)]
+    train, held_out = hold_out_subjects(labels, subjects, seed=0, part=part)
+    assert len(held_out) > 0
+    assert len(train) > 0
     assert not set(subjects[train]) & set(subjects[held_out])
 
 
 def test_one_training_subject_cannot_be_split():
     with pytest.raises(MerbaError, match="at least two training subjects"):
-        hold_out_subjects(np.array(["a", "b"]), np.array(["x", "x"]), seed=0)
+        hold_out_subjects(np.array(["a", "b"]), np.array(["x", "x"]), seed=0, part=0)
 
 
 def test_the_subjects_with_most_clips(clips):
