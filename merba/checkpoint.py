@@ -52,7 +52,8 @@ class Checkpoint:
     model is `name` and arguments as in an experiment's `model`, without `pretrained` (see `describe_model`); classes
     are in the order of the outputs; form is the flow that training read; data and protocol are the configuration's, or the
     protocol EVERYBODY, which leaves nobody out.
-    faces, apex and flow are its sections too, None where training was on ready-made flow.
+    faces, apex and flow are its sections too, None where training was on ready-made flow. mirror_average is the training
+    setting of that name: whether a clip's outputs are averaged with those of its mirror image.
     """
 
     members: Sequence[Member]
@@ -64,6 +65,7 @@ class Checkpoint:
     faces: Mapping[str, Any] | None = None
     apex: Mapping[str, Any] | None = None
     flow: Mapping[str, Any] | None = None
+    mirror_average: bool = False
     version: str = merba.__version__
 
     @property
@@ -78,6 +80,7 @@ class Checkpoint:
             "unit": self.form.unit,
             "data": self.data,
             "protocol": self.protocol,
+            "mirror_average": self.mirror_average,
             **{stage: getattr(self, stage) for stage in STAGES},
             "faces": self.faces and {key: value for key, value in self.faces.items() if key != "weights"},
             "members": [
@@ -188,7 +191,7 @@ def _read(path: Path, text: str, tensors: Mapping[str, Tensor]) -> Checkpoint:
             for number, member in enumerate(found["members"])
         ]
         form = FlowFormat(tuple(found["channels"]), found["unit"])
-        rest = {key: found[key] for key in ("model", "classes", "data", "protocol", "version", *STAGES)}
+        rest = {key: found[key] for key in ("model", "classes", "data", "protocol", "mirror_average", "version", *STAGES)}
         return Checkpoint(members, form=form, **rest)
     except KeyError as error:
         raise MerbaError(f"{path}: {error} is missing: {damaged}") from error

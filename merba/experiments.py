@@ -335,6 +335,7 @@ def _checkpoint(
         form=fold.form,
         data=config["data"],
         protocol=experiment["protocol"],
+        mirror_average=experiment["training"]["mirror_average"],
         **({stage: config[stage] for stage in STAGES} if ours else {}),
     )
 

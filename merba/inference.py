@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from merba.checkpoint import Checkpoint, Member
 from merba.joblog import counted
 from merba.models.heads import Outputs, class_probabilities, predicted_class
-from merba.training import model_outputs, resized, resized_points
+from merba.training import mean_outputs, mirrored_flow, mirrored_points, model_outputs, resized, resized_points
 
 WINDOW = 1 / 7
 """Side of the occluded squares as a share of the face: about an eye, or half a mouth. They overlap by half."""
@@ -53,10 +53,11 @@ def classify(
     squares = list(_squares(*x.shape[2:])) if saliency else []
     for member in counted(checkpoint.members, len(checkpoint.members), "members"):
         model = checkpoint.build(member).to(device)
-        whole.append(_heads(model, member, x, seen))
+        whole.append(_heads(checkpoint, model, member, x, seen))
         if saliency:
             for clip, face, found in counted(zip(x, seen, occluded, strict=True), len(x), "saliency maps"):
-                found.append(_heads(model, member, _without(clip, squares), face.expand(len(squares), -1, -1)))
+                copies, faces = _without(clip, squares), face.expand(len(squares), -1, -1)
+                found.append(_heads(checkpoint, model, member, copies, faces))
     outputs = _mean(whole)
     predicted, probabilities = predicted_class(outputs), class_probabilities(outputs)
     maps = None
@@ -67,12 +68,14 @@ def classify(
     return Classified(predicted.cpu().numpy(), probabilities.cpu().numpy(), maps)
 
 
-def _heads(model: nn.Module, member: Member, x: Tensor, points: Tensor) -> Heads:
+def _heads(checkpoint: Checkpoint, model: nn.Module, member: Member, x: Tensor, points: Tensor) -> Heads:
     """Probabilities (n, outputs) of each of the model's heads: one, or DGCM's two."""
-    if hasattr(model, "arrange"):
-        x = model.arrange(x, points)
+    views = [(x, points)]
+    if checkpoint.mirror_average:
+        views.append((mirrored_flow(x, checkpoint.form), mirrored_points(points, x.shape[3])))
     mean, std = (x.new_tensor(values)[:, None, None] for values in (member.mean, member.std))
-    outputs = model_outputs(model, (x - mean) / std)
+    arrange = getattr(model, "arrange", lambda flow, _: flow)
+    outputs = mean_outputs([model_outputs(model, (arrange(*view) - mean) / std) for view in views])
     return tuple(head.softmax(1) for head in ((outputs,) if isinstance(outputs, Tensor) else outputs))
 
 

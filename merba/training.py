@@ -53,6 +53,7 @@ class TrainingSettings:
     flip: bool = True
     shift: int = 0
     weight_average: float = 0.0
+    mirror_average: bool = False
     shuffle: bool = True
     normalise: bool = True
 
@@ -112,8 +113,7 @@ def prepare(
     """
     x = resized(flow, form, shape, device)
     channels = shape[0]
-    factor, offset = (torch.from_numpy(part[:channels]).to(device) for part in form.mirror())
-    mirrored = x.flip(-1) * factor + offset
+    mirrored = mirrored_flow(x, form)
     if arrange is not None:
         seen = resized_points(points, flow.shape[2:], shape[1:]).to(device)
         x, mirrored = arrange(x, seen), arrange(mirrored, mirrored_points(seen, shape[2]))
@@ -147,6 +147,12 @@ def resized(flow: np.ndarray, form: FlowFormat, shape: tuple[int, int, int], dev
         shrinks = size[0] <= x.shape[2] and size[1] <= x.shape[3]
         x = F.interpolate(x, size, mode="area") if shrinks else F.interpolate(x, size, mode="bilinear")
     return x
+
+
+def mirrored_flow(x: Tensor, form: FlowFormat) -> Tensor:
+    """The first channels of flow (n, C, H, W), as the mirrored faces would have had them: u changes its sign."""
+    factor, offset = (torch.from_numpy(part[: x.shape[1]]).to(x.device) for part in form.mirror())
+    return x.flip(-1) * factor + offset
 
 
 def resized_points(points: np.ndarray, old: Sequence[int], new: Sequence[int]) -> Tensor:
@@ -204,10 +210,10 @@ def train_fold(
             break
         train_loss = _train_epoch(step, data, split.train, state, weights, settings, epoch)
         model = state.judged()
-        test = predict(model, data, split.test) if len(split.test) else nothing
+        test = predict(model, data, split.test, settings) if len(split.test) else nothing
         record = {"epoch": epoch, "rate": rate_at(epoch, settings), "train_loss": train_loss}
         if len(split.validation):
-            loss, uf1 = _validate(model, data, split.validation, classes)
+            loss, uf1 = _validate(model, data, split.validation, classes, settings)
             record |= {"validation_loss": loss, "validation_uf1": uf1}
             better = state.honest is None or (uf1, -loss) > state.best()
         else:
@@ -335,18 +341,25 @@ def _train_epoch(
 
 
 @torch.no_grad()
-def predict(model: nn.Module, data: FoldData, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def predict(model: nn.Module, data: FoldData, rows: np.ndarray, settings: TrainingSettings) -> tuple[np.ndarray, np.ndarray]:
     """Predicted classes int64 (n,) and class probabilities float32 (n, k) of `rows`; the model must be in eval mode."""
-    outputs = model_outputs(model, data.inputs[_rows(rows, data.inputs.device)])
+    outputs = _outputs(model, data, _rows(rows, data.inputs.device), settings)
     return predicted_class(outputs).cpu().numpy(), class_probabilities(outputs).float().cpu().numpy()
 
 
 @torch.no_grad()
-def _validate(model: nn.Module, data: FoldData, rows: np.ndarray, classes: int) -> tuple[float, float]:
+def _validate(
+    model: nn.Module, data: FoldData, rows: np.ndarray, classes: int, settings: TrainingSettings
+) -> tuple[float, float]:
     index = _rows(rows, data.inputs.device)
-    outputs, labels = model_outputs(model, data.inputs[index]), data.labels[index]
+    outputs, labels = _outputs(model, data, index, settings), data.labels[index]
     counts = confusion(labels.cpu().numpy(), predicted_class(outputs).cpu().numpy(), classes)
     return float(classification_loss(outputs, labels, progress=1.0)), float(unweighted(counts)[0])
+
+
+def _outputs(model: nn.Module, data: FoldData, index: Tensor, settings: TrainingSettings) -> Outputs:
+    views = [data.inputs, data.mirrored] if settings.mirror_average else [data.inputs]
+    return mean_outputs([model_outputs(model, view[index]) for view in views])
 
 
 def model_outputs(model: nn.Module, inputs: Tensor) -> Outputs:
@@ -356,6 +369,13 @@ def model_outputs(model: nn.Module, inputs: Tensor) -> Outputs:
     if isinstance(parts[0], tuple):
         return tuple(torch.cat(head).float() for head in zip(*parts, strict=True))
     return torch.cat(parts).float()
+
+
+def mean_outputs(views: Sequence[Outputs]) -> Outputs:
+    """The mean, head by head, of what a model says of several views of the same clips."""
+    if isinstance(views[0], tuple):
+        return tuple(torch.stack(head).mean(0) for head in zip(*views, strict=True))
+    return torch.stack(views).mean(0)
 
 
 def _optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:

@@ -66,7 +66,7 @@ def same(weights, others):
 
 
 def test_what_is_saved_is_loaded(tmp_path):
-    made = checkpoint(member(1), member(2, None))
+    made = checkpoint(member(1), member(2, None), mirror_average=True)
     save_checkpoint(tmp_path / "deep" / "model.safetensors", made)
     loaded = load_checkpoint(tmp_path / "deep" / "model.safetensors")
     assert json.dumps(loaded.description) == json.dumps(made.description)
@@ -127,6 +127,7 @@ def test_folds_are_joined_to_an_ensemble(tmp_path):
         ({"classes": CLASSES[::-1]}, "classes is"),
         ({"flow": CONFIG["flow"] | {"tau": 0.2}}, "flow is"),
         ({"data": "3db"}, "data is 3db, but demo"),
+        ({"mirror_average": True}, "mirror_average is True"),
         ({"version": "0.0.9"}, "version is 0.0.9"),
     ],
 )

@@ -11,7 +11,7 @@ from merba.inference import classify
 from merba.models import create_model
 from merba.models.heads import predicted_class
 from merba.packs import FlowFormat
-from merba.training import predict, prepare
+from merba.training import TrainingSettings, predict, prepare
 
 CPU = torch.device("cpu")
 NOWHERE = np.full((3, 5, 2), np.nan)
@@ -21,19 +21,21 @@ def flow_of(n=3, size=80, seed=0):
     return np.random.default_rng(seed).normal(0.1, 0.5, (n, 2, size, size)).astype(np.float16)
 
 
-def test_flow_gets_the_classes_that_training_would_give_it():
+@pytest.mark.parametrize("mirror_average", [False, True])
+def test_flow_gets_the_classes_that_training_would_give_it(mirror_average):
     flow, labels, rows = flow_of(), np.zeros(3, int), np.arange(3)
-    made = checkpoint()
+    made = checkpoint(mirror_average=mirror_average)
     data = prepare(flow, labels, rows, made.form, shape=made.input_shape, normalise=True, device=CPU)
     ours = Member(made.members[0].weights, data.mean, data.std)
-    result = classify(checkpoint(ours), flow, NOWHERE, CPU)
-    predicted, probabilities = predict(made.build(ours), data, rows)
+    result = classify(checkpoint(ours, mirror_average=mirror_average), flow, NOWHERE, CPU)
+    predicted, probabilities = predict(made.build(ours), data, rows, TrainingSettings(mirror_average=mirror_average))
     assert (result.predicted == predicted).all()
     assert result.probabilities == pytest.approx(probabilities, abs=1e-6)
     assert result.saliency is None
 
 
-def test_a_model_that_arranges_its_input_gets_it_as_in_training():
+@pytest.mark.parametrize("mirror_average", [False, True])
+def test_a_model_that_arranges_its_input_gets_it_as_in_training(mirror_average):
     flow, labels, rows = flow_of(size=56), np.zeros(3, int), np.arange(3)
     points = np.random.default_rng(1).uniform(10, 46, (3, 5, 2))
     settings = {"name": "htnet", "in_channels": 2, "dim": 8, "heads": 1, "depths": [1, 1, 1]}
@@ -43,9 +45,10 @@ def test_a_model_that_arranges_its_input_gets_it_as_in_training():
         flow, labels, rows, checkpoint().form, shape=model.input_shape, normalise=True, device=CPU,
         arrange=model.arrange, points=points,
     )  # fmt: skip
-    made = checkpoint(Member(model.state_dict(), data.mean, data.std), model=settings)
+    made = checkpoint(Member(model.state_dict(), data.mean, data.std), model=settings, mirror_average=mirror_average)
     result = classify(made, flow, points, CPU, saliency=True)
-    assert result.probabilities == pytest.approx(predict(model, data, rows)[1], abs=1e-6)
+    _, probabilities = predict(model, data, rows, TrainingSettings(mirror_average=mirror_average))
+    assert result.probabilities == pytest.approx(probabilities, abs=1e-6)
     elsewhere = classify(made, flow, points + 9, CPU)
     assert np.abs(elsewhere.probabilities - result.probabilities).max() > 1e-4
 

@@ -166,6 +166,22 @@ def test_the_average_of_the_weights_is_that_of_every_step():
     assert result.honest.probabilities == pytest.approx(logits.softmax(1).numpy(), abs=1e-5)
 
 
+def test_predictions_are_averaged_over_a_clip_and_its_mirror_image():
+    flow, labels = clips(seed=4)
+    parts = split(validation=False)
+    data = prepare(flow, labels, parts.train, PIXELS, shape=(2, 6, 6), normalise=True, device=CPU)
+    plain, averaged = (
+        train_fold(Small, data, parts, 3, replace(QUICK, epochs=2, mirror_average=mirror), seed=1) for mirror in (False, True)
+    )
+    assert averaged.weights_sha256 == plain.weights_sha256
+    mirror_images = data.inputs.flip(3) * torch.tensor([-1.0, 1.0])[:, None, None]
+    mirror_images[:, 0] -= 2 * data.mean[0] / data.std[0]  # the mean that normalising took off u changes its sign too
+    weight, bias = (averaged.weights[f"layers.2.{name}"] for name in ("weight", "bias"))
+    logits = [view[parts.test].flatten(1) @ weight.T + bias for view in (data.inputs, mirror_images)]
+    assert averaged.honest.probabilities == pytest.approx((sum(logits) / 2).softmax(1).numpy(), abs=1e-5)
+    assert np.abs(averaged.honest.probabilities - plain.honest.probabilities).max() > 1e-3
+
+
 def test_separable_classes_are_learned():
     flow, labels = clips()
     result = fold(flow, labels, split())
