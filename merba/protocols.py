@@ -81,8 +81,8 @@ def loso_split(sheet: pd.DataFrame, dataset: str, subject: str, *, stopping: str
     test, rest = np.flatnonzero(is_test), np.flatnonzero(~is_test)
     if not len(rest):
         raise MerbaError(f"{dataset} {subject}: leaving this subject out leaves nobody to train on")
-    # From fold to fold the parts take turns. The first part alone would nearly always be the same people: the splitter deals
-    # out the largest and most uneven subjects first.
+    # From fold to fold the parts take turns. The first part alone would mostly be the same people: the splitter deals out
+    # the largest and most uneven subjects first.
     number = loso_subjects(sheet, sorted(sheet["dataset"].unique())).index((dataset, subject)) if len(test) else 0
     return _with_validation(sheet, rest, test, stopping=stopping, seed=seed, part=number)
 
