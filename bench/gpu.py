@@ -10,16 +10,20 @@ bench/results/gpu.json after each part, and ends with 1 where anything failed.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # this package, where it is not installed
+
 import torch
-from machine import machine, write
+from machine import RESULTS, machine, write
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -27,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from merba.models import create_model
 from merba.models.heads import classification_loss
 from merba.models.merba import Mixer
-from merba.scan import PRESETS, VARIABLE, backends, window_conv, window_paths, window_scan
+from merba.scan import BACKEND_VARIABLE, PRESETS, backends, window_conv, window_paths, window_scan
 
 GOALS = {"mixer_times_as_fast": 2, "merba_base_flops_utilisation": 0.2}  # on one H100
 BATCH, STATES, WINDOW = 128, 8, 7
@@ -60,10 +64,11 @@ def gpu_backends() -> list[str]:
 
 
 def milliseconds(function: Callable[[], object], device: str, repeats: int = 20) -> float:
-    """Median time of a call. Those on a GPU are queued, and timed by events on its stream: Python's time is hidden."""
+    """Median time of a call. On a GPU calls wait in its queue behind a pause: as many as fit there hide Python's time."""
     for _ in range(3):
         function()
     if device == "cuda":
+        torch.cuda._sleep(200_000_000)  # cycles, about 0.1 s
         events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(repeats)]
         for start, end in events:
             start.record()
@@ -171,12 +176,12 @@ def check_corners(backend: str, device: str) -> dict[str, bool]:
 @contextmanager
 def scan_by(backend: str):
     """Models compute with this backend's scan meanwhile."""
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = backend
+    before = os.environ.get(BACKEND_VARIABLE)
+    os.environ[BACKEND_VARIABLE] = backend
     try:
         yield
     finally:
-        os.environ.pop(VARIABLE) if before is None else os.environ.update({VARIABLE: before})
+        os.environ.pop(BACKEND_VARIABLE) if before is None else os.environ.update({BACKEND_VARIABLE: before})
 
 
 def check_model(name: str, backend: str, device: str, compiler: str = "inductor") -> dict[str, float]:
@@ -187,7 +192,7 @@ def check_model(name: str, backend: str, device: str, compiler: str = "inductor"
 
     def gradients(scan: str, forward: Callable[[Tensor], Tensor]) -> Tensor:
         model.zero_grad()
-        with scan_by(scan):
+        with scan_by(scan), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 has 10 bits
             forward(flow).square().sum().backward()
         return torch.cat([p.grad.flatten() for p in model.parameters()])
 
@@ -242,16 +247,15 @@ def time_mixer(side: int, inner: int, batch: int, device: str, selective_scan_fn
     tokens = torch.randn(batch, side * side, 2 * inner, device=device, requires_grad=True)
     leaves = [tokens, *mixer.parameters()]
 
-    def run(forward: Callable) -> Tensor:
+    def run(forward: Callable) -> list[Tensor]:
         with torch.autocast(device, torch.bfloat16):
             y, z = forward()
-        gradients = torch.autograd.grad([y, z], leaves, [torch.ones_like(y), torch.ones_like(z)])
-        return torch.cat([y.detach().flatten(), z.detach().flatten(), *(g.flatten() for g in gradients)])
+        return [y, z, *torch.autograd.grad([y, z], leaves, [torch.ones_like(y), torch.ones_like(z)])]
 
     calls = {"merba_ms": lambda: mixer(tokens, paths)}
     if selective_scan_fn is not None:
         calls["mamba_ssm_ms"] = lambda: gathered_mixer(mixer, tokens, paths, selective_scan_fn)
-        ours, theirs = (run(call) for call in calls.values())
+        ours, theirs = (torch.cat([x.detach().flatten() for x in run(call)]) for call in calls.values())
         if not norm_error(ours, theirs.double()) <= 3e-2:
             raise Mismatch(f"the two mixers of side {side} differ by {norm_error(ours, theirs.double()):.1e}")
     times = {name: milliseconds(lambda call=call: run(call), device) for name, call in calls.items()}
@@ -379,6 +383,14 @@ def measure(calls: Calls) -> tuple[dict[str, dict], list[str]]:
     return figures, failed
 
 
+def kept(figures: dict) -> dict:
+    """What an earlier run of this script, with --only, has measured on the same machine with the same versions."""
+    written = RESULTS / "gpu.json"
+    before = json.loads(written.read_text()) if written.exists() else {"machine": {}}
+    same = ("processor", "gpu", "python", "versions")
+    return before if all(before["machine"].get(key) == figures["machine"][key] for key in same) else {}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to run")
@@ -387,6 +399,7 @@ def main() -> None:
         sys.exit("bench/gpu.py measures CUDA kernels, but PyTorch sees no CUDA device here; nothing was measured")
 
     figures = {"machine": machine("triton", "mamba-ssm"), "goals": GOALS, "batch": BATCH, "states": STATES, "window": WINDOW}
+    figures = kept(figures) | figures
     print(figures["machine"]["gpu"])
     for name, (usable, reason) in backends().items():
         print(f"  {name:9} {'usable' if usable else 'not usable'}: {reason}")

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from merba import create_model
 from merba.devices import keep_freed_memory
-from merba.scan import VARIABLE
+from merba.scan import BACKEND_VARIABLE
 
 GOALS = {"merba_nano": 6.0, "ststnet": 1.5}  # times as fast
 
@@ -55,7 +55,7 @@ def training_step(model: nn.Module, batch: int, shape: tuple[int, ...], scan: st
     optimizer = torch.optim.AdamW(model.train().parameters(), 1e-4, fused=True)
 
     def step() -> float:
-        os.environ[VARIABLE] = scan
+        os.environ[BACKEND_VARIABLE] = scan
         start = perf_counter()
         optimizer.zero_grad()
         F.cross_entropy(model(flow), labels).backward()

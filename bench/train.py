@@ -99,10 +99,10 @@ def straightforward(folder: Path, model: str, epochs: int) -> None:
     from model import ThreeStreams
 
     from merba import create_model
-    from merba.scan import VARIABLE
+    from merba.scan import BACKEND_VARIABLE
 
     torch.set_num_threads(1)
-    os.environ[VARIABLE] = "reference"
+    os.environ[BACKEND_VARIABLE] = "reference"
     settings = experiment(model, epochs)["training"]
     sheet = pd.read_parquet(folder / "samples.parquet")
     flow, codes = np.load(folder / "bench.npy"), sheet["label"].astype("category").cat.codes.to_numpy(np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -43,7 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; 0 on success, 1 where something is wrong that the message names, 2 for wrong usage."""
     options = command_parser().parse_args(arguments)
     try:
-        return options.run(options)
+        status = options.run(options)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python's last flush would fail as well
+        return 0
     except (MerbaError, ValueError) as error:  # a wrong MERBA_SCAN is a ValueError of the scan
         print(f"merba: {error}", file=sys.stderr)
         return 1

@@ -64,6 +64,15 @@ def one_and_eight_half_units(backend: str, dtype: torch.dtype) -> bool:
     return y.dtype == dtype and y[0, -1, 0].item() == 1 + 4 * eps
 
 
+def assert_half_parameters_are_not_rounded_further(backend: str, dtype: torch.dtype) -> None:
+    """With A, D and the bias in the type and the rest in float32, what is computed is not rounded to the type."""
+    inputs, paths = problem(1, ("hr",), 1, 3, None, 2, 2)
+    mixed = [x.to(dtype) if i in (2, 5, 6) else x for i, x in enumerate(inputs)]
+    exact = scan_results([x.double() for x in mixed], paths, "reference", dtype=None)
+    results = scan_results(mixed, paths, backend, dtype=None)
+    assert_close({"y": results["y"]}, {"y": exact["y"]}, 2e-6)
+
+
 def conv_results(x, weight, paths, backend: str, dtype=torch.float32) -> dict[str, Tensor]:
     """Output and gradients of the window convolution."""
     x, weight = (t.detach().to(dtype).requires_grad_() for t in (x, weight))

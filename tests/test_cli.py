@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import subprocess
+import sys
 
 import pytest
 import yaml
@@ -88,6 +89,13 @@ def test_wrong_usage_ends_with_2():
     with pytest.raises(SystemExit) as caught:
         main(["no-such-command"])
     assert caught.value.code == 2
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    merba = subprocess.Popen([sys.executable, "-m", "merba", "completion"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    merba.stdout.close()  # as `merba completion | head` does, early
+    assert merba.wait() == 0
+    assert merba.stderr.read() == b""
 
 
 def test_score_names_the_classes_and_those_that_are_never_true(capsys, tmp_path):

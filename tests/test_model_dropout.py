@@ -55,6 +55,15 @@ def test_the_layer_drops_after_gelu_what_dropout_drops():
     torch.testing.assert_close(fused, separate, atol=4e-6, rtol=1e-5)
 
 
+def test_a_second_derivative_is_refused():
+    """The kernels have none; without the refusal a gradient penalty would be wrong and say nothing."""
+    for layer in (LinearGELUDropout(6, 5, 0.5), Dropout(0.5)):
+        x = torch.randn(10, 6, requires_grad=True)
+        (gradient,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            gradient.square().sum().backward()
+
+
 def test_evaluation_drops_nothing():
     layer, x = LinearGELUDropout(6, 5, 0.5).eval(), torch.randn(10, 6)
     assert torch.equal(layer(x), F.gelu(F.linear(x, layer.weight, layer.bias)))

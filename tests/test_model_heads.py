@@ -116,7 +116,11 @@ def test_heads_are_two_parallel_linear_layers_or_one():
 
 @pytest.mark.parametrize(
     ("kind", "classes", "says"),
-    [("dgcm", 3, "head linear would fit"), ("other", 3, "linear, dgcm"), ("linear", 0, "at least 1")],
+    [
+        ("dgcm", 3, "head linear would fit"),
+        ("other", 3, "linear, dgcm"),
+        ("linear", 0, "num_classes is 0; a whole number"),
+    ],
 )
 def test_heads_that_do_not_fit_say_what_would(kind, classes, says):
     with pytest.raises(ValueError, match=says):

@@ -123,6 +123,12 @@ def test_image_sizes_that_do_not_fit_say_what_would(image_size):
         create_model("htnet", 3, image_size=image_size)
 
 
+@pytest.mark.parametrize("wrong", [{"heads": 0}, {"patch_size": 0}, {"depths": ()}, {"dim": 0}, {"in_channels": 0}])
+def test_other_arguments_that_do_not_fit_say_what_would(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is .*whole numbers? of at least 1 would fit"):
+        create_model("htnet", 3, **wrong)
+
+
 def test_odd_flow_and_misshapen_points_say_what_would_fit():
     with pytest.raises(ValueError, match="even"):
         htnet_regions(torch.zeros(1, 2, 27, 28), torch.zeros(1, 5, 2))

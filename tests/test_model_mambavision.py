@@ -116,10 +116,10 @@ def test_heads_that_do_not_divide_say_what_would():
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ({"depths": (3, 3, 10)}, "depths is .*; 4 numbers"),
-        ({"heads": (2, 4, 8, 16)}, "heads is .*; 2 numbers"),
+        ({"depths": (3, 3, 10)}, "depths is .*; 4 whole numbers"),
+        ({"heads": (2, 4, 8, 16)}, "heads is .*; 2 whole numbers"),
         ({"windows": (14, 0)}, "windows is .* at least 1"),
-        ({"image_size": 0}, "image_size is 0; at least 1"),
+        ({"image_size": 0}, "image_size is 0; a whole number of at least 1"),
         ({"drop_path": 1.5, "dim": 16, "stem_dim": 8}, "drop_path is"),
     ],
 )

@@ -76,17 +76,6 @@ def test_edge_window_equals_its_real_tokens_scanned_alone(directions):
         torch.testing.assert_close(whole[:, rows, columns], alone)
 
 
-def test_reordering_and_back_is_the_identity():
-    model = MERba(3, **TINY | {"image_size": 50})
-    for stage in (model.stage2, model.stage3, model.stage4):
-        x = torch.randn(stage.size[0] * stage.size[1], 3)
-        for path in stage.paths:
-            order = path[path >= 0].long()
-            back = torch.empty_like(x)
-            back[order] = x[order]
-            assert torch.equal(order.sort().values, torch.arange(len(x))) and torch.equal(back, x)
-
-
 class CountProjections(TorchDispatchMode):
     """Multiply-accumulates of matrix products whose inner dimension is `features`, by tokens and result channels."""
 
@@ -364,10 +353,16 @@ def test_it_learns_to_tell_directions_of_motion():
         ({"mixer": "three"}, "'shared' or 'per_direction' would fit"),
         ({"fusion": "max"}, "'mean' or 'sum' would fit"),
         ({"heads": (3, 2, 4)}, "does not divide its 16 channels.* 1 would fit"),
-        ({"heads": (1, 2)}, "3 numbers"),
-        ({"depths": (1, 1, 1)}, "4 numbers"),
-        ({"depths": (1, 0, 1, 1)}, "4 numbers of at least 1"),
+        ({"heads": (1, 2)}, "3 whole numbers"),
+        ({"depths": (1, 1, 1)}, "4 whole numbers"),
+        ({"depths": (1, 0, 1, 1)}, "4 whole numbers of at least 1"),
+        ({"directions": "vmmamba"}, "'vmmamba'; some of hr, .*presets merba, vim, vmamba"),
+        ({"heads": 4}, "heads is 4; 3 whole numbers"),
         ({"image_size": 0}, "image_size is 0"),
+        ({"image_size": 56.0}, "image_size is 56.0; a whole number"),
+        ({"image_size": (56,)}, "2 whole numbers"),
+        ({"window": None}, "window is None; a whole number"),
+        ({"mlp_ratio": 0}, "mlp_ratio is 0; a number above 0"),
         ({"window": 0}, "window is 0"),
         ({"in_channels": 0}, "in_channels is 0"),
         ({"dropout": 1.0}, "dropout is 1.0"),

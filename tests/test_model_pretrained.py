@@ -156,6 +156,15 @@ def test_a_file_with_code_in_it_is_not_run(tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
+def test_a_file_of_another_depth_is_refused(checkpoint, mambavision, tmp_path):
+    with pytest.raises(MerbaError, match=r"lacks levels\.2\.blocks\.5\..* more tensors.*another size"):
+        create_model("mambavision_base", 3, **SMALL, depths=(1, 2, 6, 3), pretrained=checkpoint)
+    with pytest.raises(MerbaError, match=r"unlike the model, levels\.1\.blocks\.1\."):
+        create_model("mambavision_base", 3, **SMALL, depths=(1, 1, 5, 3), pretrained=checkpoint)
+    with pytest.raises(MerbaError, match="level 4 of .* too few attention blocks for stage 4.*lower the model's global_blocks"):
+        merba(checkpoint, global_blocks=2)
+
+
 def test_models_without_a_mapping_say_so(checkpoint):
     with pytest.raises(ValueError, match="takes no pretrained file"):
         create_model("ststnet", 3, pretrained=checkpoint)

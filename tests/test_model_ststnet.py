@@ -104,3 +104,9 @@ def test_dropout_acts_in_training_only():
 def test_another_input_size_says_what_would_fit():
     with pytest.raises(ValueError, match="28×28"):
         create_model("ststnet", 3)(torch.zeros(1, 3, 56, 56))
+
+
+def test_no_channels_or_classes_say_what_would_fit():
+    for wrong in ({"in_channels": 0}, {"num_classes": 0}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} is 0; a whole number"):
+            create_model("ststnet", **{"num_classes": 3} | wrong)

@@ -1,12 +1,21 @@
 """The scan's public functions, and the reference backend against independent answers."""
 
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from mambapy.pscan import pscan
-from scan_oracle import NAMES, one_and_eight_half_units, problem, scan_results, slow_scan
+from scan_oracle import (
+    NAMES,
+    assert_half_parameters_are_not_rounded_further,
+    conv_results,
+    one_and_eight_half_units,
+    problem,
+    scan_results,
+    slow_scan,
+)
 from torch.nn import functional as F
 
 import merba
@@ -167,9 +176,29 @@ def test_half_precision_in_and_out_with_float32_between(backend, type):
     for name, given in zip(("y", *NAMES), (halves[0], *halves), strict=True):
         assert results[name].dtype == given.dtype, name
         assert torch.equal(results[name], exact[name].to(given.dtype)), name
+    assert_half_parameters_are_not_rounded_further(backend, type)
     assert one_and_eight_half_units(backend, type)
     z.sum().backward()
     assert z.dtype == x.grad.dtype == type
+
+
+@pytest.mark.parametrize("backend", ["reference", "numba"])
+@pytest.mark.parametrize("broken", NAMES)
+def test_nan_in_any_input_comes_out(backend, broken):
+    inputs, paths = problem(2, ("hr", "vz"), 4, 4, 2, 20, 8)
+    inputs[NAMES.index(broken)].flatten()[0] = float("nan")
+    expected = scan_results(inputs, paths, "reference", dtype=torch.float64)
+    results = scan_results(inputs, paths, backend)
+    assert torch.equal(results["y"].isnan(), expected["y"].isnan()) and results["y"].isnan().any()
+    assert not any((value.isnan() & ~results[name].isnan()).any() for name, value in expected.items())
+
+
+@pytest.mark.parametrize("backend", ["reference", "numba"])
+def test_nan_reaches_a_tokens_neighbours_on_the_path_through_the_convolution(backend):
+    (x, *_), paths = problem(2, ("hr", "vz"), 4, 4, 2, 5, 1)
+    x[1, 0, 1, 3] = float("nan")  # second of its window's path by hr: 0, 1, 4, 5
+    y = conv_results(x, torch.randn(2, 5, 3), paths, backend)["y"]
+    assert y.isnan().nonzero().tolist() == [[1, 0, token, 3] for token in (0, 1, 4)]
 
 
 @pytest.mark.parametrize("backend", ["reference", "numba"])
@@ -178,8 +207,11 @@ def test_empty_batches_and_sequences(backend):
     results = scan_results(inputs, paths, backend)
     assert results["y"].shape == (0, 2, 12, 6)
     assert torch.equal(results["A"], torch.zeros(2, 6, 4))
-    y = selective_scan(torch.ones(2, 0, 3), torch.ones(2, 0, 3), -torch.ones(3, 2), *torch.ones(2, 2, 0, 2), backend=backend)
+    inputs = [torch.ones(shape, requires_grad=True) for shape in ((2, 0, 3), (2, 0, 3), (3, 2), (2, 0, 2), (2, 0, 2))]
+    y = selective_scan(*inputs, backend=backend)
+    y.sum().backward()
     assert y.shape == (2, 0, 3)
+    assert torch.equal(inputs[2].grad, torch.zeros(3, 2))
 
 
 @pytest.mark.parametrize("compiler", ["aot_eager", pytest.param("inductor", marks=pytest.mark.long)])
@@ -311,9 +343,13 @@ def test_parameters_and_paths_that_do_not_fit(sequence):
     for wrong in (paths.long(), paths[0], paths[..., :3]):
         with pytest.raises(ValueError, match="paths"):
             scan_results(inputs, wrong, "numba")
-    for backend in ("numba", "reference"):
+    twice, early = torch.tensor([[[0, 0, 2, 3]]]), torch.tensor([[[0, -1, 1, 2, 3]]])
+    for wrong, backend in product((paths + 1, twice.int(), early.int()), ("numba", "reference")):
         with pytest.raises(ValueError, match="tokens 0 to 3 once each"):
-            scan_results(inputs, paths + 1, backend)
+            scan_results(inputs, wrong, backend)
+    for wrong in (torch.zeros(()), torch.zeros(3), torch.zeros(1, 1, 3, 2)):
+        with pytest.raises(ValueError, match="A has shape"):
+            scan_results((*inputs[:2], wrong, *inputs[3:]), paths, "numba")
     with pytest.raises(ValueError, match="weight"):
         window_conv(torch.zeros(1, 4, 3), torch.zeros(3, 5), paths=paths)
     with pytest.raises(ValueError, match="x has shape"):

@@ -1,5 +1,6 @@
 """The GPU benchmark's own code, on the CPU: it has to run at the first try where somebody rents a GPU for it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -20,8 +21,18 @@ def gpu(monkeypatch):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_says_so():
-    result = subprocess.run([sys.executable, BENCH / "gpu.py"], capture_output=True, text=True)
+def test_without_a_gpu_it_says_so(tmp_path):
+    """In a process that knows of this package by the script alone, from a folder of its own."""
+    elsewhere = [path for path in sys.path if path and Path(path) != BENCH.parent and not Path(path, "merba").exists()]
+    program = f"""
+import runpy, sys
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder)]
+sys.path = [{str(BENCH)!r}, *{elsewhere!r}]
+runpy.run_path({str(BENCH / "gpu.py")!r}, run_name="__main__")
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 1
     assert "no CUDA device" in result.stderr
     assert result.stdout == ""
@@ -80,6 +91,16 @@ def test_what_fails_is_named_and_the_rest_goes_on(gpu, capsys):
     assert failed == ["first"]
     assert figures == {"first": {"failed": "Mismatch: too large"}, "second": {"ms": 1.23456, "repeats": True}}
     assert "ms 1.235, repeats True" in capsys.readouterr().out
+
+
+def test_a_part_alone_keeps_the_others_figures(gpu, monkeypatch, tmp_path):
+    monkeypatch.setattr(gpu, "RESULTS", tmp_path)
+    now = {"machine": gpu.machine("triton"), "goals": 2}
+    assert gpu.kept(now) == {}
+    (tmp_path / "gpu.json").write_text(json.dumps({**now, "goals": 1, "scan": {"ms": 3}}))
+    assert gpu.kept(now) | now == {**now, "scan": {"ms": 3}}
+    (tmp_path / "gpu.json").write_text(json.dumps({"machine": now["machine"] | {"gpu": "another"}, "scan": {"ms": 3}}))
+    assert gpu.kept(now) == {}
 
 
 def test_scan_and_model_parts_run(gpu):

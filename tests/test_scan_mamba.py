@@ -8,7 +8,14 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from scan_oracle import NAMES, assert_close, one_and_eight_half_units, problem, scan_results
+from scan_oracle import (
+    NAMES,
+    assert_close,
+    assert_half_parameters_are_not_rounded_further,
+    one_and_eight_half_units,
+    problem,
+    scan_results,
+)
 
 from merba.scan import usable
 
@@ -85,7 +92,9 @@ def on_cpu(monkeypatch):
 
 @pytest.mark.parametrize("softplus", [True, False])
 @pytest.mark.parametrize(
-    "shape", [(2, ("hr",), 1, 5, None, 3, 2), (2, ("hr", "vr", "hz", "vz"), 4, 5, 3, 6, 8)], ids=["plain", "windows"]
+    "shape",
+    [(2, ("hr",), 1, 5, None, 3, 2), (2, ("hr", "vr", "hz", "vz"), 4, 5, 3, 6, 8), (1, ("vz",), 14, 14, None, 3, 8)],
+    ids=["plain", "windows", "196 tokens"],
 )
 def test_scan_and_its_gradients(on_cpu, shape, softplus):
     inputs, paths = problem(*shape, softplus=softplus)
@@ -109,6 +118,21 @@ def test_half_types_as_autocast_mixes_them(on_cpu):
     exact = scan_results([x.double() for x in mixed], paths, "reference", dtype=None)
     assert_close(results, exact, 2e-3)
     assert one_and_eight_half_units("mamba_ssm", torch.float16)
+    assert_half_parameters_are_not_rounded_further("mamba_ssm", torch.float16)
+    mixed[1] = inputs[1]  # delta alone in float32
+    exact = scan_results([x.double() for x in mixed], paths, "reference", dtype=None)
+    assert_close({"delta": scan_results(mixed, paths, "mamba_ssm", dtype=None)["delta"]}, {"delta": exact["delta"]}, 2e-6)
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e4])
+def test_tiny_and_huge_steps(on_cpu, size):
+    (u, delta, *rest), paths = problem(1, ("hr",), 1, 5, None, 3, 2)
+    for inputs, softplus in (
+        ((u, delta.abs() * size, *rest[:4], torch.zeros_like(rest[4])), False),
+        ((u, delta * size, *rest), True),
+    ):
+        expected = scan_results(inputs, paths, "reference", softplus, torch.float64)
+        assert_close(scan_results(inputs, paths, "mamba_ssm", softplus), expected, 1e-5)
 
 
 def test_non_contiguous_inputs(on_cpu):

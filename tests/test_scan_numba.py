@@ -5,6 +5,7 @@ import subprocess
 import sys
 from itertools import product
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -84,7 +85,7 @@ def test_softplus_is_as_exact_for_the_smallest_steps():
 
 @pytest.mark.parametrize("exp2", [lanes.exp2, lanes.exp2_anywhere], ids=["this processor's", "any processor's"])
 def test_exp2_over_its_whole_range(exp2):
-    @lanes.numba.njit
+    @numba.njit
     def apply(x, y):
         for i in range(0, x.size, lanes.LANES):
             lanes.store(y, i, exp2(lanes.load(x, i)))

@@ -14,7 +14,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from scan_oracle import NAMES, assert_close, conv_results, one_and_eight_half_units, problem, scan_results
+from scan_oracle import (
+    NAMES,
+    assert_close,
+    assert_half_parameters_are_not_rounded_further,
+    conv_results,
+    one_and_eight_half_units,
+    problem,
+    scan_results,
+)
 
 MERBA = ("hr", "vr", "hz", "vz")
 SHAPES = {  # batch, directions, height, width, window, channels, states
@@ -55,6 +63,7 @@ def check_half_precision(kind):
         assert results[name].dtype == given.dtype, name
         assert_close({name: results[name]}, {name: exact[name]}, max(torch.finfo(given.dtype).eps, 2e-6))
     assert one_and_eight_half_units("triton", kind)
+    assert_half_parameters_are_not_rounded_further("triton", kind)
 
 
 def check_extreme_steps(size):
@@ -153,11 +162,14 @@ def test_kernels_compile_for_gpus_without_one(capability):
         **dict.fromkeys(("paths", "before", "after"), "*i32"),
     }  # fmt: skip
     constants = {"SOFTPLUS": True, "N": 8, "BLOCK_C": 64, "BLOCK_T": 32, "BLOCK": 256}
-    kernels = (scan._scan_forward, scan._scan_backward, conv._conv_forward, conv._conv_backward, conv._neighbours)
-    for kernel in kernels:
+    kernels = {  # and their warps, as they are launched
+        scan._scan_forward: 1, scan._scan_backward: 1, conv._conv_forward: 4, conv._conv_backward: 8, conv._neighbours: 4
+    }  # fmt: skip
+    for kernel, warps in kernels.items():
         fixed = {name: value for name, value in constants.items() if name in kernel.arg_names}
         signature = {name: "constexpr" if name in fixed else pointers.get(name, "i32") for name in kernel.arg_names}
-        compiled = triton.compile(ASTSource(kernel, signature, fixed), target=GPUTarget("cuda", capability, 32))
+        options = {"num_warps": warps}
+        compiled = triton.compile(ASTSource(kernel, signature, fixed), GPUTarget("cuda", capability, 32), options)
         assert "cubin" in compiled.asm
 
 

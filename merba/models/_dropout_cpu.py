@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from numba import uint32
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from merba.models._cpu import kernel, run
+from merba.cpu_kernels import kernel, run
 
 _CHUNK = 1 << 13  # elements of a task, about
 
@@ -36,6 +37,7 @@ class _HashedDropout(torch.autograd.Function):
         return _drop(x, p, key)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad: Tensor):
         return _drop(grad, ctx.p, ctx.key), None, None
 
@@ -51,6 +53,7 @@ class _HashedGELUDropout(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad: Tensor):
         x, bias = ctx.saved_tensors
         tile, grad_x = _tile(bias), torch.empty_like(x)

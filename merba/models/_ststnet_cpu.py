@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch.autograd.function import once_differentiable
 
-from merba.models._cpu import kernel, run
+from merba.cpu_kernels import kernel, run
 
 _fast = kernel("reassoc", "contract", "nsz")  # sums in any order can use vector units
 _exact = kernel()
@@ -199,6 +200,7 @@ class ConvNormPool(torch.autograd.Function):
         return pooled * scale.view(column) + (beta - mean * scale).view(column), mean, variance
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, gradient, *_):
         x, weight, bias, pooled, mean, variance, scale = ctx.saved_tensors
         deviation = torch.sqrt(variance + ctx.eps)

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from merba.models.arguments import check_positive
+
 Outputs = Tensor | tuple[Tensor, Tensor]
 
 COARSE = ("negative", "positive", "surprise", "others")
@@ -37,8 +39,7 @@ class DGCM(nn.Module):
 
 def make_head(kind: str, features: int, num_classes: int) -> nn.Module:
     """`linear`: logits of num_classes classes. `dgcm`: DGCM, for the seven-class task only."""
-    if num_classes < 1:
-        raise ValueError(f"num_classes is {num_classes}; at least 1 would fit")
+    check_positive(num_classes=num_classes)
     if kind == "linear":
         return nn.Linear(features, num_classes)
     if kind != "dgcm":

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from merba.models.arguments import check_counts, check_positive
+
 SIZES: dict[str, dict] = {"htnet": {}}
 
 # Centres of the regions where the flow comes without landmarks, as parts of width and height: image-left eye and
@@ -146,6 +148,11 @@ class HTNet(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
+        check_positive(
+            num_classes=num_classes, in_channels=in_channels, patch_size=patch_size, dim=dim,
+            heads=heads, mlp_ratio=mlp_ratio,
+        )  # fmt: skip
+        check_counts("depths", depths)
         blocks = 2 ** (len(depths) - 1)
         unit = patch_size * blocks
         if image_size < unit or image_size % unit:

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from merba.models.merba import Attention, Block, ConvBlock, Stem, check_counts, check_positive
+from merba.models.arguments import check_counts, check_positive, check_ratio
+from merba.models.merba import Attention, Block, ConvBlock, Stem
 from merba.scan import selective_scan, window_conv
 
 SIZES: dict[str, dict] = {
@@ -135,7 +136,10 @@ class MambaVision(nn.Module):
         check_counts("depths", depths, 4)
         check_counts("heads", heads, 2)
         check_counts("windows", windows, 2)
-        check_positive(in_channels=in_channels, image_size=image_size, stem_dim=stem_dim, dim=dim)
+        check_positive(
+            num_classes=num_classes, in_channels=in_channels, image_size=image_size, stem_dim=stem_dim, dim=dim
+        )  # fmt: skip
+        check_ratio("mlp_ratio", mlp_ratio)
         for level, h in enumerate(heads, start=3):
             if (dim << (level - 1)) % h:
                 raise ValueError(f"heads of level {level} is {h}; a divisor of {dim << (level - 1)} would fit")

@@ -21,9 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from merba.models.arguments import check_choice, check_counts, check_positive, check_ratio
 from merba.models.dropout import Dropout, DropPath, LinearGELUDropout
 from merba.models.heads import Outputs, make_head
-from merba.scan import PRESETS, window_conv, window_paths, window_scan
+from merba.scan import DIRECTIONS, PRESETS, window_conv, window_paths, window_scan
 
 # The widths, depths and drop paths of MambaVision's B, S and T; of each LGFI stage's blocks the last two are global.
 SIZES: dict[str, dict] = {
@@ -122,6 +123,7 @@ class Mixer(nn.Module):
         def each(parameter: Tensor) -> Tensor:
             return parameter.expand(len(paths), *parameter.shape[1:])
 
+        # x and z by a product each: halves of one product would have to be copied, as the kernels read whole rows.
         x, z = (
             window_conv(_project(tokens.unsqueeze(1), weight), each(kernel), paths=paths)
             for weight, kernel in zip(self.in_proj.chunk(2, 1), self.conv.chunk(2, 1), strict=True)
@@ -328,19 +330,29 @@ class MERba(nn.Module):
         drop_path: float = 0.3,
     ):
         super().__init__()
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-        _check_choice("extractor", extractor, ("local", "global"))
-        _check_choice("attention", attention, ("local", "global"))
-        _check_choice("mixer", mixer, ("shared", "per_direction"))
-        _check_choice("fusion", fusion, ("mean", "sum"))
+        if isinstance(image_size, Sequence):
+            check_counts("image_size", image_size, 2)
+            height, width = image_size
+        else:
+            check_positive(image_size=image_size)
+            height = width = image_size
+        check_choice("extractor", extractor, ("local", "global"))
+        check_choice("attention", attention, ("local", "global"))
+        check_choice("mixer", mixer, ("shared", "per_direction"))
+        check_choice("fusion", fusion, ("mean", "sum"))
         if isinstance(directions, str):
             directions = PRESETS.get(directions) or directions.split()
+        if unknown := [name for name in directions if name not in DIRECTIONS]:
+            raise ValueError(
+                f"directions: unknown scan direction {unknown[0]!r}; some of {', '.join(DIRECTIONS)}, or one of the presets "
+                f"{', '.join(PRESETS)} would fit"
+            )
         check_counts("depths", depths, 4)
         check_counts("heads", heads, 3)
         check_positive(
-            in_channels=in_channels, image_size=min(height, width), stem_dim=stem_dim, dim=dim,
-            global_blocks=global_blocks, window=window, state=state,
+            in_channels=in_channels, stem_dim=stem_dim, dim=dim, global_blocks=global_blocks, window=window, state=state
         )  # fmt: skip
+        check_ratio("mlp_ratio", mlp_ratio)
         if stem_stride not in (None, *STEM_STRIDES):
             raise ValueError(f"stem_stride is {stem_stride}; 1, 2, 4, or none to go by image_size, would fit")
         for stage, h in enumerate(heads, start=2):
@@ -378,21 +390,3 @@ class MERba(nn.Module):
         x = self.stem(flow.contiguous(memory_format=torch.channels_last))
         x = self.stage4(self.stage3(self.stage2(self.stage1(x))))
         return self.head(self.norm(x).mean((2, 3)))
-
-
-def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise ValueError(f"{name} is {value!r}; {' or '.join(map(repr, known))} would fit")
-
-
-def check_positive(**values: int) -> None:
-    """ValueError that names a value below 1."""
-    for name, value in values.items():
-        if value < 1:
-            raise ValueError(f"{name} is {value}; at least 1 would fit")
-
-
-def check_counts(name: str, values: Sequence[int], length: int) -> None:
-    """ValueError unless there are `length` numbers of at least 1."""
-    if len(values) != length or min(values) < 1:
-        raise ValueError(f"{name} is {values}; {length} numbers of at least 1 would fit")

@@ -70,10 +70,14 @@ def load_pretrained(model: nn.Module, state: State, name: str = "checkpoint") ->
     """Initialise MERba or MambaVision from a checkpoint's tensors, and log what happens to each of the model's.
 
     Returns, for each tensor of the model, "left", "taken from <source>" or "adapted from <source>: <how>". `name` is
-    for messages. A tensor of another size raises MerbaError.
+    for messages. A tensor of another size raises MerbaError, and so do blocks that one of the two has and the other not.
     """
-    offers = _for_merba(model, state) if isinstance(model, MERba) else {k: (k, "", v) for k, v in state.items()}
     target = model.state_dict()
+    if isinstance(model, MERba):
+        offers = _for_merba(model, state, name)
+    else:
+        offers = {k: (k, "", v) for k, v in state.items()}
+        _check_names(set(target), set(state), name)
     _average_channels(offers, "stem.0.weight" if isinstance(model, MERba) else STEM, target)
     outcome = {}
     for tensor_name, tensor in target.items():
@@ -95,6 +99,17 @@ def load_pretrained(model: nn.Module, state: State, name: str = "checkpoint") ->
     return outcome
 
 
+def _check_names(model: set[str], file: set[str], name: str) -> None:
+    """MambaVision's own tensors must be the file's, but for the head's and batch norm's counters of batches."""
+    for found, what in ((model - file, "lacks"), (file - model, "has, unlike the model,")):
+        found = sorted(one for one in found if not one.startswith("head.") and not one.endswith("num_batches_tracked"))
+        if found:
+            raise MerbaError(
+                f"pretrained: {name} {what} {found[0]} and {len(found) - 1} more tensors: it belongs to a MambaVision of "
+                "another size; name the model of that size"
+            )
+
+
 def _average_channels(offers: Offers, stem: str, target: State) -> None:
     source, _, value = offers[stem]
     channels = target[stem].shape[1]
@@ -103,7 +118,7 @@ def _average_channels(offers: Offers, stem: str, target: State) -> None:
         offers[stem] = (source, "averaged over the input channels", average)
 
 
-def _for_merba(model: MERba, state: State) -> Offers:
+def _for_merba(model: MERba, state: State, name: str) -> Offers:
     """What the checkpoint has for MERba's tensors."""
     offers: Offers = {}
 
@@ -125,7 +140,10 @@ def _for_merba(model: MERba, state: State) -> Offers:
             extractor = isinstance(block.mixer, LocalExtractor)
             source = next(local if extractor else attention, None)
             if source is None:
-                continue
+                raise MerbaError(
+                    f"pretrained: level {stage} of {name} has too few {'mixer' if extractor else 'attention'} blocks for "
+                    f"stage {stage}; name a larger checkpoint, or lower the model's {'depths' if extractor else 'global_blocks'}"
+                )
             target = f"stage{stage}.blocks.{i}."
             offer(target, source)
             if extractor:

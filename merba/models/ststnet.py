@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from merba.models.arguments import check_positive
 from merba.models.dropout import Dropout, for_cpu_kernels
 
 SIZES: dict[str, dict] = {"ststnet": {}}
@@ -23,6 +24,7 @@ class STSTNet(nn.Module):
 
     def __init__(self, num_classes: int = 3, *, in_channels: int = 3, dropout: float = 0.5):
         super().__init__()
+        check_positive(num_classes=num_classes, in_channels=in_channels)
         self.input_shape = (in_channels, 28, 28)
         self.conv1 = nn.Conv2d(in_channels, 3, 3, padding=2)
         self.conv2 = nn.Conv2d(in_channels, 5, 3, padding=2)

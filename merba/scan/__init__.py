@@ -24,7 +24,7 @@ __all__ = [
     "window_scan",
 ]  # fmt: skip
 
-VARIABLE = "MERBA_SCAN"
+BACKEND_VARIABLE = "MERBA_SCAN"
 _GPUS = ("cuda", "xpu")  # ROCm calls itself cuda
 _DEVICES = {"reference": None, "numba": ("cpu",), "triton": _GPUS, "mamba_ssm": ("cuda",)}
 _CPU_BACKEND = "numba" if find_spec("numba") else "reference"
@@ -34,10 +34,10 @@ _GPU_BACKEND = "triton" if find_spec("triton") else "reference"
 def _choose(backend: str | None, x: Tensor) -> str:
     """Argument > environment variable > automatic: numba on CPU, triton on GPU, where they are installed."""
     device = x.device.type
-    name = backend or os.environ.get(VARIABLE)
+    name = backend or os.environ.get(BACKEND_VARIABLE)
     if not name:
         return _CPU_BACKEND if device == "cpu" else _GPU_BACKEND if device in _GPUS else "reference"
-    origin = "backend" if backend else f"environment variable {VARIABLE}"
+    origin = "backend" if backend else f"environment variable {BACKEND_VARIABLE}"
     if name not in BACKENDS:
         raise ValueError(f"{origin}: unknown scan backend {name!r}; known: {', '.join(BACKENDS)}")
     devices = _DEVICES[name]
@@ -103,6 +103,8 @@ def window_scan(
         raise ValueError(f"u has shape {tuple(u.shape)}; (batch, directions, tokens, channels) is needed")
     batch, directions, tokens, channels = u.shape
     _check_paths(paths, tokens)
+    if A.dim() not in (2, 3):
+        raise ValueError(f"A has shape {tuple(A.shape)}; (channels, state) or one per direction is needed")
     n = A.shape[-1]
     _expect("u", u, (batch, paths.shape[0], tokens, channels))
     _expect("delta", delta, (batch, directions, tokens, channels))

@@ -7,6 +7,8 @@ B and C are sums by atomic additions there: they may differ from run to run in t
 
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 from torch import Tensor
@@ -33,8 +35,12 @@ def _map(x: Tensor, paths: Tensor, tokens: int) -> Tensor:
 
 
 def _kernel_arguments(u, delta, A, B, C, D, delta_bias, paths):
-    """The arguments of selective_scan_fn: u, delta (b, d, l); A (d, n); B, C (b, groups, n, l); D, delta_bias (d,)."""
-    u, delta, B, C = (_sequences(x.to(u.dtype), paths) for x in (u, delta, B, C))
+    """The arguments of selective_scan_fn: u, delta (b, d, l); A (d, n); B, C (b, groups, n, l); D, delta_bias (d,).
+
+    The kernel wants one type for the four of tokens: the one that holds all of theirs.
+    """
+    kind = reduce(torch.promote_types, (x.dtype for x in (u, delta, B, C)))
+    u, delta, B, C = (_sequences(x.to(kind), paths) for x in (u, delta, B, C))
     A, D, delta_bias = (x.float().flatten(0, 1).contiguous() for x in (A, D, delta_bias))
     return u.flatten(1, 2), delta.flatten(1, 2), A, B, C, D, delta_bias
 

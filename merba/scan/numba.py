@@ -1,51 +1,23 @@
-"""The scan on CPU by Numba: fused SIMD kernels (`numba_kernels`), their threads, and the layout that they want.
+"""The scan on CPU by Numba: fused SIMD kernels (`numba_kernels`), and the layout that they want.
 
 Arithmetic is float32; where an input is float64, the reference does the work. Channels are filled up with zeros to a
-multiple of 16, states to one of 4 (an infinite u gives NaN instead of infinity where they have to be). Gradients of
+multiple of 16, states to one of 4 (where they have to be, an infinite u or delta gives NaN instead of infinity). Gradients of
 parameters are summed over fixed groups of sequences and then in the groups' order, so that results are the same bits
 for any number of threads.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from merba.cpu_kernels import run
 from merba.scan import numba_kernels as kernels
 from merba.scan import reference
 from merba.scan.numba_lanes import LANES, LOG2E, STATES
 
 GROUPS = 64  # partial sums of a parameter's gradient; no fewer than the threads that should find work
-
-_pool: ThreadPoolExecutor | None = None
-
-
-def _forget_pool() -> None:
-    """Threads do not survive a fork; the child starts its own."""
-    global _pool
-    _pool = None
-
-
-os.register_at_fork(after_in_child=_forget_pool)
-
-
-def _run(kernel: Callable, tasks: int, *arguments: Tensor | bool) -> None:
-    """Run a kernel over its tasks, on as many threads as PyTorch uses."""
-    global _pool
-    arguments = [x.detach().numpy() if isinstance(x, Tensor) else x for x in arguments]
-    threads = max(1, min(torch.get_num_threads(), tasks))
-    if threads > 1 and _pool is None:
-        _pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="merba-scan")
-    bounds = [tasks * i // threads for i in range(threads + 1)]
-    others = [_pool.submit(kernel, first, last, *arguments) for first, last in zip(bounds[1:-1], bounds[2:], strict=True)]
-    kernel(0, bounds[1], *arguments)
-    for other in others:
-        other.result()
 
 
 def _ready(x: Tensor, pad: int = 0) -> Tensor:
@@ -61,7 +33,7 @@ def _group_sum(partial: Tensor) -> Tensor:
 
 def _scan_arguments(u, delta, A, B, C, D, delta_bias, paths, delta_softplus):
     pad, pad_n = -u.shape[-1] % LANES, -B.shape[-1] % STATES
-    A = _ready(_ready(A.transpose(1, 2) * float(LOG2E), pad).transpose(1, 2), pad_n)
+    A = _ready(_ready(A.float().transpose(1, 2) * float(LOG2E), pad).transpose(1, 2), pad_n)
     A = A.unflatten(1, (-1, LANES)).transpose(2, 3).contiguous()
     u, delta, D, delta_bias = (_ready(x, pad) for x in (u, delta, D, delta_bias))
     return u, delta, A, _ready(B, pad_n), _ready(C, pad_n), D, delta_bias, paths.contiguous(), delta_softplus
@@ -74,7 +46,7 @@ def scan(u, delta, A, B, C, D, delta_bias, paths, delta_softplus: bool) -> Tenso
         return reference.scan(*inputs, paths, delta_softplus)
     arguments = _scan_arguments(*inputs, paths, delta_softplus)
     y = torch.empty_like(arguments[0])
-    _run(kernels.scan_forward, u.shape[0] * paths.shape[0] * paths.shape[1], *arguments, y)
+    run(kernels.scan_forward, u.shape[0] * paths.shape[0] * paths.shape[1], *arguments, y)
     return y[..., : u.shape[-1]].to(u.dtype).contiguous()
 
 
@@ -90,7 +62,7 @@ def scan_backward(grad, u, delta, A, B, C, D, delta_bias, paths, delta_softplus:
     grad_u, grad_delta, grad_B, grad_C = (torch.empty_like(arguments[i]) for i in (0, 1, 3, 4))
     partial = grad_u.new_empty(groups, directions, padded_channels // LANES, padded_n + 2, LANES)
     grad = _ready(grad, padded_channels - channels)
-    _run(kernels.scan_backward, directions * groups, grad, *arguments, grad_u, grad_delta, grad_B, grad_C, partial)
+    run(kernels.scan_backward, directions * groups, grad, *arguments, grad_u, grad_delta, grad_B, grad_C, partial)
 
     sums = _group_sum(partial).transpose(2, 3).flatten(1, 2)[:, :channels]
     grad_A, grad_D, grad_bias = (x.clone() for x in (sums[..., :n], sums[..., padded_n], sums[..., padded_n + 1]))
@@ -111,7 +83,7 @@ def conv(x: Tensor, weight: Tensor, paths: Tensor) -> Tensor:
     arguments = _conv_arguments(x, weight, paths)
     batch, _, tokens, channels = arguments[0].shape
     y = arguments[0].new_empty(batch, paths.shape[0], tokens, channels)
-    _run(kernels.conv_forward, batch * paths.shape[0] * paths.shape[1], *arguments, y)
+    run(kernels.conv_forward, batch * paths.shape[0] * paths.shape[1], *arguments, y)
     return y[..., : x.shape[-1]].to(x.dtype).contiguous()
 
 
@@ -123,7 +95,7 @@ def conv_backward(grad: Tensor, x: Tensor, weight: Tensor, paths: Tensor) -> tup
     channels = x.shape[-1]
     grad_x, groups = torch.empty_like(arguments[0]), min(GROUPS, max(1, x.shape[0]))
     partial = grad_x.new_empty(groups, paths.shape[0], 3, grad_x.shape[-1])
-    _run(kernels.conv_backward, groups, _ready(grad, grad_x.shape[-1] - channels), *arguments, grad_x, partial)
+    run(kernels.conv_backward, groups, _ready(grad, grad_x.shape[-1] - channels), *arguments, grad_x, partial)
 
     grad_weight = _group_sum(partial)[..., :channels].transpose(1, 2)
     return grad_x[..., :channels].to(x.dtype).contiguous(), grad_weight.to(weight.dtype).contiguous()

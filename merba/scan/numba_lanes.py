@@ -7,18 +7,18 @@ vectoriser. All is IEEE arithmetic but for the fusing of a*b + c: NaN and infini
 
 from __future__ import annotations
 
-import logging
 import operator
 import zlib
 from pathlib import Path
 
-import numba
 import numpy as np
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.core import cgutils, config
 from numba.extending import intrinsic, models, overload, register_model
+
+from merba.cpu_kernels import kernel as compiled
 
 LANES, STATES = 16, 4
 BLOCK = STATES * LANES
@@ -37,14 +37,10 @@ _THIS_FILE = zlib.crc32(Path(__file__).read_bytes())
 
 
 def kernel(function):
-    """Compile without the GIL, cached on disk where a cache folder can be written."""
+    """A kernel made of lanes (see `merba.cpu_kernels.kernel`), with no freedom of arithmetic."""
     # Numba's cache notices changes in the kernel's own file; by its name, also changes in this one.
     function.__qualname__ += f"_{_THIS_FILE:08x}"
-    try:
-        return numba.njit(nogil=True, error_model="numpy", cache=True)(function)
-    except RuntimeError as problem:  # raised where neither this folder nor the user's cache can be written
-        logging.getLogger(__name__).info("kernels are compiled anew by every process: %s", problem)
-        return numba.njit(nogil=True, error_model="numpy")(function)
+    return compiled()(function)
 
 
 _FLOAT, _INT = ir.FloatType(), ir.IntType(32)

@@ -32,7 +32,7 @@ _CONV_INPUTS = "Tensor x, Tensor weight, Tensor paths"
 def _module(backend: str) -> ModuleType:
     try:
         return import_module(f"{__package__}.{backend}")
-    except ImportError as problem:
+    except (ImportError, OSError) as problem:  # the package, or a library that it loads
         raise ValueError(f"the scan backend {backend!r} can't be used here: {problem}; `merba doctor` says more") from problem
 
 
@@ -40,11 +40,14 @@ def _check_tokens(paths: Tensor, tokens: int) -> None:
     """Kernels trust the paths blindly; on a GPU a look at them would cost a synchronisation, so only on the CPU."""
     if paths.device.type != "cpu" or paths.numel() == 0:
         return
-    low, high, visited = int(paths.min()), int(paths.max()), int((paths >= 0).sum())
-    if low < -1 or high >= tokens or visited != paths.shape[0] * tokens:
+    visited = paths.flatten(1).sort(1).values
+    nothing = visited.new_full((visited.shape[1] - tokens,), -1)
+    wanted = torch.cat([nothing, torch.arange(tokens, dtype=visited.dtype)])
+    live = paths >= 0
+    if not torch.equal(visited, wanted.expand_as(visited)) or (live[..., 1:] & ~live[..., :-1]).any():
         raise ValueError(
-            f"paths visit {visited} tokens, numbers {low} to {high}, in {paths.shape[0]} directions; every direction "
-            f"must visit the tokens 0 to {tokens - 1} once each, with -1 for nothing"
+            f"paths of shape {tuple(paths.shape)} with numbers {visited.min()} to {visited.max()}: every direction must "
+            f"visit the tokens 0 to {tokens - 1} once each, with -1 for nothing at the end of a path only"
         )
 
 

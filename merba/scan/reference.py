@@ -83,7 +83,7 @@ def scan_backward(grad, u, delta, A, B, C, D, delta_bias, paths, delta_softplus:
 
     grad_u, grad_dt = D[:, :, None] * grad, torch.zeros_like(u)
     grad_A, grad_B, grad_C = torch.zeros_like(A), torch.zeros_like(B), torch.zeros_like(C)
-    grad_state = torch.zeros_like(states[0])
+    grad_state = u.new_zeros(*u.shape[:3], *A.shape[2:])
     for t in reversed(range(len(states))):
         grad_C[..., t, :] = (grad[..., t, :, None] * states[t]).sum(-2)
         grad_state = grad_state + grad[..., t, :, None] * C[..., t, None, :]

@@ -1,8 +1,8 @@
 """The scan on GPU by Triton: one program walks a window with the state in registers.
 
 Sequences are short (49 tokens in MERba) and many, so a program of one warp takes some channels of one sequence and
-walks it token by token, reading each by its index in the path and writing its result to the same place. States are
-tensors (n, channels), the n states of a channel in one thread, so that y needs no exchange between threads. The
+walks it token by token, reading each by its index in the path and writing its result to the same place. The state
+is a tuple of n tensors (channels,), so that a thread has all n numbers of its channels and y needs no exchange. The
 backward pass keeps the state before every fourth token and recomputes the three between. Sums over the batch and over
 blocks of channels are written as partial sums and added by PyTorch: results do not change from run to run.
 
