@@ -11,7 +11,8 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from contextlib import suppress
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,13 @@ from merba.config import experiment_settings, fold_settings
 from merba.devices import training_device
 from merba.errors import MerbaError
 from merba.files import FOLD_FILES, WEIGHTS, atomic, checksum
+from merba.inputs import FoldData, prepare
 from merba.models import check_model, create_model
 from merba.packs import FlowFormat, check_packed, load_packs
 from merba.progress import Selection
 from merba.protocols import EVERYBODY, Split, folds, make_split
 from merba.sheet import KEY, class_names, safe_id
-from merba.training import FoldData, FoldResult, TrainingSettings, prepare, train_fold, train_without_test
+from merba.training import FoldResult, TrainingSettings, train_fold, train_without_test
 
 log = logging.getLogger(__name__)
 
@@ -104,8 +106,14 @@ def run_fold(config: Mapping[str, Any], experiment: Mapping[str, Any], fold: Fol
             fold.subject,
         )
     torch.set_num_threads(config["threads"])
-    flow = np.zeros_like(fold.flow) if experiment["control"] == "zero_flow" else fold.flow
     settings = TrainingSettings(**experiment["training"])
+    if settings.schedule == "cosine" and settings.warmup + settings.cooldown >= settings.epochs:
+        log.warning(
+            "warmup %d and cooldown %d leave nothing of %d epochs: the rate falls from its peak to its minimum at once",
+            settings.warmup,
+            settings.cooldown,
+            settings.epochs,
+        )
     build = _builder(experiment, fold)
     model = build()
     results: dict[int, FoldResult] = {}
@@ -114,7 +122,9 @@ def run_fold(config: Mapping[str, Any], experiment: Mapping[str, Any], fold: Fol
             labels = fold.labels
             if experiment["control"] == "shuffled_labels":
                 labels = shuffle_labels(labels, fold.split, seed=config["seed"] + seed)
-            data = _inputs(fold, flow, labels, model, settings, device)
+            data = _inputs(fold, labels, model, settings, device)
+            if experiment["control"] == "zero_flow":  # the inputs: flow in image units is 127 or so where nothing moves
+                data = replace(data, inputs=torch.zeros_like(data.inputs), mirrored=torch.zeros_like(data.mirrored))
             results[seed] = train_fold(
                 build,
                 data,
@@ -135,63 +145,73 @@ def run_fold(config: Mapping[str, Any], experiment: Mapping[str, Any], fold: Fol
             )
         device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
 
+    with suppress(OSError):  # what can't be removed can't be written either, and says so then
+        (folder / FOLD_FILES["record"]).unlink()  # it says of what fold the other files are (see `is_finished`)
     if config["keep_weights"]:
         save_checkpoint(folder / WEIGHTS, _checkpoint(config, experiment, fold, next(iter(results.values())).weights, data))
-    with atomic(folder / FOLD_FILES["history"]) as draft:
-        rows = [{"seed": seed, **row} for seed, result in results.items() for row in result.history]
-        pd.DataFrame(rows).to_csv(draft, index=False)
-    with atomic(folder / FOLD_FILES["split"]) as draft:
-        _split_rows(fold).to_csv(draft, index=False)
-    with atomic(folder / FOLD_FILES["every_epoch"]) as draft:
-        _every_epoch_rows(fold, results).to_parquet(draft, index=False)
+    for name, table in _tables(experiment, fold, results).items():
+        with atomic(folder / FOLD_FILES[name]) as draft:
+            table.to_parquet(draft, index=False) if draft.suffix == ".parquet" else table.to_csv(draft, index=False)
+    record = _record(config, experiment, fold, results, data) | {
+        "device": device_name,
+        "seconds": round(time.perf_counter() - started, 3),
+        "cpu_seconds": round(time.process_time() - cpu_started, 3),
+        "peak_memory_mb": _peak_memory_mb(),
+    }
+    with atomic(folder / FOLD_FILES["record"]) as draft:
+        draft.write_text(json.dumps(record, indent=2))
+    shutil.rmtree(progress, ignore_errors=True)
+
+
+def _tables(experiment: Mapping[str, Any], fold: Fold, results: Mapping[int, FoldResult]) -> dict[str, pd.DataFrame]:
+    """The tables among FOLD_FILES."""
+    history = [{"seed": seed, **row} for seed, result in results.items() for row in result.history]
     test = fold.clips.iloc[fold.split.test].reset_index(drop=True)
-    rows = [
+    predictions = [
         _prediction_rows(test, seed, selection, chosen, fold.classes)
         for seed, result in results.items()
         for selection, chosen in ((honest_name(experiment), result.honest), ("oracle", result.oracle))
     ]
-    with atomic(folder / FOLD_FILES["predictions"]) as draft:
-        pd.concat(rows, ignore_index=True).to_parquet(draft, index=False)
-    # Last, because its digest says that the other files are of this fold (see `is_finished`).
-    with atomic(folder / FOLD_FILES["record"]) as draft:
-        draft.write_text(
-            json.dumps(
-                {
-                    "digest": fold.digest,
-                    "experiment": dict(experiment),
-                    "dataset": fold.dataset,
-                    "subject": fold.subject,
-                    "classes": fold.classes,
-                    "clips": {part: len(getattr(fold.split, part)) for part in ("train", "validation", "test")},
-                    "validation_subjects": _people(fold.clips.iloc[fold.split.validation]),
-                    "normalisation": {"mean": data.mean, "std": data.std},
-                    "seeds": {
-                        str(config["seed"] + seed): {
-                            "epoch": result.honest.epoch,
-                            "oracle_epoch": result.oracle.epoch,
-                            "epochs": len(result.history),
-                            "weights_sha256": result.weights_sha256,
-                            "training_seconds": round(result.seconds, 3),
-                        }
-                        for seed, result in results.items()
-                    },
-                    "inputs": fold.inputs,
-                    "device": device_name,
-                    "threads": config["threads"],
-                    "versions": {
-                        "merba": merba.__version__,
-                        "python": platform.python_version(),
-                        "torch": torch.__version__,
-                        "numpy": np.__version__,
-                    },
-                    "seconds": round(time.perf_counter() - started, 3),
-                    "cpu_seconds": round(time.process_time() - cpu_started, 3),
-                    "peak_memory_mb": _peak_memory_mb(),
-                },
-                indent=2,
-            )
-        )
-    shutil.rmtree(progress, ignore_errors=True)
+    return {
+        "history": pd.DataFrame(history),
+        "split": _split_rows(fold),
+        "every_epoch": _every_epoch_rows(fold, results),
+        "predictions": pd.concat(predictions, ignore_index=True),
+    }
+
+
+def _record(
+    config: Mapping[str, Any], experiment: Mapping[str, Any], fold: Fold, results: Mapping[int, FoldResult], data: FoldData
+) -> dict[str, Any]:
+    """What was trained, on what, and by which versions."""
+    return {
+        "digest": fold.digest,
+        "experiment": dict(experiment),
+        "dataset": fold.dataset,
+        "subject": fold.subject,
+        "classes": fold.classes,
+        "clips": {part: len(getattr(fold.split, part)) for part in ("train", "validation", "test")},
+        "validation_subjects": _people(fold.clips.iloc[fold.split.validation]),
+        "normalisation": {"mean": data.mean, "std": data.std},
+        "seeds": {
+            str(config["seed"] + seed): {
+                "epoch": result.honest.epoch,
+                "oracle_epoch": result.oracle.epoch,
+                "epochs": len(result.history),
+                "weights_sha256": result.weights_sha256,
+                "training_seconds": round(result.seconds, 3),
+            }
+            for seed, result in results.items()
+        },
+        "inputs": fold.inputs,
+        "threads": config["threads"],
+        "versions": {
+            "merba": merba.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+    }
 
 
 def _peak_memory_mb() -> int:
@@ -270,7 +290,7 @@ def train_on_everybody(config: Mapping[str, Any], experiment: Mapping[str, Any],
     settings, build = TrainingSettings(**experiment["training"]), _builder(experiment, fold)
     rows = fold.split.train
     with training_device(config["device"], deterministic=config["deterministic"]) as device:
-        data = _inputs(fold, fold.flow, fold.labels, build(), settings, device)
+        data = _inputs(fold, fold.labels, build(), settings, device)
         seed = config["seed"] + experiment["seeds"][0]
         weights = train_without_test(build, data, rows, len(fold.classes), settings, epochs=epochs, seed=seed)
     return _checkpoint(config, experiment, fold, weights, data)
@@ -301,16 +321,9 @@ def _builder(experiment: Mapping[str, Any], fold: Fold) -> Callable[[], torch.nn
     return partial(create_model, experiment["model"]["name"], len(fold.classes), **arguments)
 
 
-def _inputs(
-    fold: Fold,
-    flow: np.ndarray,
-    labels: np.ndarray,
-    model: torch.nn.Module,
-    settings: TrainingSettings,
-    device: torch.device,
-) -> FoldData:
+def _inputs(fold: Fold, labels: np.ndarray, model: torch.nn.Module, settings: TrainingSettings, device: torch.device) -> FoldData:
     return prepare(
-        flow,
+        fold.flow,
         labels,
         fold.split.train,
         fold.form,

@@ -13,7 +13,7 @@ from merba.checkpoint import Checkpoint, join_checkpoints, load_checkpoint
 from merba.config import fold_settings
 from merba.errors import MerbaError
 from merba.experiments import load_fold, packed_experiment, train_on_everybody
-from merba.files import FOLD_FILES
+from merba.files import FOLD_FILES, WEIGHTS
 from merba.protocols import EVERYBODY
 
 log = logging.getLogger(__name__)
@@ -26,8 +26,8 @@ def ensemble_of_folds(folder: Path) -> Checkpoint:
     Raises MerbaError where there is none, where a trained fold lacks its weights, or where the folds differ in more than
     weights, normalisation and the subject left out, or were not trained on the same clips.
     """
-    paths = sorted(folder.glob("*/*/model.safetensors"))
-    trained = {path.parent for path in folder.glob("*/*/predictions.parquet")}
+    paths = sorted(folder.glob(f"*/*/{WEIGHTS}"))
+    trained = {path.parent for path in folder.glob(f"*/*/{FOLD_FILES['predictions']}")}
     missing = sorted(f"{fold.parent.name}/{fold.name}" for fold in trained - {path.parent for path in paths})
     if missing or not paths:
         what = f"{len(missing)} of {len(trained)} folds have no model.safetensors ({', '.join(missing[:5])})"
@@ -36,9 +36,12 @@ def ensemble_of_folds(folder: Path) -> Checkpoint:
             "and name the folder of one experiment, such as results/folds/merba"
         )
     # A subject who is no longer in the sheet leaves a fold behind.
-    inputs = {str(json.loads((path.parent / FOLD_FILES["record"]).read_text())["inputs"]): path.parent for path in paths}
+    records = {path.parent: json.loads((path.parent / FOLD_FILES["record"]).read_text()) for path in paths}
+    inputs = {str(record["inputs"]): fold for fold, record in records.items()}
     if len(inputs) > 1:
         raise MerbaError(f"{' and '.join(map(str, inputs.values()))} were trained on different files; {STALE}")
+    for fold, record in records.items():
+        _refuse_control(fold, record["experiment"])
     return join_checkpoints({path: load_checkpoint(path) for path in paths})
 
 
@@ -51,8 +54,7 @@ def retrained(config: Mapping[str, Any], folder: Path) -> Checkpoint:
     """
     name, results = folder.resolve().name, folder.resolve().parents[1]
     experiment, sheet, packs = packed_experiment(config, name, results)
-    if experiment["control"] != "none":
-        raise MerbaError(f"{name} is a control ({experiment['control']}): a model of it is of no use")
+    _refuse_control(folder, experiment)
     settings = fold_settings(experiment)
     everybody = settings | {"protocol": EVERYBODY, "stopping": "none"}
     fold = load_fold(config, everybody, dataset="all", subject_id="all", sheet=sheet, packs=packs)
@@ -65,3 +67,8 @@ def retrained(config: Mapping[str, Any], folder: Path) -> Checkpoint:
     epochs = round(median(next(iter(record["seeds"].values()))["epoch"] for record in records.values()))
     log.info("%s: %d epochs, the median of %d folds, on %d clips", name, epochs, len(records), len(fold.clips))
     return train_on_everybody(config, everybody, fold, epochs=epochs)
+
+
+def _refuse_control(folder: Path, experiment: Mapping[str, Any]) -> None:
+    if experiment["control"] != "none":
+        raise MerbaError(f"{folder} is of a control ({experiment['control']}): a model of it is of no use")

@@ -46,7 +46,7 @@ def atomic(path: Path) -> Iterator[Path]:
         yield draft
         draft.replace(path)
     except Exception as error:
-        if (refusal := _refusal(error, path.parent)) is None:
+        if (refusal := _refusal(error, draft)) is None:
             raise
         raise MerbaError(
             f"{path} can't be written: {refusal}; make room or give leave, and run the same command again"
@@ -68,13 +68,14 @@ def remove_drafts(folder: Path) -> None:
                 draft.unlink()
 
 
-def _refusal(error: Exception, folder: Path) -> str | None:
-    """Why the file system refuses, where that is what the error is about."""
+def _refusal(error: Exception, draft: Path) -> str | None:
+    """Why the file system refuses to write the draft, where that is what the error is about."""
     if isinstance(error, OSError):
-        return os.strerror(error.errno) if error.errno in REFUSALS else None
+        of_another = error.filename is not None and Path(error.filename) not in (draft, *draft.parents)
+        return None if of_another or error.errno not in REFUSALS else os.strerror(error.errno)
     # PyTorch and safetensors have errors of their own.
     full = os.strerror(errno.ENOSPC)
-    return full if full in str(error) or shutil.disk_usage(folder).free < 2**20 else None
+    return full if full in str(error) or shutil.disk_usage(draft.parent).free < 2**20 else None
 
 
 def checksum(path: Path) -> str:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from merba.checkpoint import Checkpoint, Member
+from merba.inputs import face_points, mirrored_flow, mirrored_points, resized
 from merba.joblog import counted
 from merba.models.heads import Outputs, class_probabilities, predicted_class
-from merba.training import mean_outputs, mirrored_flow, mirrored_points, model_outputs, resized, resized_points
+from merba.training import mean_outputs, model_outputs
 
 WINDOW = 1 / 7
 """Side of the occluded squares as a share of the face: about an eye, or half a mouth. They overlap by half."""
@@ -47,7 +48,7 @@ def classify(
     probability near 1 hardly changes).
     """
     x = resized(flow, checkpoint.form, checkpoint.input_shape, device)
-    seen = resized_points(points, flow.shape[2:], x.shape[2:]).to(device)
+    seen = face_points(points, flow.shape[2:], x.shape[2:]).to(device)
     whole: list[Heads] = []
     occluded: list[list[Heads]] = [[] for _ in x]
     squares = list(_squares(*x.shape[2:])) if saliency else []

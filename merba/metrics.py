@@ -79,12 +79,13 @@ def bootstrap_interval(
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Percentile intervals of UF1 and UAR when whole subjects are drawn with replacement.
 
-    `counts` (subjects, classes, classes). Clips of one person resemble each other, so subjects, not clips, are
-    the independent units. Returns ((low, high) of UF1, (low, high) of UAR); NaN for a single subject.
+    `counts` (subjects, classes, classes), or (seeds, subjects, classes, classes) for the mean over seeds, each of which
+    is scored on the same subjects. Clips of one person resemble each other, so subjects, not clips, are the independent
+    units. Returns ((low, high) of UF1, (low, high) of UAR); NaN for a single subject.
     """
-    if len(counts) < 2:
+    if counts.shape[-3] < 2:
         return UNKNOWN
-    return _intervals(unweighted(_draws(len(counts), seed, draws, counts)[0]), level)
+    return _intervals(_drawn_scores(counts, seed, draws), level)
 
 
 def paired_bootstrap(
@@ -92,18 +93,20 @@ def paired_bootstrap(
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Percentile intervals of the differences in UF1 and UAR of two methods on the same subjects, `counts` less `others`.
 
-    Both (subjects, classes, classes), subjects in the same order; each draw takes the same subjects of both.
+    Both as in `bootstrap_interval`, of the same subjects in the same order; each draw takes the same ones of both.
     """
-    if len(counts) < 2:
+    if counts.shape[-3] < 2:
         return UNKNOWN
-    mine, theirs = (unweighted(drawn) for drawn in _draws(len(counts), seed, draws, counts, others))
+    mine, theirs = (_drawn_scores(one, seed, draws) for one in (counts, others))
     return _intervals([a - b for a, b in zip(mine, theirs, strict=True)], level)
 
 
-def _draws(number: int, seed: int, draws: int, *counts: np.ndarray) -> list[np.ndarray]:
-    """Confusion counts (draws, classes, classes) of the subjects drawn, the same ones for all `counts`."""
+def _drawn_scores(counts: np.ndarray, seed: int, draws: int) -> list[np.ndarray]:
+    """UF1 and UAR (draws,) of subjects drawn with replacement, means over seeds; the same draws for the same `seed`."""
+    number = counts.shape[-3]
     weights = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=draws)
-    return [np.einsum("ds,sij->dij", weights, one) for one in counts]
+    drawn = np.einsum("ds,...sij->...dij", weights, counts)
+    return [score.reshape(-1, draws).mean(0) for score in unweighted(drawn)]
 
 
 def _intervals(scores: Sequence[np.ndarray], level: float) -> tuple[tuple[float, float], tuple[float, float]]:

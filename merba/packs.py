@@ -131,10 +131,16 @@ def load_packs(pairs: Sequence[tuple[Path, Path]]) -> tuple[np.ndarray, pd.DataF
         formats[FlowFormat(tuple(table.attrs["channels"]), table.attrs["unit"])] = array
         arrays.append(np.load(array, mmap_mode="r"))
         tables.append(table[table["row"] >= 0].sort_values("row"))
+        if tables[-1]["row"].tolist() != list(range(len(arrays[-1]))):
+            raise MerbaError(
+                f"{array} holds the flow of {len(arrays[-1])} clips, its index {index} names {len(tables[-1])}: they are of "
+                "different runs; delete both and run the preprocessing again, or copy both here"
+            )
     if len(formats) > 1 or len({array.shape[1:] for array in arrays}) > 1:
         found = "; ".join(f"{path.name}: {form}, {np.load(path, mmap_mode='r').shape}" for form, path in formats.items())
         raise MerbaError(f"the packs of one experiment differ ({found}); use datasets of one flow format")
-    return np.concatenate(arrays), pd.concat(tables, ignore_index=True), next(iter(formats))
+    flow = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]  # one alone stays on disk until it is read
+    return flow, pd.concat(tables, ignore_index=True), next(iter(formats))
 
 
 def preprocessing_summary(clips: pd.DataFrame) -> pd.DataFrame:
@@ -151,7 +157,7 @@ def preprocessing_summary(clips: pd.DataFrame) -> pd.DataFrame:
 
 def check_problems(path: Path, *, drop: bool) -> None:
     """Stop with the whole list in `path` (dataset, subject, clip, problem) unless it is empty or `drop` is set."""
-    _check(pd.read_csv(path, dtype=str), path, drop)
+    _check(pd.read_csv(path, dtype=str, keep_default_na=False), path, drop)
 
 
 def check_packed(indexes: Sequence[Path], *, drop: bool) -> None:

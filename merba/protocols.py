@@ -5,6 +5,7 @@ A split is a function of the sheet and the seed alone.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 import pandas as pd
 
 from merba.errors import MerbaError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,20 @@ def holdout_split(sheet: pd.DataFrame, *, stopping: str, seed: int) -> Split:
     train, test = (np.flatnonzero(sheet["split"].isin(names)) for names in (["train"], TESTS))
     if not len(train) or not len(test):
         raise MerbaError(f"holdout: {len(train)} usable training and {len(test)} test clips; see results/problems.csv")
+    if both := shared_subjects(sheet):
+        log.warning(
+            "%d subjects are trained on and tested (%s): unless these are different people of one name, scores of the test sets "
+            "are too good",
+            len(both),
+            ", ".join(both[:5]),
+        )
     return _with_validation(sheet, train, test, stopping=stopping, seed=seed, part=0)
+
+
+def shared_subjects(sheet: pd.DataFrame) -> list[str]:
+    """The subjects, "dataset/subject", with clips of split `train` and of a test split, whom DFME's division should not have."""
+    people = sheet["dataset"] + "/" + sheet["subject"]
+    return sorted(set(people[sheet["split"] == "train"]) & set(people[sheet["split"].isin(TESTS)]))
 
 
 def _with_validation(sheet: pd.DataFrame, rest: np.ndarray, test: np.ndarray, *, stopping: str, seed: int, part: int) -> Split:

@@ -101,7 +101,7 @@ def write_report(
         curves=[_curves(run) for run in runs],
         folds=[(run, plain_table(fold_table(run))) for run in runs],
         samples=[_photograph(file, named(name)) for name, file in samples.items()],
-        problems=plain_table(pd.read_csv(problems, dtype=str)),
+        problems=plain_table(pd.read_csv(problems, dtype=str, keep_default_na=False)),
         preprocessing=plain_table(pd.read_csv(preprocessing)),
         times=plain_table(stage_times(logs).round(1)),
         versions=_versions(runs),

@@ -30,7 +30,8 @@ def plot_scores(rows: pd.DataFrame, *, path: Path) -> None:
     for leaks, style in ((False, {"marker": "o", "color": HONEST}), (True, {"marker": "D", "color": LEAKS, "mfc": "white"})):
         part = rows[rows["leaks"] == leaks]
         heights = np.array([labels.index(label) for label in part["label"]]) + (0.17 if leaks else -0.17)
-        errors = np.nan_to_num(np.abs(part[["low", "high"]].to_numpy(float).T - part["uf1"].to_numpy(float)))
+        errors = np.array([part["uf1"] - part["low"], part["high"] - part["uf1"]], dtype=float)
+        errors = np.nan_to_num(errors).clip(min=0)  # a bootstrap's percentiles need not enclose the estimate
         name = "epoch of best accuracy on the test clips: leaks" if leaks else "honest choice of the epoch"
         if len(part):
             axes.errorbar(part["uf1"], heights, xerr=errors, fmt=style.pop("marker"), capsize=3, label=name, **style)

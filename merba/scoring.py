@@ -11,19 +11,22 @@ from merba.errors import MerbaError
 from merba.metrics import bootstrap_interval, scores, subject_counts
 
 NEEDED = ("subject", "true", "predicted")
-NAMES = (*NEEDED, "dataset", "clip")
+NAMES = (*NEEDED, "dataset", "clip", "split")
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
     """Predictions of a CSV or Parquet file, one row a clip, all columns text but `seed`.
 
-    It needs columns subject, true and predicted (class names, or numbers that stand for them); dataset, clip, selection
-    and seed are used where they are there. Spaces around a name don't count, and 1.0 is the class 1. Raises MerbaError
+    It needs columns subject, true and predicted (class names, or numbers that stand for them); dataset, clip, split,
+    selection and seed are used where they are there. Spaces around a name don't count, and 1.0 is the class 1. Raises MerbaError
     that names file and column, or a clip that is there twice.
     """
     path = Path(path)
     try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str)
+        if path.suffix == ".parquet":
+            table = pd.read_parquet(path)
+        else:  # a subject may be called NA
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
         raise MerbaError(f"{path}: can't be read as {path.suffix or 'CSV'}: {error}") from error
     table = table.reset_index(drop=True)
@@ -32,7 +35,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
         if column not in table:
             raise MerbaError(
                 f"{path}: there is no column {column!r}{nearest(column, table.columns)}; it needs "
-                f"{', '.join(NEEDED)} and may have dataset, clip, selection, seed; it has {', '.join(table.columns)}"
+                f"{', '.join(NEEDED)} and may have dataset, clip, split, selection, seed; it has {', '.join(table.columns)}"
             )
     if table.empty:
         raise MerbaError(f"{path}: it has no rows")
@@ -42,7 +45,10 @@ def read_predictions(path: Path) -> pd.DataFrame:
     for column in (name for name in NAMES if name in table):
         table[column] = table[column].astype(str).str.strip().str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
     table = table.assign(
-        dataset=table.get("dataset", "all"), selection=table.get("selection", ""), seed=table.get("seed", 0)
+        dataset=table.get("dataset", "all"),
+        split=table.get("split", "all"),
+        selection=table.get("selection", ""),
+        seed=table.get("seed", 0),
     ).astype({"selection": str})
     if "clip" in table:
         keys = ["selection", "seed", "dataset", "subject", "clip"]
@@ -53,15 +59,16 @@ def read_predictions(path: Path) -> pd.DataFrame:
 
 
 def score_table(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Scores of `read_predictions`'s table: a row for all and one for each dataset, for each selection and seed.
+    """Scores of `read_predictions`'s table: a row for all and one for each dataset, for each selection, seed and split.
 
-    Columns: selection, seed, clips ("all" or the dataset), n, subjects, uf1, uar, acc (0..1) and 95 % intervals of UF1
-    and UAR by bootstrap over subjects. A class that no clip of a group truly has is left out of its means.
+    Columns: selection, seed, split (DFME's test_a and test_b, or "all"), clips ("all" or the dataset), n, subjects, uf1,
+    uar, acc (0..1) and 95 % intervals of UF1 and UAR by bootstrap over subjects. A class that no clip of a group truly has
+    is left out of its means.
     """
     classes = sorted(set(predictions["true"]) | set(predictions["predicted"]))
     code = {name: number for number, name in enumerate(classes)}
     rows = []
-    for (selection, seed), chosen in predictions.groupby(["selection", "seed"], sort=False):
+    for (selection, seed, split), chosen in predictions.groupby(["selection", "seed", "split"], sort=False):
         groups = list(chosen.groupby("dataset")) if chosen["dataset"].nunique() > 1 else []
         for name, part in [("all", chosen), *groups]:
             subjects = (part["dataset"] + "/" + part["subject"]).tolist()
@@ -71,6 +78,7 @@ def score_table(predictions: pd.DataFrame) -> pd.DataFrame:
                 {
                     "selection": selection,
                     "seed": seed,
+                    "split": split,
                     "clips": name,
                     "n": found.n,
                     "subjects": len(counts),

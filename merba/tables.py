@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from merba.metrics import bootstrap_interval, confusion, paired_bootstrap, scores, subject_counts, unweighted
+from merba.protocols import shared_subjects
 from merba.sheet import KEY
 
 DATASETS_3DB = ("smic_hs", "casme2", "samm")
@@ -98,14 +99,19 @@ def table_7(ours: Sequence[Reproduced], published: Path, sheet: pd.DataFrame, da
 
 
 def holdout_rows(one: Reproduced, rival: Reproduced | None, sheet: pd.DataFrame, data: str) -> list[dict[str, Any]]:
-    """A row for each selection rule and test set of an experiment with protocol holdout (see `loso_rows`)."""
+    """A row for each selection rule and test set of an experiment with protocol holdout (see `loso_rows`).
+
+    `shared_subjects` counts those who have training clips as well: with any, the test sets' scores are too good.
+    """
+    composite = sheet[sheet["dataset"].isin(one.settings["datasets"])]
+    shared = len(shared_subjects(composite))
     rows = []
     for selection, chosen in one.predictions.groupby("selection", sort=False):
         for test_set, part in chosen.groupby("split"):
-            listed = sheet[sheet["dataset"].isin(one.settings["datasets"]) & (sheet["split"] == test_set)]
+            listed = composite[composite["split"] == test_set]
             rows.append(
                 _about(one, selection, data)
-                | {"test_set": test_set, "clips": f"{part.groupby(KEY).ngroups}/{len(listed)}"}
+                | {"test_set": test_set, "shared_subjects": shared, "clips": f"{part.groupby(KEY).ngroups}/{len(listed)}"}
                 | _scores(part, prefix="", spread=True)
                 | _against(part, rival, selection, test_set)
             )
@@ -115,8 +121,8 @@ def holdout_rows(one: Reproduced, rival: Reproduced | None, sheet: pd.DataFrame,
 def loso_rows(one: Reproduced, rival: Reproduced | None, sheet: pd.DataFrame, data: str) -> list[dict[str, Any]]:
     """A row for each selection rule (the honest one and the oracle) of an experiment with protocol loso.
 
-    Scores are of counts summed over folds, mean and spread over seeds; intervals are by bootstrap over subjects on the
-    first seed. `folds` and `clips` say how many of the sheet's are in the scores, so that dropped clips and partial runs
+    Scores are of counts summed over folds, mean and spread over seeds; intervals, of that mean, are by bootstrap over
+    subjects. `folds` and `clips` say how many of the sheet's are in the scores, so that dropped clips and partial runs
     show. `difference` is UF1 less that of the rival, with its interval by paired bootstrap.
     """
     composite = sheet[sheet["dataset"].isin(one.settings["datasets"])]
@@ -161,15 +167,15 @@ def _against(part: pd.DataFrame, rival: Reproduced | None, selection: str, test_
     theirs = theirs[(theirs["selection"] == "oracle") == (selection == "oracle")]
     if test_set is not None:
         theirs = theirs[theirs["split"] == test_set]
-    mine, theirs = (one[one["seed"] == one["seed"].min()].set_index(KEY).sort_index() for one in (part, theirs))
-    common = mine.index.intersection(theirs.index)
+    mine, theirs = (one.set_index(KEY).sort_index() for one in (part, theirs))
+    common = mine.index.unique().intersection(theirs.index.unique())
     mine, theirs = (_subject_counts(one.loc[common].reset_index()) for one in (mine, theirs))
-    difference = float(unweighted(mine.sum(0))[0] - unweighted(theirs.sum(0))[0])
+    uf1, their_uf1 = (unweighted(one.sum(1))[0].mean() for one in (mine, theirs))
     low, high = paired_bootstrap(mine, theirs)[0]
     return {
         "against": rival.name,
         "against_n": len(common),
-        "difference": difference,
+        "difference": float(uf1 - their_uf1),
         "difference_low": low,
         "difference_high": high,
     }
@@ -188,13 +194,17 @@ def _codes(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def _subject_counts(predictions: pd.DataFrame) -> np.ndarray:
-    true, predicted, classes = _codes(predictions)
-    return subject_counts(true, predicted, (predictions["dataset"] + "/" + predictions["subject"]).tolist(), classes)
+    """Confusion counts, int64 (seeds, subjects, classes, classes)."""
+    counts = []
+    for _, one in predictions.groupby("seed"):
+        true, predicted, classes = _codes(one)
+        counts.append(subject_counts(true, predicted, (one["dataset"] + "/" + one["subject"]).tolist(), classes))
+    return np.stack(counts)
 
 
 def _scores(part: pd.DataFrame, *, prefix: str, spread: bool) -> dict[str, Any]:
-    seeds = [one for _, one in part.groupby("seed")]
-    each = [scores(confusion(*_codes(one))) for one in seeds]
+    counts = _subject_counts(part)
+    each = [scores(one) for one in counts.sum(1)]
     found = {
         f"{prefix}uf1": np.mean([one.uf1 for one in each]),
         f"{prefix}uar": np.mean([one.uar for one in each]),
@@ -202,7 +212,7 @@ def _scores(part: pd.DataFrame, *, prefix: str, spread: bool) -> dict[str, Any]:
         f"{prefix}n": each[0].n,
     }
     if spread:
-        uf1, uar = bootstrap_interval(_subject_counts(seeds[0]))
+        uf1, uar = bootstrap_interval(counts)
         found |= {
             f"{prefix}uf1_low": uf1[0],
             f"{prefix}uf1_high": uf1[1],
@@ -216,7 +226,7 @@ def _scores(part: pd.DataFrame, *, prefix: str, spread: bool) -> dict[str, Any]:
 def _beside(published: Path, rows: Sequence[Mapping[str, Any]], **paper: str) -> pd.DataFrame:
     """The published table with `paper`'s columns added, above our rows; scores to four digits."""
     table = pd.concat([pd.read_csv(published).assign(source="published", **paper), pd.DataFrame(rows)], ignore_index=True)
-    whole = [column for column in table if column in ("year", "row", "seeds", "n") or column.endswith("_n")]
+    whole = [column for column in table if column in ("year", "row", "seeds", "n", "shared_subjects") or column.endswith("_n")]
     return table.astype(dict.fromkeys(whole, "Int64")).round(4)
 
 

@@ -1,4 +1,4 @@
-"""Training one fold, readable in one sitting: data, schedule, loop, choice of the epoch.
+"""Training one fold, readable in one sitting: schedule, loop, choice of the epoch.
 
 Source of every setting: the paper's experiments section, or the "decided" lines of docs/decisions.md.
 """
@@ -17,21 +17,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from merba.errors import MerbaError
+from merba.inputs import FoldData, shifted
 from merba.joblog import counted
 from merba.metrics import confusion, unweighted
 from merba.models.heads import Outputs, class_probabilities, classification_loss, predicted_class
-from merba.packs import FlowFormat
 from merba.progress import Progress, Selection
 from merba.protocols import Split
 
 log = logging.getLogger(__name__)
-
-Arrange = Callable[[Tensor, Tensor], Tensor]
-"""What a model wants made of flow (n, C, H, W) and faces' five points (n, 5, 2) in its pixels; `HTNet.arrange` is one."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +54,6 @@ class TrainingSettings:
     normalise: bool = True
 
 
-@dataclass(frozen=True)
-class FoldData:
-    """A fold's clips on the device: inputs and mirrored inputs, float32 (n, C, H, W), and labels int64 (n,)."""
-
-    inputs: Tensor
-    mirrored: Tensor
-    labels: Tensor
-    mean: list[float]
-    std: list[float]
-
-
 @dataclass
 class FoldResult:
     """Outcome of a training: the honest choice, the leaking oracle's, every epoch's record, and the chosen weights."""
@@ -92,89 +77,6 @@ def rate_at(epoch: float, settings: TrainingSettings) -> float:
     decay = max(settings.epochs - settings.warmup - settings.cooldown, 1)
     progress = min((epoch - settings.warmup) / decay, 1.0)
     return low + (high - low) * (1 + math.cos(math.pi * progress)) / 2
-
-
-def prepare(
-    flow: np.ndarray,
-    labels: np.ndarray,
-    train: np.ndarray,
-    form: FlowFormat,
-    *,
-    shape: tuple[int, int, int],
-    normalise: bool,
-    device: torch.device,
-    arrange: Arrange | None = None,
-    points: np.ndarray | None = None,
-) -> FoldData:
-    """Inputs of a fold from packed flow (n, C, H, W): resized to the model's `shape` (C, H, W), and normalised.
-
-    Mean and standard deviation come from the rows `train` alone. A model that has a function `arrange` gets what that
-    makes of the flow and of the faces' `points` (n, 5, 2) in px of `flow` (see `merba.packs.ClipFlow`).
-    """
-    x = resized(flow, form, shape, device)
-    channels = shape[0]
-    mirrored = mirrored_flow(x, form)
-    if arrange is not None:
-        seen = resized_points(points, flow.shape[2:], shape[1:]).to(device)
-        x, mirrored = arrange(x, seen), arrange(mirrored, mirrored_points(seen, shape[2]))
-    mean, std = torch.zeros(channels, device=device), torch.ones(channels, device=device)
-    if normalise:
-        part = x[torch.from_numpy(train).to(device)]
-        mean, std = part.mean((0, 2, 3)), part.std((0, 2, 3), unbiased=False).clamp_min(1e-6)
-    shift, scale = mean[:, None, None], std[:, None, None]
-    return FoldData(
-        (x - shift) / scale,
-        (mirrored - shift) / scale,
-        torch.from_numpy(labels.astype(np.int64)).to(device),
-        mean.tolist(),
-        std.tolist(),
-    )
-
-
-def resized(flow: np.ndarray, form: FlowFormat, shape: tuple[int, int, int], device: torch.device) -> Tensor:
-    """The first channels of flow (n, C, H, W), float32, resized to `shape` (C, H, W); their unit stays.
-
-    Shrinking averages areas, enlarging is bilinear. Raises MerbaError where the flow has too few channels.
-    """
-    channels, *size = shape
-    if flow.shape[1] < channels:
-        raise MerbaError(
-            f"the model wants {channels} input channels, the flow has {flow.shape[1]} "
-            f"({', '.join(form.channels)}); change `flow.channels` or the model's `in_channels`"
-        )
-    x = torch.from_numpy(np.ascontiguousarray(flow[:, :channels], dtype=np.float32)).to(device)
-    if size != list(x.shape[2:]):
-        shrinks = size[0] <= x.shape[2] and size[1] <= x.shape[3]
-        x = F.interpolate(x, size, mode="area") if shrinks else F.interpolate(x, size, mode="bilinear")
-    return x
-
-
-def mirrored_flow(x: Tensor, form: FlowFormat) -> Tensor:
-    """The first channels of flow (n, C, H, W), as the mirrored faces would have had them: u changes its sign."""
-    factor, offset = (torch.from_numpy(part[: x.shape[1]]).to(x.device) for part in form.mirror())
-    return x.flip(-1) * factor + offset
-
-
-def resized_points(points: np.ndarray, old: Sequence[int], new: Sequence[int]) -> Tensor:
-    """Points (…, x and y), float32, in px of a map of size `old` (H, W), as they lie in one resized to `new`."""
-    factor = torch.tensor([new[1] / old[1], new[0] / old[0]])
-    return (torch.from_numpy(np.float32(points)) + 0.5) * factor - 0.5  # pixel centres lie at whole numbers
-
-
-def mirrored_points(points: Tensor, width: int) -> Tensor:
-    """The five points (n, 5, 2) of faces in mirrored maps: eyes and mouth corners change sides."""
-    x, y = points[:, [1, 0, 2, 4, 3]].unbind(-1)
-    return torch.stack([width - 1 - x, y], -1)
-
-
-def shifted(x: Tensor, by: Tensor) -> Tensor:
-    """Inputs x (n, C, H, W), each moved up and left by its row of `by`, int64 (n, 2); edge pixels fill what comes in."""
-    n, _, height, width = x.shape
-    rows = (torch.arange(height, device=x.device) + by[:, :1]).clamp(0, height - 1)
-    columns = (torch.arange(width, device=x.device) + by[:, 1:]).clamp(0, width - 1)
-    clips = torch.arange(n, device=x.device)
-    # Indices on both sides of the channels put these last.
-    return x[clips[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def train_fold(
@@ -232,7 +134,7 @@ def train_fold(
         state.history,
         np.stack(state.every_epoch),
         state.chosen,
-        digest(state.chosen),
+        weights_digest(state.chosen),
         time.perf_counter() - started,
     )
 
@@ -405,7 +307,7 @@ def _rows(rows: np.ndarray, device: torch.device) -> Tensor:
     return torch.from_numpy(rows).to(device)
 
 
-def digest(weights: dict[str, Tensor]) -> str:
+def weights_digest(weights: dict[str, Tensor]) -> str:
     """SHA-256 over names and bytes of a state dict; equal weights, bit for bit, have equal digests."""
     total = hashlib.sha256()
     for name, tensor in sorted(weights.items()):

@@ -92,7 +92,8 @@ def test_wrong_usage_ends_with_2():
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():
-    merba = subprocess.Popen([sys.executable, "-m", "merba", "completion"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command = [sys.executable, "-c", "import sys; from merba.cli import main; sys.exit(main(['completion', 'bash']))"]
+    merba = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     merba.stdout.close()  # as `merba completion | head` does, early
     assert merba.wait() == 0
     assert merba.stderr.read() == b""
@@ -109,6 +110,14 @@ def test_samples_prints_the_sheet_beside_the_papers_table(capsys, casme2):
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["casme2", "2", "6", "2", "200", "2", "negative,", "2", "positive,", "2", "surprise"] in lines
     assert ["total", "0", "≠", "164", "6", "≠", "145", "0", "≠", "133", "6", "≠", "442"] in lines
+
+
+def test_samples_counts_without_the_papers_tables(capsys, casme2, monkeypatch, tmp_path, caplog):
+    """As from a wheel, which doesn't bring them."""
+    monkeypatch.setattr("merba.counts.PUBLISHED", tmp_path / "absent")
+    assert main(["samples", "--config", str(casme2)]) == 0
+    assert "casme2" in capsys.readouterr().out
+    assert "in a checkout of the repository only" in caplog.text
 
 
 def test_samples_counts_dfme_beside_table_2_and_the_rest_beside_table_3(capsys, tmp_path):

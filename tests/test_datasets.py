@@ -147,6 +147,29 @@ def test_samm_finds_its_header_under_the_prose_and_pads_its_subjects(releases):
     assert set(sheet["emotion"]) <= {"Anger", "Contempt", "Disgust", "Fear", "Sadness", "Happiness", "Surprise"}
 
 
+def test_an_apex_may_be_written_as_pandas_writes_a_column_with_gaps(copied, caplog):
+    root = copied("clips")
+    before = load("clips", root)
+    table = pd.read_csv(root / "clips.csv")
+    assert (root / "clips.csv").read_text().count(".0") == 0
+    table["Apex"] = table["Apex"].astype(float)
+    table.to_csv(root / "clips.csv", index=False)
+    assert ".0" in (root / "clips.csv").read_text()
+    pd.testing.assert_frame_equal(load("clips", root), before)
+    assert not caplog.records
+    text = (root / "clips.csv").read_text().replace("7.0", "7 or so")
+    (root / "clips.csv").write_text(text)
+    assert load("clips", root)["apex"].isna().all()
+    assert "apex '7 or so' is not a frame number: it will be detected" in caplog.text
+
+
+def test_a_table_of_no_clips_gives_none(copied):
+    root = copied("clips")
+    header = (root / "clips.csv").read_text().splitlines()[0]
+    (root / "clips.csv").write_text(header + "\n")
+    assert load("clips", root).empty
+
+
 @pytest.mark.parametrize("apex", [-1, "n/a", None])
 def test_samm_gives_no_apex_where_the_cell_is_no_frame_number(copied, apex):
     root = copied("samm")
@@ -398,3 +421,6 @@ def test_a_clone_holds_the_table_and_images_of_the_commit_and_nothing_else(relea
     assert not (tmp_path / "clone" / "datasets" / "other").exists()
     with pytest.raises(MerbaError, match="git fetch .* failed"):
         clone(upstream.as_uri(), "0" * 40, tmp_path / "again")
+    assert not (tmp_path / "again").exists(), "what is not whole is not there"
+    clone(upstream.as_uri(), commit, tmp_path / "again")
+    assert len(load("flow_images", tmp_path / "again")) == 18

@@ -55,7 +55,8 @@ import merba
 from merba import MERba, create_model, selective_scan
 from merba.packs import FlowFormat
 from merba.protocols import Split
-from merba.training import TrainingSettings, prepare, train_fold
+from merba.inputs import prepare
+from merba.training import TrainingSettings, train_fold
 flow, labels, rows = np.random.rand(12, 2, 28, 28).astype("float16"), np.arange(12) % 3, np.arange(12)
 split = Split(rows[:8], rows[8:10], rows[10:])
 build = lambda: create_model("merba_nano", 3)

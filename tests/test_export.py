@@ -14,6 +14,8 @@ from merba.errors import MerbaError
 from merba.export import ensemble_of_folds, retrained
 from merba.prediction import predict
 
+RECORD = {"inputs": {"results/packed/samm.npy": "abc"}, "experiment": {"control": "none"}}
+
 
 @pytest.fixture
 def folds(tmp_path):
@@ -22,7 +24,7 @@ def folds(tmp_path):
         fold = tmp_path / "merba" / subject
         save_checkpoint(fold / "model.safetensors", checkpoint(member(number, tuple(subject.split("/")))))
         (fold / "predictions.parquet").touch()
-        (fold / "run.json").write_text(json.dumps({"inputs": {"results/packed/samm.npy": "abc"}}))
+        (fold / "run.json").write_text(json.dumps(RECORD))
     return tmp_path / "merba"
 
 
@@ -54,12 +56,18 @@ def test_folds_that_differ_are_refused_by_file(folds):
 
 
 def test_the_fold_of_a_subject_who_has_left_is_refused(folds):
-    (folds / "samm" / "007" / "run.json").write_text(json.dumps({"inputs": {"results/packed/samm.npy": "def"}}))
+    (folds / "samm" / "007" / "run.json").write_text(json.dumps(RECORD | {"inputs": {"results/packed/samm.npy": "def"}}))
     with pytest.raises(MerbaError, match="samm/007 were trained on different files; run the workflow again, and delete"):
         ensemble_of_folds(folds)
 
 
 @pytest.mark.long
+def test_folds_of_a_control_are_refused(folds):
+    (folds / "samm" / "007" / "run.json").write_text(json.dumps(RECORD | {"experiment": {"control": "shuffled_labels"}}))
+    with pytest.raises(MerbaError, match=r"samm/007 is of a control \(shuffled_labels\): a model of it is of no use"):
+        ensemble_of_folds(folds)
+
+
 def test_a_retrained_model_has_seen_every_clip_and_says_so(micro_demo, tmp_path, capsys):
     results, out = micro_demo / "results", tmp_path / "model.safetensors"
     assert main(["export", str(results / "folds" / "merba"), "--retrain", str(MICRO), "--out", str(out)]) == 0

@@ -1,5 +1,6 @@
 """What goes wrong on other people's machines: each fault has a clear message or a named problem, and no wrong number."""
 
+import errno
 import getpass
 import os
 import re
@@ -54,6 +55,15 @@ def small_disk(tmp_path):
 
 
 NUMBERS = np.random.default_rng(0).random(1_000_000)
+
+
+def test_a_file_that_can_not_be_read_is_not_taken_for_the_one_to_write(tmp_path):
+    with pytest.raises(PermissionError, match="input.npz"), atomic(tmp_path / "out.txt"):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "input.npz"))
+    with pytest.raises(MerbaError, match="out.txt can't be written"), atomic(tmp_path / "out.txt") as draft:
+        raise PermissionError(errno.EACCES, "Permission denied", str(draft))
+
+
 WRITERS = {
     "table.parquet": lambda path: pd.DataFrame({"a": NUMBERS}).to_parquet(path),
     "table.csv": lambda path: pd.DataFrame({"a": NUMBERS}).to_csv(path),

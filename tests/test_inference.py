@@ -8,10 +8,11 @@ from torch import nn
 
 from merba.checkpoint import Checkpoint, Member
 from merba.inference import classify
+from merba.inputs import prepare
 from merba.models import create_model
 from merba.models.heads import predicted_class
 from merba.packs import FlowFormat
-from merba.training import TrainingSettings, predict, prepare
+from merba.training import TrainingSettings, predict
 
 CPU = torch.device("cpu")
 NOWHERE = np.full((3, 5, 2), np.nan)

@@ -86,3 +86,20 @@ def test_a_method_against_itself_differs_by_nothing():
 
 def test_one_subject_says_nothing_of_the_width():
     assert np.isnan(bootstrap_interval(np.diag([3, 3, 3])[None])).all()
+
+
+def test_intervals_over_seeds_are_of_their_mean():
+    random = np.random.default_rng(0)
+    true = random.integers(0, 3, 90)
+    owner = np.sort(random.integers(0, 6, 90)).astype(str)
+    guesses = [np.where(random.random(90) < p, true, random.integers(0, 3, 90)) for p in (0.2, 0.9)]
+    counts = np.stack([subject_counts(true, guess, owner, 3) for guess in guesses])
+    drawn = np.random.default_rng(4).multinomial(6, np.full(6, 1 / 6), size=50)
+    means = []
+    for times in drawn:
+        rows = np.repeat(np.arange(90), times[np.unique(owner, return_inverse=True)[1]])
+        means.append(np.mean([f1_score(true[rows], guess[rows], average="macro") for guess in guesses]))
+    assert bootstrap_interval(counts, seed=4, draws=50)[0] == pytest.approx(np.quantile(means, [0.025, 0.975]))
+    against_one = paired_bootstrap(counts, counts[0], seed=4, draws=50)[0]
+    assert against_one == pytest.approx(paired_bootstrap(counts, counts[:1], seed=4, draws=50)[0])
+    assert against_one[0] > 0

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from merba import create_model
-from merba.models.htnet import FIXED_CENTRES, Attention, LayerNorm, htnet_regions
+from merba.models.htnet import Attention, LayerNorm, htnet_regions
 
 SMALL = {"dim": 8, "heads": 1, "depths": (1, 1, 2)}
 
@@ -105,16 +105,6 @@ def test_regions_near_the_edge_are_moved_inside():
     regions = htnet_regions(pixels(), points)[0]
     assert regions[:, 0, 0].tolist() == [0, 0]
     assert regions[:, 27, 27].tolist() == [27, 27]
-
-
-def test_without_points_the_regions_are_fixed():
-    points = torch.full((2, 5, 2), 14.0)
-    points[1] = float("nan")
-    regions = htnet_regions(torch.cat([pixels(), pixels()]), points)
-    x, y = regions[1, :, 7, 7]
-    assert (x / 28, y / 28) == pytest.approx(FIXED_CENTRES[0], abs=1 / 28)
-    assert regions.shape == (2, 2, 28, 28)
-    assert not torch.equal(regions[0], regions[1])
 
 
 @pytest.mark.parametrize("image_size", [21, 42, 0])

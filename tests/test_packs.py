@@ -65,6 +65,16 @@ def test_two_packs_are_joined_row_by_row(tmp_path):
     assert clips["subject"].tolist() == ["a", "a", "bb", "bb"]
 
 
+def test_a_pack_and_an_index_of_different_runs_are_refused(tmp_path):
+    """As after copying half of them: labels would land on other clips' flow."""
+    file, _ = write_subject(tmp_path, "a", [None, None])
+    pair = tmp_path / "d.npy", tmp_path / "d.parquet"
+    pack([file], *pair)
+    np.save(pair[0], np.zeros((3, 2, 4, 4), np.float16))
+    with pytest.raises(MerbaError, match=r"d.npy holds the flow of 3 clips, its index .*d.parquet names 2.*copy both"):
+        load_packs([pair])
+
+
 def test_files_of_different_shape_are_refused(tmp_path):
     files = [write_subject(tmp_path, "a", [None])[0], write_subject(tmp_path, "bb", [None], size=5)[0]]
     with pytest.raises(MerbaError, match="differ"):
@@ -101,3 +111,9 @@ def test_the_gate_is_open_without_problems(tmp_path):
     path = tmp_path / "problems.csv"
     path.write_text("dataset,subject,clip,problem\n")
     check_problems(path, drop=False)
+
+
+def test_a_subject_called_na_keeps_the_name(tmp_path):
+    (tmp_path / "problems.csv").write_text("dataset,subject,clip,problem\nown,NA,c,no face\n")
+    with pytest.raises(MerbaError, match="own NA c: no face"):
+        check_problems(tmp_path / "problems.csv", drop=False)

@@ -5,7 +5,16 @@ import pandas as pd
 import pytest
 
 from merba.errors import MerbaError
-from merba.protocols import EVERYBODY, folds, hold_out_subjects, holdout_split, loso_split, loso_subjects, make_split
+from merba.protocols import (
+    EVERYBODY,
+    folds,
+    hold_out_subjects,
+    holdout_split,
+    loso_split,
+    loso_subjects,
+    make_split,
+    shared_subjects,
+)
 
 
 @pytest.fixture
@@ -119,6 +128,18 @@ def test_holdout_trains_on_the_training_split_and_tests_on_both_tests(divided, s
     assert len(split.train) + len(split.validation) + len(split.test) == len(divided)
     assert bool(len(split.validation)) == (stopping == "validation")
     assert not people(divided, split.train) & people(divided, split.validation)
+
+
+def test_people_who_are_trained_on_and_tested_are_named(divided, caplog):
+    holdout_split(divided, stopping="none", seed=0)
+    assert not caplog.records
+    one = divided[divided["split"] == "test_a"].index[0]
+    known = divided[divided["split"] == "train"].iloc[0]
+    divided.loc[one, ["dataset", "subject"]] = known[["dataset", "subject"]]
+    holdout_split(divided, stopping="none", seed=0)
+    name = f"{known['dataset']}/{known['subject']}"
+    assert f"1 subjects are trained on and tested ({name})" in caplog.text
+    assert shared_subjects(divided) == [name]
 
 
 def test_a_model_for_new_faces_leaves_nobody_out(clips):

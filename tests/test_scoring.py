@@ -79,3 +79,17 @@ def test_a_faulty_file_is_named_with_its_fault(text, message, tmp_path):
     (tmp_path / "p.csv").write_text(text)
     with pytest.raises(MerbaError, match=f"p.csv: .*{message}"):
         read_predictions(tmp_path / "p.csv")
+
+
+def test_splits_are_scored_apart_as_dfmes_tables_do(table, tmp_path):
+    table["split"] = np.where(np.arange(80) < 30, "test_a", "test_b")
+    table.to_csv(tmp_path / "p.csv", index=False)
+    scored = score_table(read_predictions(tmp_path / "p.csv")).query("clips == 'all'").set_index("split")
+    for name, part in table.groupby("split"):
+        assert scored.at[name, "uf1"] == pytest.approx(f1_score(part["true"], part["predicted"], average="macro"))
+    assert scored["n"].to_dict() == {"test_a": 30, "test_b": 50}
+
+
+def test_a_subject_may_be_called_na(tmp_path):
+    (tmp_path / "p.csv").write_text("subject,true,predicted\nNA,a,a\n2,b,b\n")
+    assert read_predictions(tmp_path / "p.csv")["subject"].tolist() == ["NA", "2"]

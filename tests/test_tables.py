@@ -73,6 +73,17 @@ def test_seeds_give_their_mean_and_spread(sheet):
     assert both["combined_uf1_seed_sd"] == pytest.approx(np.std(single, ddof=1))
 
 
+def test_intervals_and_differences_are_of_the_mean_over_seeds(sheet):
+    found = predictions(sheet, seeds=(1, 2, 3))
+    single = predictions(sheet, seeds=(1,))
+    ours, theirs = Reproduced("merba", EXPERIMENT, found), Reproduced("first", EXPERIMENT, single)
+    row = loso_rows(ours, theirs, sheet, "demo")[0]
+    assert row["combined_uf1_low"] < row["combined_uf1"] < row["combined_uf1_high"]
+    assert row["difference"] == pytest.approx(row["combined_uf1"] - rows_of(single, sheet).iloc[0]["combined_uf1"])
+    assert row["difference_low"] <= row["difference"] <= row["difference_high"]
+    assert row["against_n"] == len(sheet)
+
+
 def test_dropped_clips_and_missing_folds_show(sheet):
     found = predictions(sheet)
     partial = found[(found["clip"] != "c0") & ~((found["dataset"] == "casme2") & (found["subject"] == "s1"))]

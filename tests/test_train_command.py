@@ -6,9 +6,10 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from workflow_runs import MICRO, configured
 
-from merba import progress, training
+from merba import experiments, progress, training
 from merba.cli import main
 from merba.config import fold_settings, load_config
 from merba.experiments import load_fold, packed_experiment
@@ -53,6 +54,28 @@ def test_it_writes_the_workflows_files_and_leaves_finished_folds_alone(results, 
     (results / "folds/ststnet/samm/007/model.safetensors").unlink()
     assert train(results) == 0
     assert "1 folds trained" in capsys.readouterr().out
+
+
+def test_the_control_zero_flow_blanks_the_inputs_also_where_resting_flow_is_not_zero(results, tmp_path, monkeypatch):
+    for name in ("samm", "casme2"):
+        index = results / "packed" / f"{name}.parquet"
+        table = pd.read_parquet(index)
+        table.attrs["unit"] = "image"
+        table.to_parquet(index, index=False)
+    seen = []
+
+    def keep(build, data, *rest, **settings):
+        seen.append(data)
+        return training.train_fold(build, data, *rest, **settings)
+
+    monkeypatch.setattr(experiments, "train_fold", keep)
+    settings = yaml.safe_load(MICRO.read_text())["experiments"]
+    settings["ststnet"]["control"] = "zero_flow"
+    settings["ststnet"]["training"] = {"flip": True, "mirror_average": True}
+    path = configured(tmp_path, experiments=settings)
+    assert train(results, "--folds", "samm/006", config=path) == 0
+    (data,) = seen
+    assert not data.inputs.any() and not data.mirrored.any() and data.mean[0] != 0
 
 
 def test_packs_of_clips_that_the_sheet_lacks_are_refused(results, capsys):

@@ -1,4 +1,4 @@
-"""Training a fold: schedule, inputs, honest choice of the epoch, and no leak from the test subject."""
+"""Training a fold: schedule, honest choice of the epoch, and no leak from the test subject."""
 
 import logging
 import math
@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from merba import progress, training
 from merba.errors import MerbaError
+from merba.inputs import prepare, shifted
 from merba.packs import FlowFormat
 from merba.protocols import Split
-from merba.training import TrainingSettings, digest, prepare, rate_at, shifted, train_fold, train_without_test
+from merba.training import TrainingSettings, rate_at, train_fold, train_without_test, weights_digest
 
 CPU = torch.device("cpu")
 PIXELS = FlowFormat(("u", "v"), "px")
@@ -71,66 +71,6 @@ def test_the_rate_warms_up_decays_as_a_cosine_and_cools_down():
 def test_a_constant_rate_is_constant():
     settings = TrainingSettings(schedule="constant", rate=0.3)
     assert {rate_at(epoch, settings) for epoch in (0, 1, 33, 70)} == {0.3}
-
-
-def test_inputs_have_mean_zero_and_deviation_one_over_the_training_clips_alone():
-    flow, labels = clips()
-    flow[40:] *= 100
-    train = np.arange(40)
-    data = prepare(flow, labels, train, PIXELS, shape=(2, 6, 6), normalise=True, device=CPU)
-    part = data.inputs[:40].numpy()
-    assert part.mean((0, 2, 3)) == pytest.approx([0, 0], abs=1e-5)
-    assert part.std((0, 2, 3)) == pytest.approx([1, 1], abs=1e-5)
-    assert data.mean == pytest.approx(flow[:40].astype(np.float64).mean((0, 2, 3)), abs=1e-5)
-
-
-def test_mirrored_inputs_are_those_of_the_mirrored_flow():
-    flow, labels = clips()
-    mirrored = flow[..., ::-1].copy()
-    mirrored[:, 0] *= -1
-    data = prepare(flow, labels, np.arange(48), PIXELS, shape=(2, 6, 6), normalise=False, device=CPU)
-    assert (data.mirrored.numpy() == mirrored.astype(np.float32)).all()
-
-
-def test_inputs_are_resized_keeping_their_mean():
-    flow, labels = clips(size=12)
-    data = prepare(flow, labels, np.arange(48), PIXELS, shape=(2, 6, 6), normalise=False, device=CPU)
-    expected = flow.astype(np.float32).reshape(48, 2, 6, 2, 6, 2).mean((3, 5))
-    assert data.inputs.numpy() == pytest.approx(expected, abs=1e-4)
-
-
-def test_more_channels_than_the_flow_has_are_refused():
-    flow, labels = clips()
-    with pytest.raises(MerbaError, match="wants 3 input channels, the flow has 2"):
-        prepare(flow, labels, np.arange(48), PIXELS, shape=(3, 6, 6), normalise=True, device=CPU)
-
-
-def test_a_model_that_arranges_its_input_gets_the_points_in_its_own_pixels():
-    """A mark lies at the image-left eye, 12 px of flow become 6 of the model: both mirrors show it at an eye."""
-    flow, labels = clips(n=3, size=12)
-    flow[:] = 0
-    flow[:, 1, 2:4, 8:10] = 1
-    points = np.zeros((3, 5, 2))
-    points[:, 0] = 8.5, 2.5
-    seen = []
-
-    def arrange(x, points):
-        seen.append((x, points))
-        return x
-
-    prepare(flow, labels, np.arange(3), PIXELS, shape=(2, 6, 6), normalise=False, device=CPU, arrange=arrange, points=points)
-    (x, there), (mirrored, back) = seen
-    assert there[0, 0].tolist() == [4, 1] and x[0, 1, 1, 4] == 1
-    assert back[0, 1].tolist() == [1, 1] and mirrored[0, 1, 1, 1] == 1
-
-
-def test_a_shifted_input_is_a_crop_of_one_whose_edges_are_repeated():
-    x = torch.randn(3, 2, 4, 5)
-    padded = F.pad(x, (2, 2, 2, 2), mode="replicate")
-    by = torch.tensor([[0, 0], [2, -1], [-2, 1]])
-    moved = shifted(x, by)
-    for clip, (down, right) in enumerate(by.tolist()):
-        assert torch.equal(moved[clip], padded[clip, :, 2 + down : 6 + down, 2 + right : 7 + right])
 
 
 def test_every_training_clip_is_shifted_by_up_to_the_setting_each_way(monkeypatch):
@@ -198,7 +138,7 @@ def test_training_without_a_test_gives_the_weights_that_a_fold_of_the_same_clips
     assert (result.honest.epoch < QUICK.epochs) == validation
     data = prepare(flow, labels, parts.train, PIXELS, shape=(2, 6, 6), normalise=True, device=CPU)
     weights = train_without_test(Small, data, parts.train, 3, QUICK, epochs=result.honest.epoch, seed=1)
-    assert digest(weights) == result.weights_sha256
+    assert weights_digest(weights) == result.weights_sha256
 
 
 def test_the_honest_epoch_is_the_best_on_validation_ties_by_loss():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-EXAMPLE = "merba score predictions.csv (columns subject, true, predicted; optional dataset, clip, selection, seed)"
+EXAMPLE = "merba score predictions.csv (columns subject, true, predicted; optional dataset, clip, split, selection, seed)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -19,6 +19,7 @@ HEADER_SEARCH = 60  # rows
 MOST_CELLS = 2_000_000  # the largest release has about 60,000
 FRAMES = ("onset", "apex", "offset")
 NUMBER = r"[0-9]{1,9}"
+NO_APEX = ("", "/", "-1")  # the releases' own words
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +103,11 @@ def read_annotations(
     report(
         [f"row {number}: {key} is empty" for number, row in rows.items() for place, key in names if not row[place]], adapter, path
     )
-    return pd.DataFrame.from_dict(rows, orient="index", columns=list(found)).astype("str")
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(found)).astype("str")
+    for column in table.columns.intersection(FRAMES):
+        # What pandas writes for whole numbers in a column with gaps.
+        table[column] = table[column].str.replace(rf"^(-?{NUMBER})\.0+$", r"\1", regex=True)
+    return table
 
 
 def correct(rows: pd.DataFrame, adapter: str, own: str | None = None) -> pd.DataFrame:
@@ -142,8 +147,8 @@ def checked_frames(
 ) -> pd.DataFrame:
     """The rows with onset, apex and offset as nullable integers.
 
-    An apex that isn't a frame number (`/`, −1, text) is null: it will be detected. With `late_apex`, so is one that
-    isn't after its onset; with `open_end`, an empty offset is null. Raises MerbaError that names every faulty row: an
+    An apex that isn't a frame number (`/`, −1, text) is null: it will be detected; text is logged. With `late_apex`, so is
+    one that isn't after its onset; with `open_end`, an empty offset is null. Raises MerbaError that names every faulty row: an
     onset or another offset that isn't a frame number, frames out of order, a clip listed twice.
     """
     faults = []
@@ -153,6 +158,9 @@ def checked_frames(
             wrong &= rows[column] != ""
         for index in rows.index[wrong]:
             faults.append(f"{_place(rows, index)}: {column} {rows.at[index, column]!r} is not a frame number")
+    for index in rows.index[~rows["apex"].str.fullmatch(NUMBER) & ~rows["apex"].isin(NO_APEX)]:
+        apex = rows.at[index, "apex"]
+        log.warning("%s: %s: apex %r is not a frame number: it will be detected", path, _place(rows, index), apex)
     frames = pd.DataFrame({column: rows[column].where(rows[column].str.fullmatch(NUMBER)).astype("Int64") for column in FRAMES})
     if late_apex:
         frames["apex"] = frames["apex"].mask(frames["apex"] <= frames["onset"])

@@ -58,7 +58,8 @@ def read(
                 unread.append(f"row {row}: {problem}")
     report(unread, ADAPTER, table)
     report_absent(absent, f"{len(absent)} of the {len(clips)} sources in {table} don't exist", ADAPTER, missing)
-    clips = checked_frames(pd.DataFrame.from_dict(kept, orient="index"), ADAPTER, table, open_end=True)
+    opened = pd.DataFrame.from_dict(kept, orient="index").reindex(columns=[*clips, "kind"]).astype("str")
+    clips = checked_frames(opened, ADAPTER, table, open_end=True)
     rates = pd.to_numeric(clips["fps"], errors="coerce")
     wrong = clips["fps"][rates.isna() & (clips["fps"] != "")]
     report([f"row {row}: fps {value!r} is not a number" for row, value in wrong.items()], ADAPTER, table)

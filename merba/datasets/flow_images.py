@@ -14,6 +14,7 @@ from merba.datasets.layout import find_folder, find_table, layout_error, nearest
 from merba.datasets.rows import sample_rows
 from merba.datasets.tasks import CLASSES, composite
 from merba.errors import MerbaError
+from merba.files import DRAFT
 
 ADAPTER = "flow_images"
 TABLE = "combined_3_class2_for_optical_flow.csv"
@@ -72,10 +73,12 @@ def read(
 def clone(repository: str, commit: str, target: Path) -> None:
     """Fetches the CSV and the images of one commit of a Git repository into `target`, and nothing else of it.
 
-    Raises MerbaError with Git's own message where that fails.
+    `target` is there when all of it is. Raises MerbaError with Git's own message where that fails.
     """
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
+    draft = target.with_name(f"{DRAFT}{target.name}")
+    for folder in (draft, target):
+        shutil.rmtree(folder, ignore_errors=True)
+    draft.mkdir(parents=True)
     for arguments in (
         ["init", "--quiet"],
         ["remote", "add", "--", "origin", repository],
@@ -83,12 +86,13 @@ def clone(repository: str, commit: str, target: Path) -> None:
         ["fetch", "--quiet", "--depth", "1", "--filter", "blob:none", "--", "origin", commit],
         ["checkout", "--quiet", "FETCH_HEAD"],
     ):
-        done = subprocess.run(["git", "-C", target, *arguments], capture_output=True, text=True)
+        done = subprocess.run(["git", "-C", draft, *arguments], capture_output=True, text=True)
         if done.returncode:
             raise MerbaError(
                 f"git {arguments[0]} of {repository} at {commit} failed: {done.stderr.strip()}\n"
                 f"Or clone it yourself, and set `root` to the folder that holds {TABLE}."
             )
+    draft.rename(target)
 
 
 def _image(clip: Mapping[str, str]) -> str:

@@ -15,10 +15,6 @@ from merba.models.arguments import check_counts, check_positive
 
 SIZES: dict[str, dict] = {"htnet": {}}
 
-# Centres of the regions where the flow comes without landmarks, as parts of width and height: image-left eye and
-# mouth corner, image-right eye and mouth corner of a face that fills the image.
-FIXED_CENTRES = ((0.36, 0.39), (0.36, 0.79), (0.75, 0.39), (0.75, 0.79))
-
 
 def htnet_regions(flow: Tensor, points: Tensor) -> Tensor:
     """HTNet's input: four regions of half the image's side, around the eyes and the corners of the mouth.
@@ -26,19 +22,15 @@ def htnet_regions(flow: Tensor, points: Tensor) -> Tensor:
     flow (B, C, H, W), H and W even; points (B, 5, 2), eye centres, nose tip and mouth corners, image left first, x and y
     in the flow's pixels. Result as flow: the image-left eye at top left, its mouth corner at top right, the image-right
     eye and mouth corner below them. Regions are moved to lie inside the image; sizes that don't fit raise ValueError.
-    Two deviations from the authors: where the points are NaN (ready-made flow has none) the regions are fixed, and x is
-    the column (their code takes it for the row, which moves a region by the difference of x and y).
+    A deviation from the authors: x is the column (their code takes it for the row, which moves a region by the difference
+    of x and y).
     """
     batch, _, height, width = flow.shape
     if height % 2 or width % 2:
         raise ValueError(f"flow is {height}×{width}; an even height and width would fit")
-    scale = flow.new_tensor([width, height], dtype=torch.float32)
     if points.shape != (batch, 5, 2):
         raise ValueError(f"points has shape {tuple(points.shape)}; ({batch}, 5, 2) would fit")
-    fixed = torch.tensor(FIXED_CENTRES, device=flow.device) * scale
-    found = points[:, [0, 3, 1, 4]].to(fixed)
-    centres = torch.where(found.isfinite().all(-1, keepdim=True), found, fixed)
-
+    centres = points[:, [0, 3, 1, 4]].to(flow.device)
     half = torch.tensor([width // 2, height // 2], device=flow.device)
     corners = (centres.floor() - half / 2).long().clamp(min=torch.zeros_like(half), max=half)
     rows = corners[..., 1, None] + torch.arange(height // 2, device=flow.device)  # (B, 4, H / 2)

@@ -9,7 +9,7 @@ from merba.joblog import job_log
 with job_log(snakemake.log[0], snakemake.rule.replace("_", " ")):
     sheet = pd.read_parquet(snakemake.input.samples)
     rows = sheet[sheet["dataset"].isin(snakemake.params.datasets)]
-    problems = pd.read_csv(snakemake.input.problems, dtype=str)
+    problems = pd.read_csv(snakemake.input.problems, dtype=str, keep_default_na=False)
     table = getattr(counts, snakemake.rule)  # table_2 or table_3
     with atomic(snakemake.output[0]) as draft:
         table(rows, snakemake.params.data, Path(snakemake.input.published), problems).to_csv(draft, index=False)
