@@ -5,11 +5,14 @@ BIN := .venv/bin
 # A run that was killed left a lock and half-done files: it goes on from there.
 SNAKEMAKE := $(BIN)/merba unlock && $(BIN)/snakemake --cores $(CORES) --resources gpu=1 --rerun-incomplete
 
-.PHONY: demo report docs check test test-slow slurm-plugin lint lock clean
+.PHONY: demo install report docs check test test-slow slurm-plugin lint lock clean
 
 demo: .venv/demo.installed
 	$(SNAKEMAKE)
 	@echo "Open results/summary.html; the tables and figures behind it are in results/ too."
+
+# The environment alone.
+install: .venv/demo.installed
 
 report: .venv/demo.installed
 	$(SNAKEMAKE)

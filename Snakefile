@@ -22,8 +22,9 @@ include: "rules/report.smk"
 report: "workflow/report/workflow.rst"
 
 
-# A second each: not worth a submission on a cluster.
+# A second each: not worth a submission on a cluster. And what needs the internet, which its nodes often lack.
 localrules:
+    clone_flow,
     samples,
     problems,
     gate,

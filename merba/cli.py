@@ -50,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python's last flush would fail as well
         return 0
+    except KeyboardInterrupt:
+        print("merba: interrupted; what was finished is kept", file=sys.stderr)
+        return 130
     except (MerbaError, ValueError) as error:  # a wrong MERBA_SCAN is a ValueError of the scan
         print(f"merba: {error}", file=sys.stderr)
         return 1

@@ -33,6 +33,8 @@ def load_config(path: Path) -> dict[str, Any]:
         config = yaml.safe_load(path.read_text())
     except OSError as error:
         raise MerbaError(f"{path}: the configuration can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise MerbaError(f"{path}: the configuration is not UTF-8 text: {error}") from error
     except yaml.YAMLError as error:
         raise MerbaError(f"{path}: not valid YAML: {error}") from error
     return complete(config, origin=str(path))
@@ -50,7 +52,10 @@ def complete(config: Any, origin: str = "configuration") -> dict[str, Any]:
     config["experiments"] = _inherited(config.get("experiments"), origin)
     config = _fill(schema("config"), config)
     if ("demo" in config) != (config["data"] == "demo"):
-        raise MerbaError(f"{origin}: `demo` and `data: demo` go together; there is only one of them")
+        raise MerbaError(
+            f"{origin}: `demo` and `data: demo` go together; there is only one of them (a file without `datasets` is merged into "
+            "the demo's configuration)"
+        )
     return config
 
 
@@ -114,7 +119,10 @@ def runnable_experiments(
             settings[name] = experiment_settings(config, name, datasets)
     if not settings:
         lines = "".join(f"\n  {name}: {reason}" for name, reason in left_out.items())
-        raise MerbaError(f"no experiment can run with the datasets {', '.join(datasets)}:{lines}")
+        raise MerbaError(
+            f"no experiment can run with the datasets {', '.join(datasets)}:{lines}\nName yours, such as "
+            f"`experiments: {{merba: {{inherit: merba, datasets: [{', '.join(datasets)}]}}}}`, and set `data: own`"
+        )
     for name, experiment in settings.items():
         if experiment["against"] is not None and experiment["against"] not in config["experiments"]:
             raise MerbaError(
@@ -187,11 +195,25 @@ def explain(error: ValidationError) -> str:
         missing = [key for key in error.validator_value if key not in error.instance]
         return f"{where}: missing key {', '.join(map(repr, missing))}"
     if error.validator == "type":
-        return f"{where}: {error.instance!r} is not of type {error.validator_value}"
+        types = [error.validator_value] if isinstance(error.validator_value, str) else error.validator_value
+        hint = _number_as_text(error.instance) if {"number", "integer"} & set(types) else ""
+        return f"{where}: {error.instance!r} is not of type {' or '.join(types)}{hint}"
+    if error.validator == "pattern":
+        return f"{where}: {error.instance!r} has other characters than lower-case letters, digits and underscores"
+    if error.validator in ("oneOf", "anyOf"):
+        return f"{where}: {error.instance!r} doesn't fit: {error.schema.get('description', error.message)}"
     if error.validator == "enum":
         options = ", ".join(map(str, error.validator_value))
         return f"{where}: {error.instance!r} is none of {options}{_did_you_mean(error.instance, error.validator_value)}"
     return f"{where}: {error.message}"
+
+
+def _number_as_text(value: Any) -> str:
+    """YAML 1.1 takes 1e-3 for text: it wants a point."""
+    try:
+        return f"; write it as {float(value)!r}" if isinstance(value, str) else ""
+    except ValueError:
+        return ""
 
 
 def _did_you_mean(word: Any, known: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from merba.datasets.tasks import DATASETS_3DB
 from merba.sheet import KEY
 
 log = logging.getLogger(__name__)
@@ -43,8 +44,11 @@ def dfme_datasets(config: Mapping[str, Any]) -> list[str]:
 def paper_tables(sheet: pd.DataFrame, config: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     """Those of `table_2` and `table_3` that the sheet's datasets belong to, by title.
 
-    None, and a warning, where the paper's tables aren't there: they are part of the repository, not of the package.
+    None of the demo and of other datasets than the paper's. None, and a warning, where the paper's tables aren't there: they are part of the
+    repository, not of the package.
     """
+    if config["data"] == "demo":
+        return {}
     if not PUBLISHED.is_dir():
         log.warning("the paper's tables are in a checkout of the repository only: nothing stands beside these counts")
         return {}
@@ -53,7 +57,7 @@ def paper_tables(sheet: pd.DataFrame, config: Mapping[str, Any]) -> dict[str, pd
     if is_dfme.any():
         published = PUBLISHED / "table_2_dfme_counts.csv"
         tables["Table II, clips by split and class"] = table_2(sheet[is_dfme], config["data"], published)
-    if not is_dfme.all():
+    if sheet["dataset"].isin(DATASETS_3DB).any():
         published = PUBLISHED / "table_3_3db_counts.csv"
         tables["Table III, clips by class and dataset"] = table_3(sheet[~is_dfme], config["data"], published)
     return tables

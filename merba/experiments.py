@@ -27,7 +27,7 @@ from merba.checkpoint import STAGES, Checkpoint, Member, describe_model, save_ch
 from merba.config import experiment_settings, fold_settings
 from merba.devices import training_device
 from merba.errors import MerbaError
-from merba.files import FOLD_FILES, WEIGHTS, atomic, checksum
+from merba.files import FOLD_FILES, WEIGHTS, atomic, checksum, read_parquet
 from merba.inputs import FoldData, prepare
 from merba.models import check_model, create_model
 from merba.packs import FlowFormat, check_packed, load_packs
@@ -268,7 +268,7 @@ def packed_experiment(
     """
     if name not in config["experiments"]:
         raise MerbaError(f"the configuration has no experiment {name!r}; it has {', '.join(config['experiments'])}")
-    sheet = pd.read_parquet(_packed(results / "samples.parquet"))
+    sheet = read_parquet(_packed(results / "samples.parquet"))
     experiment = experiment_settings(config, name, sheet["dataset"].unique())
     check_model(experiment["model"], len(class_names(sheet, experiment["datasets"])))
     packs = [

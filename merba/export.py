@@ -36,7 +36,7 @@ def ensemble_of_folds(folder: Path) -> Checkpoint:
             "and name the folder of one experiment, such as results/folds/merba"
         )
     # A subject who is no longer in the sheet leaves a fold behind.
-    records = {path.parent: json.loads((path.parent / FOLD_FILES["record"]).read_text()) for path in paths}
+    records = {path.parent: _record(path.parent / FOLD_FILES["record"]) for path in paths}
     inputs = {str(record["inputs"]): fold for fold, record in records.items()}
     if len(inputs) > 1:
         raise MerbaError(f"{' and '.join(map(str, inputs.values()))} were trained on different files; {STALE}")
@@ -58,7 +58,7 @@ def retrained(config: Mapping[str, Any], folder: Path) -> Checkpoint:
     settings = fold_settings(experiment)
     everybody = settings | {"protocol": EVERYBODY, "stopping": "none"}
     fold = load_fold(config, everybody, dataset="all", subject_id="all", sheet=sheet, packs=packs)
-    records = {path: json.loads(path.read_text()) for path in sorted(folder.glob(f"*/*/{FOLD_FILES['record']}"))}
+    records = {path: _record(path) for path in sorted(folder.glob(f"*/*/{FOLD_FILES['record']}"))}
     if not records:
         raise MerbaError(f"{folder}: no trained fold in it; name the folder of one experiment, such as results/folds/merba")
     for path, record in records.items():
@@ -67,6 +67,14 @@ def retrained(config: Mapping[str, Any], folder: Path) -> Checkpoint:
     epochs = round(median(next(iter(record["seeds"].values()))["epoch"] for record in records.values()))
     log.info("%s: %d epochs, the median of %d folds, on %d clips", name, epochs, len(records), len(fold.clips))
     return train_on_everybody(config, everybody, fold, epochs=epochs)
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text())
+        return {key: record[key] for key in ("experiment", "inputs", "seeds")}
+    except (OSError, ValueError, KeyError) as error:
+        raise MerbaError(f"{path} can't be read as a fold's record ({error!r}); train this fold again") from error
 
 
 def _refuse_control(folder: Path, experiment: Mapping[str, Any]) -> None:

@@ -10,9 +10,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from merba.errors import MerbaError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FOLD_FILES = {
     "predictions": "predictions.parquet",
@@ -23,8 +27,18 @@ FOLD_FILES = {
 }
 """What the folder of a trained fold holds; and WEIGHTS, with `keep_weights`."""
 WEIGHTS = "model.safetensors"
-REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
-"""What a file system says that has no room or must not be written to."""
+REFUSALS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+}
+"""What a file system says that has no room, must not be written to, or has something else at the place."""
 DRAFT = ".draft-"
 """How the names of unfinished files begin."""
 IDLE = 3600.0
@@ -49,7 +63,7 @@ def atomic(path: Path) -> Iterator[Path]:
         if (refusal := _refusal(error, draft)) is None:
             raise
         raise MerbaError(
-            f"{path} can't be written: {refusal}; make room or give leave, and run the same command again"
+            f"{path} can't be written: {refusal}; make room, give leave or choose another place, and run the same command again"
         ) from error
     finally:
         with suppress(OSError):  # a folder that can't be written to has no draft
@@ -76,6 +90,16 @@ def _refusal(error: Exception, draft: Path) -> str | None:
     # PyTorch and safetensors have errors of their own.
     full = os.strerror(errno.ENOSPC)
     return full if full in str(error) or shutil.disk_usage(draft.parent).free < 2**20 else None
+
+
+def read_parquet(path: Path) -> pd.DataFrame:
+    """A table that a stage wrote; MerbaError that names the file where it can't be read."""
+    import pandas as pd  # most of what needs this module reads no table
+
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise MerbaError(f"{path} can't be read ({error}); copy it again, or delete it and run the same command again") from error
 
 
 def checksum(path: Path) -> str:

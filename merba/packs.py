@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from merba.errors import MerbaError
-from merba.files import atomic
+from merba.files import atomic, read_parquet
 from merba.sheet import KEY
 
 log = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ def load_packs(pairs: Sequence[tuple[Path, Path]]) -> tuple[np.ndarray, pd.DataF
     """
     arrays, tables, formats = [], [], {}
     for array, index in pairs:
-        table = pd.read_parquet(index)
+        table = read_parquet(index)
         formats[FlowFormat(tuple(table.attrs["channels"]), table.attrs["unit"])] = array
         arrays.append(np.load(array, mmap_mode="r"))
         tables.append(table[table["row"] >= 0].sort_values("row"))
@@ -163,7 +163,7 @@ def check_problems(path: Path, *, drop: bool) -> None:
 def check_packed(indexes: Sequence[Path], *, drop: bool) -> None:
     """As `check_problems`, for the clips of the packs with these index files."""
     for path in indexes:
-        clips = pd.read_parquet(path)
+        clips = read_parquet(path)
         _check(clips[clips["problem"].notna()], path, drop)
 
 

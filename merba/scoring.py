@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from merba.datasets.annotations import read_cells
 from merba.datasets.layout import nearest
 from merba.errors import MerbaError
 from merba.metrics import bootstrap_interval, scores, subject_counts
@@ -21,15 +22,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
     selection and seed are used where they are there. Spaces around a name don't count, and 1.0 is the class 1. Raises MerbaError
     that names file and column, or a clip that is there twice.
     """
-    path = Path(path)
-    try:
-        if path.suffix == ".parquet":
-            table = pd.read_parquet(path)
-        else:  # a subject may be called NA
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
-    except (OSError, ValueError) as error:
-        raise MerbaError(f"{path}: can't be read as {path.suffix or 'CSV'}: {error}") from error
-    table = table.reset_index(drop=True)
+    table = _cells(Path(path))
     table.columns = [str(column).strip().casefold() for column in table.columns]
     for column in NEEDED:
         if column not in table:
@@ -39,9 +32,9 @@ def read_predictions(path: Path) -> pd.DataFrame:
             )
     if table.empty:
         raise MerbaError(f"{path}: it has no rows")
-    for column in (name for name in (*NAMES, "seed") if name in table):
-        for row in table.index[table[column].isna()][:1]:
-            raise MerbaError(f"{path}: row {row + 1} has no {column}")
+    for column in (name for name in (*NAMES, "selection", "seed") if name in table):
+        for row in table.index[table[column].isna() | (table[column].astype(str).str.strip() == "")][:1]:
+            raise MerbaError(f"{path}: row {row} has no {column}")
     for column in (name for name in NAMES if name in table):
         table[column] = table[column].astype(str).str.strip().str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
     table = table.assign(
@@ -54,8 +47,27 @@ def read_predictions(path: Path) -> pd.DataFrame:
         keys = ["selection", "seed", "dataset", "subject", "clip"]
         for row in table.index[table.duplicated(keys)][:1]:
             name = " ".join(table.loc[row, keys[2:]])
-            raise MerbaError(f"{path}: row {row + 1} repeats clip {name}; remove one, or tell them apart by a column seed")
+            raise MerbaError(f"{path}: row {row} repeats clip {name}; remove one, or tell them apart by a column seed")
     return table
+
+
+def _cells(path: Path) -> pd.DataFrame:
+    """The file as it is; its index is the number that a spreadsheet shows of a row."""
+    try:
+        if path.suffix == ".parquet":
+            table = pd.read_parquet(path)
+            return table.set_axis(range(2, len(table) + 2))
+        cells = read_cells(".csv", path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise MerbaError(f"{path}: can't be read as {path.suffix or 'CSV'}: {error}") from error
+    if not cells:
+        raise MerbaError(f"{path}: it is empty")
+    header, *rows = cells
+    rows = {number: row for number, row in enumerate(rows, start=2) if any(row)}
+    for number, row in rows.items():
+        if len(row) != len(header):
+            raise MerbaError(f"{path}: row {number} has {len(row)} fields, the header {len(header)}; correct one of them")
+    return pd.DataFrame.from_dict(rows, orient="index", columns=header)
 
 
 def score_table(predictions: pd.DataFrame) -> pd.DataFrame:

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from merba.datasets.tasks import DATASETS_3DB
 from merba.metrics import bootstrap_interval, confusion, paired_bootstrap, scores, subject_counts, unweighted
 from merba.protocols import shared_subjects
 from merba.sheet import KEY
-
-DATASETS_3DB = ("smic_hs", "casme2", "samm")
 
 
 def table_1(models: Sequence[tuple[str, Mapping[str, Any], int]]) -> pd.DataFrame:

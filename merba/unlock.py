@@ -16,6 +16,8 @@ def unlock(folder: Path) -> bool:
     file system can't be seen from here.
     """
     folder = Path(folder).resolve()
+    if not folder.is_dir():
+        raise MerbaError(f"{folder} is not a folder; name the one in which Snakemake ran")
     locks = sorted((folder / ".snakemake" / "locks").glob("*.lock"))
     if locks and (worker := _working_snakemake(folder)):
         raise MerbaError(

@@ -3,6 +3,7 @@ from functools import cache
 
 from merba.config import complete, expects_gpu, fold_settings, runnable_experiments
 from merba.counts import dfme_datasets
+from merba.datasets.layout import nearest
 from merba.errors import MerbaError
 from merba.files import FOLD_FILES, WEIGHTS
 from merba.protocols import TESTS
@@ -19,7 +20,7 @@ from merba.sheet import (
 )
 from merba.sources import file_state
 
-config.update(complete(dict(config)))
+config.update(complete(dict(config), " and ".join(map(str, workflow.configfiles))))
 sheet = plan_sheet(config)
 
 DATASETS = list(sheet["dataset"].unique())
@@ -100,6 +101,11 @@ def folds(experiment):
     ]
 
 
+@cache
+def fold_keys(experiment):
+    return frozenset(folds(experiment))
+
+
 def fold_outputs():
     """The files of a fold, by what they are."""
     names = FOLD_FILES | ({"weights": WEIGHTS} if config["keep_weights"] else {})
@@ -107,6 +113,20 @@ def fold_outputs():
         kind: f"results/folds/{{experiment}}/{{dataset}}/{{subject}}/{name}"
         for kind, name in names.items()
     }
+
+
+def check_fold(wildcards):
+    """MerbaError for a fold that is named on the command line, but isn't one."""
+    name, fold = wildcards.experiment, f"{wildcards.dataset}/{wildcards.subject}"
+    if name not in EXPERIMENTS:
+        hint = (
+            f"{nearest(name, EXPERIMENTS)}; those that run are {', '.join(EXPERIMENTS)}"
+        )
+        raise MerbaError(f"there is no experiment {name!r}{hint}")
+    if (wildcards.dataset, wildcards.subject) not in fold_keys(name):
+        known = [f"{dataset}/{subject}" for dataset, subject in folds(name)]
+        hint = f"{nearest(fold, known)}; it has {len(known)}, such as {known[0]}"
+        raise MerbaError(f"experiment {name} has no fold {fold!r}{hint}")
 
 
 @cache

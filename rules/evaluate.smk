@@ -27,60 +27,39 @@ rule table_1:
         "../workflow/scripts/table_1.py"
 
 
-rule table_2:
-    input:
-        samples="results/samples.parquet",
-        problems="results/problems.csv",
-        published=f"{workflow.basedir}/config/published/table_2_dfme_counts.csv",
-    output:
-        report(
-            "results/table_2_dfme_counts.csv",
-            category="Tables",
-            caption="../workflow/report/table_2.rst",
-        ),
-    log:
-        "logs/table_2.log",
-    conda:
-        "../envs/conda.yaml"
-    threads: 1
-    resources:
-        mem_mb=500,
-        runtime=10,
-    params:
-        data=config["data"],
-        datasets=DFME,
-    message:
-        "table: II, DFME's clips by class"
-    script:
-        "../workflow/scripts/counts.py"
+for number, name, datasets in (
+    (2, "table_2_dfme_counts", DFME),
+    (3, "table_3_3db_counts", [name for name in DATASETS if name not in DFME]),
+):
 
-
-rule table_3:
-    input:
-        samples="results/samples.parquet",
-        problems="results/problems.csv",
-        published=f"{workflow.basedir}/config/published/table_3_3db_counts.csv",
-    output:
-        report(
-            "results/table_3_3db_counts.csv",
-            category="Tables",
-            caption="../workflow/report/table_3.rst",
-        ),
-    log:
-        "logs/table_3.log",
-    conda:
-        "../envs/conda.yaml"
-    threads: 1
-    resources:
-        mem_mb=500,
-        runtime=10,
-    params:
-        data=config["data"],
-        datasets=[name for name in DATASETS if name not in DFME],
-    message:
-        "table: III, clips by class"
-    script:
-        "../workflow/scripts/counts.py"
+    rule:
+        name:
+            f"table_{number}"
+        input:
+            samples="results/samples.parquet",
+            problems="results/problems.csv",
+            published=f"{workflow.basedir}/config/published/{name}.csv",
+        output:
+            report(
+                f"results/{name}.csv",
+                category="Tables",
+                caption=f"../workflow/report/table_{number}.rst",
+            ),
+        log:
+            f"logs/table_{number}.log",
+        conda:
+            "../envs/conda.yaml"
+        threads: 1
+        resources:
+            mem_mb=500,
+            runtime=10,
+        params:
+            data=config["data"],
+            datasets=datasets,
+        message:
+            f"table: {number}, clips by class"
+        script:
+            "../workflow/scripts/counts.py"
 
 
 rule results_table:

@@ -27,7 +27,7 @@ rule fold:
     input:
         "results/problems.checked",
         labels="results/labels/{experiment}.parquet",
-        arrays=lambda wildcards: packs_of(wildcards.experiment),
+        arrays=lambda wildcards: check_fold(wildcards) or packs_of(wildcards.experiment),
         pretrained=lambda wildcards: pretrained_of(wildcards.experiment),
     output:
         **fold_outputs(),

@@ -99,6 +99,43 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     assert merba.stderr.read() == b""
 
 
+def test_an_interrupted_command_says_so(capsys, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("merba.doctor.examine", interrupt)
+    assert main(["doctor"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fps", ["0", "-5", "nan", "inf", "many"])
+def test_a_frame_rate_is_above_0(capsys, fps):
+    with pytest.raises(SystemExit) as end:
+        command_parser().parse_args(["predict", "clip.mp4", "--checkpoint", "m", "--fps", fps])
+    assert end.value.code == 2
+    assert "--fps" in capsys.readouterr().err
+
+
+def test_an_output_that_can_not_be_is_refused_before_the_work(capsys, tmp_path):
+    (tmp_path / "file").touch()
+    assert main(["predict", "clip.mp4", "--checkpoint", "m", "--out", str(tmp_path / "file")]) == 1
+    assert "file is not a folder" in capsys.readouterr().err
+    assert main(["export", str(tmp_path), "--out", str(tmp_path)]) == 1
+    assert "is a folder; name the file to write" in capsys.readouterr().err
+
+
+def test_unlock_wants_a_folder_that_is_there(capsys, tmp_path):
+    assert main(["unlock", str(tmp_path / "absent")]) == 1
+    assert "absent is not a folder" in capsys.readouterr().err
+
+
+def test_small_models_are_counted_in_millions(capsys):
+    assert main(["model", "ststnet"]) == 0
+    out = capsys.readouterr().out
+    assert "<NA>" not in out and "–" in out
+    assert 0 < float(out.split()[-2]) < 10 and out.split()[-1] == "M"
+
+
 def test_score_names_the_classes_and_those_that_are_never_true(capsys, tmp_path):
     (tmp_path / "p.csv").write_text("subject,true,predicted\n1,a,a\n1,b,B\n2,b,b\n")
     assert main(["score", str(tmp_path / "p.csv")]) == 0

@@ -61,6 +61,10 @@ def test_experiments_inherit_training_and_override_it():
     [
         ({"sed": 3}, "unknown key 'sed' (did you mean 'seed'?)"),
         ({"seed": "one"}, "seed: 'one' is not of type integer"),
+        ({"training": {"rate": "1e-3"}}, "training.rate: '1e-3' is not of type number; write it as 0.001"),
+        ({"faces": {"weights": ["my"]}}, "faces.weights: ['my'] is not of type string or null"),
+        ({"datasets": {"Mine": {"adapter": "clips"}}}, "'Mine' has other characters than lower-case letters, digits and"),
+        ({"experiments": {"a": {"folds": 3}}}, "experiments.a.folds: 3 doesn't fit: "),
         ({"training": {"rates": 1}}, "training: unknown key 'rates' (did you mean 'rate'?)"),
         ({"on_problem": "dorp"}, "on_problem: 'dorp' is none of stop, drop (did you mean 'drop'?)"),
         ({"datasets": {"a": {"root": "x"}}}, "datasets.a: missing key 'adapter'"),
@@ -72,6 +76,26 @@ def test_a_fault_is_named_with_its_path(change, message):
         complete(minimal(**change), origin="mine.yaml")
     assert message in str(caught.value)
     assert str(caught.value).startswith("mine.yaml: ")
+
+
+def test_every_description_is_one_text():
+    """An unquoted comma ends it, and what follows becomes a key of the schema with no value."""
+
+    def keys_without_value(node, path=""):
+        if isinstance(node, list):
+            return [found for one in node for found in keys_without_value(one, path)]
+        if not isinstance(node, dict):
+            return []
+        empty = [f"{path}.{key}" for key, value in node.items() if value is None and key != "default"]
+        return empty + [found for key, value in node.items() for found in keys_without_value(value, f"{path}.{key}")]
+
+    assert not [found for name in ("config", "samples") for found in keys_without_value(schema(name))]
+
+
+def test_a_file_that_is_not_text_is_named(tmp_path):
+    (tmp_path / "mine.yaml").write_bytes(b"data: \xff\xfe")
+    with pytest.raises(MerbaError, match="mine.yaml: the configuration is not UTF-8"):
+        load_config(tmp_path / "mine.yaml")
 
 
 def test_an_experiment_on_a_dataset_that_is_not_there_names_the_nearest():

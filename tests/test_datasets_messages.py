@@ -243,6 +243,14 @@ def test_an_unknown_adapter_or_setting_is_named_with_the_nearest(tmp_path):
         load_dataset("a", {"adapter": "sam", "root": "."})
     with pytest.raises(MerbaError, match=r"datasets\.samm: unknown key 'varient' \(did you mean 'variant'\?\)"):
         load("samm", tmp_path, varient="raw")
+    for adapter, key, value, said in (
+        ("clips", "annotations", 5, "text"),
+        ("samm", "corrections", 3, "text"),
+        ("dfme", "tables", 3, "names with values"),
+        ("dfme", "fps", "fast", "a number"),
+    ):
+        with pytest.raises(MerbaError, match=rf"datasets\.\w+\.{key}: {value!r} doesn't fit; {said} would"):
+            load(adapter, tmp_path, **{key: value})
     with pytest.raises(MerbaError, match=r"datasets\.a: set `root`"):
         load_dataset("a", {"adapter": "samm"})
 

@@ -19,7 +19,7 @@ from merba.datasets import ADAPTERS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-NEEDS_DATA = ("config/3db.yaml", "config/dfme.yaml")
+NEEDS_DATA = ("config/3db.yaml", "config/dfme.yaml", "mine.yaml")  # the last is the reader's own copy
 
 
 def blocks(page, language):
@@ -91,7 +91,7 @@ def test_every_snakemake_command_is_one(page, words):
     parsed = get_argument_parser().parse_args(words)
     # What follows --configfile is a file too: targets stand before it.
     for path in [*(parsed.configfile or []), *(parsed.profile or [])]:
-        assert (ROOT / path).exists()
+        assert (ROOT / path).exists() or str(path) == "mine.yaml"
 
 
 @pytest.mark.long

@@ -14,7 +14,7 @@ from merba.errors import MerbaError
 from merba.export import ensemble_of_folds, retrained
 from merba.prediction import predict
 
-RECORD = {"inputs": {"results/packed/samm.npy": "abc"}, "experiment": {"control": "none"}}
+RECORD = {"inputs": {"results/packed/samm.npy": "abc"}, "experiment": {"control": "none"}, "seeds": {}}
 
 
 @pytest.fixture
@@ -62,6 +62,14 @@ def test_the_fold_of_a_subject_who_has_left_is_refused(folds):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("text", [None, "{", "{}"])
+def test_a_fold_without_its_record_is_named(folds, text):
+    path = folds / "samm" / "007" / "run.json"
+    path.unlink() if text is None else path.write_text(text)
+    with pytest.raises(MerbaError, match=r"samm/007/run.json can't be read as a fold's record .*train this fold again"):
+        ensemble_of_folds(folds)
+
+
 def test_folds_of_a_control_are_refused(folds):
     (folds / "samm" / "007" / "run.json").write_text(json.dumps(RECORD | {"experiment": {"control": "shuffled_labels"}}))
     with pytest.raises(MerbaError, match=r"samm/007 is of a control \(shuffled_labels\): a model of it is of no use"):

@@ -62,6 +62,9 @@ def test_a_file_that_can_not_be_read_is_not_taken_for_the_one_to_write(tmp_path)
         raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "input.npz"))
     with pytest.raises(MerbaError, match="out.txt can't be written"), atomic(tmp_path / "out.txt") as draft:
         raise PermissionError(errno.EACCES, "Permission denied", str(draft))
+    (tmp_path / "file").touch()
+    with pytest.raises(MerbaError, match="file/out.txt can't be written"), atomic(tmp_path / "file" / "out.txt") as draft:
+        draft.touch()
 
 
 WRITERS = {

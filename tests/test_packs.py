@@ -117,3 +117,12 @@ def test_a_subject_called_na_keeps_the_name(tmp_path):
     (tmp_path / "problems.csv").write_text("dataset,subject,clip,problem\nown,NA,c,no face\n")
     with pytest.raises(MerbaError, match="own NA c: no face"):
         check_problems(tmp_path / "problems.csv", drop=False)
+
+
+def test_a_damaged_index_is_named(tmp_path):
+    file, _ = write_subject(tmp_path, "a", [None])
+    pair = tmp_path / "d.npy", tmp_path / "d.parquet"
+    pack([file], *pair)
+    pair[1].write_bytes(pair[1].read_bytes()[:100])
+    with pytest.raises(MerbaError, match="d.parquet can't be read .*copy it again"):
+        load_packs([pair])

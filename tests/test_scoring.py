@@ -68,17 +68,27 @@ def test_classes_may_be_written_as_decimals_and_clips_as_numbers(tmp_path):
     [
         ("subject,truth,predicted\n1,a,a\n", "no column 'true'"),
         ("subject,true,predicted\n", "no rows"),
-        ("subject,true,predicted\n1,a,\n", "row 1 has no predicted"),
-        ("subject,clip,true,predicted\n1,x,a,a\n1,x,a,b\n", "row 2 repeats clip all 1 x"),
-        ("subject,clip,true,predicted\n1,x,a,a\n1,,a,b\n", "row 2 has no clip"),
-        ("subject,seed,true,predicted\n1,1,a,a\n1,,a,b\n", "row 2 has no seed"),
-        ("", "can't be read as .csv"),
+        ("subject,true,predicted\n1,a,\n", "row 2 has no predicted"),
+        ("subject,clip,true,predicted\n1,x,a,a\n1,x,a,b\n", "row 3 repeats clip all 1 x"),
+        ("subject,clip,true,predicted\n1,x,a,a\n1,,a,b\n", "row 3 has no clip"),
+        ("subject,seed,true,predicted\n1,1,a,a\n1,,a,b\n", "row 3 has no seed"),
+        ("subject,selection,true,predicted\na,,1,0\nb,validation,1,1\n", "row 2 has no selection"),
+        ("subject,true,predicted\na,neg,pos\n\nb,neg,pos,0.9\n", "row 4 has 4 fields, the header 3"),
+        ("", "it is empty"),
     ],
 )
 def test_a_faulty_file_is_named_with_its_fault(text, message, tmp_path):
     (tmp_path / "p.csv").write_text(text)
     with pytest.raises(MerbaError, match=f"p.csv: .*{message}"):
         read_predictions(tmp_path / "p.csv")
+
+
+def test_fields_may_be_separated_as_spreadsheets_do(table, tmp_path):
+    table.to_csv(tmp_path / "p.csv", index=False)
+    expected = score_table(read_predictions(tmp_path / "p.csv"))
+    for separator in (";", "\t"):
+        table.to_csv(tmp_path / "p.csv", index=False, sep=separator)
+        pd.testing.assert_frame_equal(score_table(read_predictions(tmp_path / "p.csv")), expected)
 
 
 def test_splits_are_scored_apart_as_dfmes_tables_do(table, tmp_path):

@@ -6,6 +6,8 @@ import argparse
 import logging
 from pathlib import Path
 
+from merba.errors import MerbaError
+
 EXAMPLE = "merba export results/folds/merba --out model.safetensors"
 
 
@@ -24,6 +26,8 @@ def run(options: argparse.Namespace) -> int:
     from merba.config import load_config
     from merba.export import ensemble_of_folds, retrained
 
+    if options.out.is_dir():
+        raise MerbaError(f"--out: {options.out} is a folder; name the file to write, such as {options.out / 'model.safetensors'}")
     logging.basicConfig(level=logging.INFO, format="merba: %(message)s")
     made = retrained(load_config(options.retrain), options.folds) if options.retrain else ensemble_of_folds(options.folds)
     save_checkpoint(options.out, made)

@@ -23,6 +23,7 @@ def run(options: argparse.Namespace) -> int:
         print(table.to_json(orient="records", indent=2, force_ascii=False))
         return 0
     table["parameters"] = table["parameters"].map("{:,}".format)
-    table["flops"] = (table["flops"] / 1e9).map("{:.3f} G".format)
-    print(table.to_string(index=False, na_rep="–"))
+    unit, name = (1e9, "G") if table["flops"].max() >= 1e8 else (1e6, "M")
+    table["flops"] = (table["flops"] / unit).map(f"{{:.3f}} {name}".format)
+    print(table.astype(object).fillna("–").to_string(index=False))
     return 0

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from merba.errors import MerbaError
 
 if TYPE_CHECKING:
     from merba.checkpoint import Checkpoint
@@ -24,16 +27,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="a model.safetensors of a fold, or of `merba export`")
     parser.add_argument("--onset", type=int, metavar="N", help="number of the onset frame, for one clip (default: the first)")
     parser.add_argument("--apex", type=int, metavar="M", help="number of the apex frame, for one clip (default: it is found)")
-    parser.add_argument("--fps", type=float, help="frames a second, where a clip does not say (folders of frames)")
+    parser.add_argument("--fps", type=_rate, metavar="FPS", help="frames a second, where a clip does not say (folders of frames)")
     parser.add_argument("--spot", action="store_true", help="search long videos for candidate intervals, and predict these")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write predictions.json and a picture of each clip there")
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _rate(text: str) -> float:
+    if not 0 < (rate := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no number of frames a second")
+    return rate
 
 
 def run(options: argparse.Namespace) -> int:
     from merba.checkpoint import load_checkpoint
     from merba.prediction import predict
 
+    if options.out and options.out.exists() and not options.out.is_dir():
+        raise MerbaError(f"--out: {options.out} is not a folder; name one, or a new name")
     _log_progress()
     checkpoint = load_checkpoint(options.checkpoint)
     if checkpoint.data == "demo":

@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-EXAMPLE = "merba score predictions.csv (columns subject, true, predicted; optional dataset, clip, split, selection, seed)"
+EXAMPLE = "merba score predictions.csv"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, help="CSV or Parquet, one row a clip")
+    parser.add_argument(
+        "file",
+        type=Path,
+        help="CSV or Parquet, one row a clip: columns subject, true, predicted; optional dataset, clip, split, selection, seed",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from inspect import signature
 from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pandas as pd
 
@@ -15,6 +17,9 @@ from merba.errors import MerbaError
 ADAPTERS: dict[str, Callable[..., pd.DataFrame]] = {
     module.ADAPTER: module.read for module in (smic_hs, casme2, samm, dfme, casme3, flow_images, clips)
 }
+
+
+_TYPES = {str: "text", float: "a number", int: "a whole number", bool: "true or false", Mapping: "names with values"}
 
 
 def load_dataset(name: str, settings: Mapping[str, object]) -> pd.DataFrame:
@@ -28,11 +33,23 @@ def load_dataset(name: str, settings: Mapping[str, object]) -> pd.DataFrame:
         raise MerbaError(f"datasets.{name}: adapter {adapter!r} is none of {', '.join(ADAPTERS)}{nearest(adapter, ADAPTERS)}")
     read = ADAPTERS[adapter]
     known = [key for key in signature(read).parameters if key not in ("root", "name")]
-    root = options.pop("root", None)
+    root, hints = options.pop("root", None), get_type_hints(read)
     if root is None and adapter != flow_images.ADAPTER:
         raise MerbaError(f"datasets.{name}: set `root` to the folder of the release")
     for key in options:
         if key not in known:
             hint = f"{nearest(key, known)}; adapter {adapter} takes root, {', '.join(known)}"
             raise MerbaError(f"datasets.{name}: unknown key {key!r}{hint}")
+        if not _fits(options[key], hints[key]):
+            raise MerbaError(f"datasets.{name}.{key}: {options[key]!r} doesn't fit; {_TYPES[_kinds(hints[key])[0]]} would")
     return read(None if root is None else Path(root), name=name, **options)
+
+
+def _kinds(hint: Any) -> list[type]:
+    """The types that a parameter's annotation allows, without what is inside them; the main one first."""
+    return [get_origin(kind) or kind for kind in (get_args(hint) if isinstance(hint, UnionType) else (hint,))]
+
+
+def _fits(value: object, hint: Any) -> bool:
+    kinds = _kinds(hint)
+    return isinstance(value, (*kinds, int) if float in kinds else tuple(kinds))

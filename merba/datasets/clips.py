@@ -61,8 +61,8 @@ def read(
     opened = pd.DataFrame.from_dict(kept, orient="index").reindex(columns=[*clips, "kind"]).astype("str")
     clips = checked_frames(opened, ADAPTER, table, open_end=True)
     rates = pd.to_numeric(clips["fps"], errors="coerce")
-    wrong = clips["fps"][rates.isna() & (clips["fps"] != "")]
-    report([f"row {row}: fps {value!r} is not a number" for row, value in wrong.items()], ADAPTER, table)
+    wrong = clips["fps"][~(rates > 0) & (clips["fps"] != "")]
+    report([f"row {row}: fps {value!r} is not a number above 0" for row, value in wrong.items()], ADAPTER, table)
     clips["fps"] = rates
     return sample_rows(clips.assign(dataset=name))
 

@@ -15,6 +15,7 @@ from merba.errors import MerbaError
 
 EMOTIONS = ("anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise")
 SYNONYMS = {"happy": "happiness", "sad": "sadness", "other": "others"}
+DATASETS_3DB = ("smic_hs", "casme2", "samm")
 CLASSES = ("negative", "positive", "surprise")
 WITHOUT_CLASS = ("repression", "others")
 THREE_CLASSES = {
