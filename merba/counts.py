@@ -44,8 +44,8 @@ def dfme_datasets(config: Mapping[str, Any]) -> list[str]:
 def paper_tables(sheet: pd.DataFrame, config: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     """Those of `table_2` and `table_3` that the sheet's datasets belong to, by title.
 
-    None of the demo and of other datasets than the paper's. None, and a warning, where the paper's tables aren't there: they are part of the
-    repository, not of the package.
+    None of the demo and of other datasets than the paper's. None, and a warning, where the paper's tables aren't there: they
+    are part of the repository, not of the package.
     """
     if config["data"] == "demo":
         return {}
