@@ -29,9 +29,12 @@ def keywords(node):
 
 def test_every_rule_runs_a_script_and_the_documented_list_is_theirs():
     assert not re.findall(r"^ +(shell|run|wrapper|notebook|cwl):", RULES, re.M)
-    rules = re.split(r"^rule (\w+):", RULES, flags=re.M)
-    with_jobs = {name for name, body in zip(rules[1::2], rules[2::2], strict=True) if re.search(r"^ +output:", body, re.M)}
-    scripts = {name for name, body in zip(rules[1::2], rules[2::2], strict=True) if re.search(r"^ +script:", body, re.M)}
+    rules = re.split(r"^ *rule ?(\w*):", RULES, flags=re.M)
+    with_jobs, scripts = set(), set()
+    for name, body in zip(rules[1::2], rules[2::2], strict=True):
+        names = {"table_2", "table_3"} if 'f"table_{number}"' in body else {name}  # the two are made in a loop
+        with_jobs |= names if re.search(r"^ +output:", body, re.M) else set()
+        scripts |= names if re.search(r"^ +script:", body, re.M) else set()
     listed = re.search(r"no rule has a `shell:` line: (.*?) run scripts", (ROOT / "docs/reliability.md").read_text(), re.S)[1]
     assert with_jobs == scripts == set(re.findall(r"`(\w+)`", listed))
 
