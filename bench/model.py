@@ -21,7 +21,7 @@ from machine import machine, write
 from torch import Tensor, nn
 
 from merba import create_model
-from merba.devices import keep_freed_memory
+from merba.training.devices import keep_freed_memory
 from merba.scan import BACKEND_VARIABLE
 
 GOALS = {"merba_nano": 6.0, "ststnet": 1.5}  # times as fast

@@ -148,15 +148,15 @@ def _job(stage: str, rows, made: dict) -> dict:
     import snakemake.logging  # noqa: F401  what Snakemake itself puts before a script
 
     if stage == "faces":
-        from merba.faces import faces_of_subject as work
+        from merba.preprocessing.faces import faces_of_subject as work
     elif stage == "apex":
-        from merba.apex import apexes_of_subject as work
+        from merba.preprocessing.apex import apexes_of_subject as work
     else:
         import numpy as np
         import pandas as pd
 
-        from merba.flow import flow_format, flow_of_clips, flow_shape
-        from merba.packs import save_subject
+        from merba.preprocessing.flow import flow_format, flow_of_clips, flow_shape
+        from merba.preprocessing.packs import save_subject
 
     start_up = time.process_time()
     if stage == "faces":
@@ -179,9 +179,9 @@ def _apex_over_flows(rows, made: dict) -> float:
     """CPU time of a clip's curve and fit over that of the dense flows from its onset to each of its frames."""
     import cv2
 
-    from merba.apex import ApexSettings, motion_curve
-    from merba.faces import FaceSettings, aligned_grey, aligned_landmarks, transform_of
-    from merba.unimodal import unimodal
+    from merba.preprocessing.apex import ApexSettings, motion_curve
+    from merba.preprocessing.faces import FaceSettings, aligned_grey, aligned_landmarks, transform_of
+    from merba.preprocessing.unimodal import unimodal
 
     cv2.setNumThreads(1)
     face = made["faces"].iloc[0]

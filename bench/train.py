@@ -2,7 +2,7 @@
 
     python bench/train.py
 
-Both train the same model on the same 442 clips of random flow, on one CPU thread: ours by `merba.experiments.run_fold`, the
+Both train the same model on the same 442 clips of random flow, on one CPU thread: ours by `merba.training.fold.run_fold`, the
 other by a PyTorch DataLoader over the same arrays with plain AdamW or Adam, flips clip by clip, the reference scan, and
 STSTNet's streams one after the other. Each runs in a process of its own, once with few and once with more epochs: the
 difference is the time of an epoch. Start-up is what passes from starting the process to the model's first call (imports,
@@ -56,7 +56,7 @@ def experiment(model: str, epochs: int) -> dict:
     """Settings of a fold of `model`; every epoch is trained."""
     from dataclasses import asdict
 
-    from merba.training import TrainingSettings
+    from merba.training.loop import TrainingSettings
 
     kind = {"merba_nano": {"in_channels": 2}, "ststnet": {}}[model]
     adam = {"optimizer": "adam", "rate": 5e-5, "schedule": "constant", "batch_size": 256, "flip": False, "shuffle": False}
@@ -75,7 +75,7 @@ def experiment(model: str, epochs: int) -> dict:
 
 def ours(folder: Path, model: str, epochs: int) -> None:
     """One fold as the workflow's job trains it."""
-    from merba.experiments import load_fold, run_fold
+    from merba.training.fold import load_fold, run_fold
 
     config = {"seed": 1, "threads": 1, "device": "cpu", "deterministic": False, "keep_weights": False}
     settings = experiment(model, epochs)

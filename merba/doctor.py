@@ -83,7 +83,7 @@ def _face_model() -> Finding:
     def model() -> str:
         import dlib
 
-        from merba.detectors import landmark_model
+        from merba.preprocessing.detectors import landmark_model
 
         dlib.shape_predictor(str(landmark_model()))
         return f"dlib {dlib.__version__} with its 68-point model"

@@ -2,7 +2,7 @@
 from functools import cache
 
 from merba.config import complete, expects_gpu, fold_settings, runnable_experiments
-from merba.counts import dfme_datasets
+from merba.evaluation.clip_counts import dfme_datasets
 from merba.datasets.layout import nearest
 from merba.errors import MerbaError
 from merba.files import FOLD_FILES, WEIGHTS

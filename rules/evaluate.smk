@@ -38,7 +38,7 @@ for number, name, datasets in (
         input:
             samples="results/samples.parquet",
             problems="results/problems.csv",
-            published=f"{workflow.basedir}/config/published/{name}.csv",
+            published=f"{workflow.basedir}/merba/evaluation/published/{name}.csv",
         output:
             report(
                 f"results/{name}.csv",
@@ -69,7 +69,7 @@ rule results_table:
             for experiment in in_table(wildcards.table)
             for path in predictions(experiment)
         ],
-        published=f"{workflow.basedir}/config/published/{{table}}.csv",
+        published=f"{workflow.basedir}/merba/evaluation/published/{{table}}.csv",
         samples=ancient("results/samples.parquet"),
     output:
         report(

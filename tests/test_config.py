@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from merba.apex import ApexSettings
+from merba.preprocessing.apex import ApexSettings
 from merba.config import complete, expects_gpu, experiment_settings, library, load_config, reference, runnable_experiments, schema
 from merba.errors import MerbaError
-from merba.faces import FaceSettings
-from merba.flow import FlowSettings
-from merba.training import TrainingSettings
+from merba.preprocessing.faces import FaceSettings
+from merba.preprocessing.flow import FlowSettings
+from merba.training.loop import TrainingSettings
 
 CONFIG = Path(__file__).parents[1] / "config"
 

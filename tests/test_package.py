@@ -20,7 +20,7 @@ BROUGHT = {"llvmlite", "triton", "dlib", "mamba_ssm", "face_alignment"}
 @pytest.fixture(scope="module")
 def started():
     """Modules that a training job has loaded before its first step, but for its model."""
-    code = "import sys, merba.commands.train, merba.experiments; print(*sys.modules)"
+    code = "import sys, merba.commands.train, merba.training.fold; print(*sys.modules)"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
 
@@ -63,7 +63,7 @@ def test_training_needs_no_extra(started):
 
 def test_a_training_job_loads_nothing_of_other_stages(started):
     assert not {"cv2", "dlib", "matplotlib", "sklearn", "openpyxl", "jinja2", "snakemake"} & set(started)
-    assert not {"merba.faces", "merba.flow", "merba.datasets", "merba.models.merba", "merba.models.htnet"} & set(started)
+    assert not {"merba.preprocessing.faces", "merba.preprocessing.flow", "merba.datasets", "merba.models.merba", "merba.models.htnet"} & set(started)
 
 
 def test_the_package_brings_the_shipped_experiments():

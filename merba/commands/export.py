@@ -22,9 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from merba.checkpoint import save_checkpoint
+    from merba.training.checkpoint import save_checkpoint
     from merba.config import load_config
-    from merba.export import ensemble_of_folds, retrained
+    from merba.training.export import ensemble_of_folds, retrained
 
     if options.out.is_dir():
         raise MerbaError(f"--out: {options.out} is a folder; name the file to write, such as {options.out / 'model.safetensors'}")

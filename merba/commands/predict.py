@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from merba.errors import MerbaError
 
 if TYPE_CHECKING:
-    from merba.checkpoint import Checkpoint
-    from merba.prediction import Prediction
+    from merba.training.checkpoint import Checkpoint
+    from merba.prediction.predict import Prediction
 
 EXAMPLE = "merba predict clip.mp4 --checkpoint model.safetensors --out predictions"
 
@@ -40,8 +40,8 @@ def _rate(text: str) -> float:
 
 
 def run(options: argparse.Namespace) -> int:
-    from merba.checkpoint import load_checkpoint
-    from merba.prediction import predict
+    from merba.training.checkpoint import load_checkpoint
+    from merba.prediction.predict import predict
 
     if options.out and options.out.exists() and not options.out.is_dir():
         raise MerbaError(f"--out: {options.out} is not a folder; name one, or a new name")
@@ -95,7 +95,7 @@ def _document(predictions: Sequence[Prediction], checkpoint: Checkpoint, path: P
 def _write(folder: Path, predictions: Sequence[Prediction], document: dict[str, Any]) -> None:
     """predictions.json, a picture of each prediction, and one of each search; the JSON names them."""
     from merba.files import atomic
-    from merba.prediction_plots import plot_prediction, plot_search
+    from merba.prediction.figures import plot_prediction, plot_search
     from merba.sheet import safe_id
 
     searches: dict[int, str] = {}

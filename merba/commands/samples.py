@@ -18,9 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from merba.apex_check import apex_differences, difference_summary, histogram
+    from merba.preprocessing.apex_check import apex_differences, difference_summary, histogram
     from merba.config import load_config
-    from merba.counts import paper_tables, sheet_summary, side_by_side
+    from merba.evaluation.clip_counts import paper_tables, sheet_summary, side_by_side
     from merba.sheet import plan_sheet
 
     config = load_config(options.config)

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from merba.scoring import read_predictions, score_table
+    from merba.evaluation.scoring import read_predictions, score_table
 
     predictions = read_predictions(options.file)
     table = score_table(predictions)

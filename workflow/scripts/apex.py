@@ -1,6 +1,6 @@
 import pandas as pd
 
-from merba.apex import apexes_of_subject
+from merba.preprocessing.apex import apexes_of_subject
 from merba.files import atomic
 from merba.joblog import job_log
 from merba.sheet import from_plain_rows

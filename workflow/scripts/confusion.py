@@ -1,10 +1,10 @@
 import pandas as pd
 
-from merba.experiments import honest_name
+from merba.training.fold import honest_name
 from merba.files import atomic
 from merba.joblog import job_log
-from merba.plots import plot_confusion
-from merba.tables import confusion_table
+from merba.preprocessing.figures import plot_confusion
+from merba.evaluation.paper_tables import confusion_table
 
 experiment, split = snakemake.params.experiment, snakemake.params.split
 with job_log(snakemake.log[0], f"confusion matrix {snakemake.wildcards.matrix}"):

@@ -1,4 +1,4 @@
-from merba.faces import faces_of_subject
+from merba.preprocessing.faces import faces_of_subject
 from merba.files import atomic
 from merba.joblog import job_log
 from merba.sheet import from_plain_rows

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from merba.experiments import load_fold, run_fold
+from merba.training.fold import load_fold, run_fold
 from merba.joblog import job_log
 
 dataset, subject, name = (snakemake.wildcards[key] for key in ("dataset", "subject", "experiment"))

@@ -2,7 +2,7 @@ import pandas as pd
 
 from merba.files import atomic
 from merba.joblog import job_log
-from merba.packs import preprocessing_summary
+from merba.preprocessing.packs import preprocessing_summary
 from merba.sheet import KEY
 
 with job_log(snakemake.log[0], "problems and head motion of all clips"):

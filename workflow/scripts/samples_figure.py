@@ -1,10 +1,10 @@
 import numpy as np
 import pandas as pd
 
-from merba.apex import UNITS
+from merba.preprocessing.apex import UNITS
 from merba.files import atomic
 from merba.joblog import job_log
-from merba.plots import plot_samples
+from merba.preprocessing.figures import plot_samples
 from merba.sheet import subject_rows
 
 dataset, subject = snakemake.wildcards.dataset, snakemake.params.subject

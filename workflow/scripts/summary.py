@@ -4,9 +4,9 @@ import pandas as pd
 
 from merba.files import atomic
 from merba.joblog import job_log
-from merba.report import write_report
-from merba.report_tables import WORDS
-from merba.runs import Run
+from merba.evaluation.report import write_report
+from merba.evaluation.report_cells import WORDS
+from merba.evaluation.runs import Run
 
 with job_log(snakemake.log[0], "summary of the run"):
     runs = [

@@ -1,0 +1,261 @@
+"""Reading a configuration: schema, defaults, and errors that name the key."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from copy import deepcopy
+from difflib import get_close_matches
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator, ValidationError
+
+from merba.errors import MerbaError
+
+SCHEMAS = Path(__file__).parent / "schemas"
+LIBRARY = Path(__file__).with_name("experiments.yaml")
+"""The paper's experiments, which a configuration without `experiments` runs and others may inherit from."""
+
+
+@cache
+def schema(name: str) -> dict[str, Any]:
+    """The JSON Schema `merba/config/schemas/{name}.schema.yaml`."""
+    return yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text())
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """The configuration in the YAML file `path`, validated and with every default filled in."""
+    try:
+        config = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise MerbaError(f"{path}: the configuration can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise MerbaError(f"{path}: the configuration is not UTF-8 text: {error}") from error
+    except yaml.YAMLError as error:
+        raise MerbaError(f"{path}: not valid YAML: {error}") from error
+    return complete(config, origin=str(path))
+
+
+def complete(config: Any, origin: str = "configuration") -> dict[str, Any]:
+    """`config` validated against the schema, with every default filled in; the argument is left alone.
+
+    Raises MerbaError that lists every fault with the key's full path; `origin` names the file in it.
+    """
+    errors = sorted(Draft202012Validator(schema("config")).iter_errors(config), key=lambda e: list(map(str, e.path)))
+    if errors:
+        raise MerbaError("\n".join(f"{origin}: {explain(error)}" for error in errors))
+    config = deepcopy(config)
+    config["experiments"] = _inherited(config.get("experiments"), origin)
+    config = _fill(schema("config"), config)
+    if ("demo" in config) != (config["data"] == "demo"):
+        raise MerbaError(
+            f"{origin}: `demo` and `data: demo` go together; there is only one of them (a file without `datasets` is merged into "
+            "the demo's configuration)"
+        )
+    return config
+
+
+@cache
+def library() -> dict[str, Any]:
+    """The experiments of merba/config/experiments.yaml as they stand there."""
+    try:
+        return yaml.safe_load(LIBRARY.read_text())
+    except OSError as error:
+        raise MerbaError(f"{LIBRARY}: the shipped experiments can't be read: {error.strerror}") from error
+
+
+def _inherited(experiments: Mapping[str, Any] | None, origin: str) -> dict[str, Any]:
+    """The experiments, or the library's where none are given, each with what it inherits."""
+
+    def resolve(name: str, source: Mapping[str, Any], heirs: tuple[str, ...] = ()) -> dict[str, Any]:
+        own = dict(source[name])
+        if (parent := own.pop("inherit", None)) is None:
+            return own
+        # In the same file first; an experiment that has its parent's name means the library's.
+        home = source if parent in source and parent != name else library()
+        if parent not in home or (home is source and parent in heirs):
+            known = {**library(), **source}
+            reason = "inherits from itself" if parent in heirs else f"is unknown{_did_you_mean(parent, known)}"
+            raise MerbaError(f"{origin}: experiments.{name}.inherit: {parent!r} {reason}")
+        given = resolve(parent, home, (*heirs, name) if home is source else ())
+        merged = {**given, **own}
+        if "model" in own and "name" not in own["model"]:
+            merged["model"] = {**given.get("model", {}), **own["model"]}
+        if "training" in own:
+            merged["training"] = {**given.get("training", {}), **own["training"]}
+        return merged
+
+    source = library() if experiments is None else experiments
+    resolved = {name: resolve(name, source) for name in source}
+    for name, experiment in resolved.items():
+        where = f"{origin}: experiments.{name}"
+        for key in ("method", "model"):
+            if key not in experiment:
+                raise MerbaError(f"{where}: missing key {key!r}")
+        if "name" not in experiment["model"]:
+            raise MerbaError(f"{where}.model: missing key 'name'")
+    return resolved
+
+
+def runnable_experiments(
+    config: Mapping[str, Any], datasets: Collection[str]
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """The settings (see `experiment_settings`) of the experiments that the sheet's `datasets` allow, and why others can't run.
+
+    An experiment is left out where it needs a dataset of the paper that isn't configured. Raises MerbaError for an
+    unknown dataset, and where nothing is left to run.
+    """
+    papers = {dataset for experiment in library().values() for dataset in experiment.get("datasets", [])}
+    settings, left_out = {}, {}
+    for name, experiment in config["experiments"].items():
+        absent = [d for d in experiment.get("datasets") or [] if d not in datasets and d in papers]
+        if absent:
+            left_out[name] = f"the configuration has no dataset {', '.join(absent)}"
+        else:
+            settings[name] = experiment_settings(config, name, datasets)
+    if not settings:
+        lines = "".join(f"\n  {name}: {reason}" for name, reason in left_out.items())
+        raise MerbaError(
+            f"no experiment can run with the datasets {', '.join(datasets)}:{lines}\nName yours, such as "
+            f"`experiments: {{merba: {{inherit: merba, datasets: [{', '.join(datasets)}]}}}}`, and set `data: own`"
+        )
+    for name, experiment in settings.items():
+        if experiment["against"] is not None and experiment["against"] not in config["experiments"]:
+            raise MerbaError(
+                f"experiments.{name}.against: no experiment {experiment['against']!r}"
+                f"{_did_you_mean(experiment['against'], settings)}"
+            )
+    return settings, left_out
+
+
+def experiment_settings(config: Mapping[str, Any], name: str, datasets: Collection[str]) -> dict[str, Any]:
+    """Experiment `name` of a complete configuration with what it inherits: the sheet's `datasets`, training, tables.
+
+    Raises MerbaError where it names a dataset that the sheet doesn't have.
+    """
+    experiment = dict(config["experiments"][name])
+    experiment["datasets"] = sorted(experiment.get("datasets") or datasets)
+    experiment["training"] = {**config["training"], **experiment.get("training", {})}
+    experiment.setdefault("tables", ["table_4_dfme" if experiment["protocol"] == "holdout" else "table_5_3db"])
+    for dataset in experiment["datasets"]:
+        if dataset not in datasets:
+            raise MerbaError(
+                f"experiments.{name}.datasets: the configured data has no dataset {dataset!r}"
+                f"{_did_you_mean(dataset, datasets)}; it has {', '.join(sorted(datasets))}"
+            )
+    return experiment
+
+
+def fold_settings(experiment: Mapping[str, Any]) -> dict[str, Any]:
+    """What of `experiment_settings` decides a fold's result: names of table rows and comparisons don't."""
+    deciding = ("datasets", "protocol", "stopping", "control", "seeds", "model", "training")
+    return {key: experiment[key] for key in deciding}
+
+
+def _fill(node: Mapping[str, Any], value: Any) -> Any:
+    """`value` with the defaults of the schema `node`, and its keys in the schema's order, others behind by name.
+
+    Snakemake compares parameters as they are written: a file with its keys in another order must not rerun a job.
+    Names that the user gives (of datasets, of experiments) keep their order; `$ref`s, inherited settings, are left as given.
+    """
+    if not isinstance(value, dict):
+        return value
+    known = node.get("properties", {})
+    filled = {}
+    for key, child in known.items():
+        if key in value or "default" in child:
+            filled[key] = _fill(child, value.get(key, deepcopy(child.get("default"))))
+    extra = node.get("additionalProperties")
+    others = [key for key in value if key not in known]
+    for key in others if isinstance(extra, Mapping) else sorted(others):
+        filled[key] = _fill(extra, value[key]) if isinstance(extra, Mapping) else value[key]
+    return filled
+
+
+def expects_gpu(device: str) -> bool:
+    """Whether trainings will run on CUDA, by the setting `device`: what planning asks for without PyTorch's two seconds."""
+    if device == "auto":
+        return shutil.which("nvidia-smi") is not None and not version("torch").endswith("+cpu")
+    return device == "cuda"
+
+
+def explain(error: ValidationError) -> str:
+    """One line for a user: the key's path, what is wrong there, and what would be right."""
+    where = ".".join(map(str, error.path)) or "top level"
+    if error.validator == "additionalProperties":
+        known = error.schema.get("properties", {})
+        unknown = sorted(set(error.instance) - set(known), key=str)
+        hints = [f"{key!r}{_did_you_mean(key, known)}" for key in unknown]
+        return f"{where}: unknown key {', '.join(hints)}"
+    if error.validator == "required":
+        missing = [key for key in error.validator_value if key not in error.instance]
+        return f"{where}: missing key {', '.join(map(repr, missing))}"
+    if error.validator == "type":
+        types = [error.validator_value] if isinstance(error.validator_value, str) else error.validator_value
+        hint = _number_as_text(error.instance) if {"number", "integer"} & set(types) else ""
+        return f"{where}: {error.instance!r} is not of type {' or '.join(types)}{hint}"
+    if error.validator == "pattern":
+        return f"{where}: {error.instance!r} has other characters than lower-case letters, digits and underscores"
+    if error.validator in ("oneOf", "anyOf"):
+        return f"{where}: {error.instance!r} doesn't fit: {error.schema.get('description', error.message)}"
+    if error.validator == "enum":
+        options = ", ".join(map(str, error.validator_value))
+        return f"{where}: {error.instance!r} is none of {options}{_did_you_mean(error.instance, error.validator_value)}"
+    return f"{where}: {error.message}"
+
+
+def _number_as_text(value: Any) -> str:
+    """YAML 1.1 takes 1e-3 for text: it wants a point."""
+    try:
+        return f"; write it as {float(value)!r}" if isinstance(value, str) else ""
+    except ValueError:
+        return ""
+
+
+def _did_you_mean(word: Any, known: Any) -> str:
+    close = get_close_matches(str(word), map(str, known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def reference() -> str:
+    """The text of docs/configuration.md, made from the schema: every key, its values, default and meaning."""
+    lines = [
+        "# Configuration",
+        "",
+        "Every key that a file given by `--configfile` may have. Made from `merba/config/schemas/config.schema.yaml` by",
+        "`python -m merba.config > docs/configuration.md`.",
+        "",
+        "| key | values | default | meaning |",
+        "| --- | --- | --- | --- |",
+    ]
+    for path, node in _keys("", schema("config")):
+        default = yaml.safe_dump(node["default"], default_flow_style=True).split("\n")[0] if "default" in node else ""
+        lines.append(f"| `{path}` | {_values(node)} | {f'`{default}`' if default else ''} | {node['description']} |")
+    return "\n".join(lines) + "\n"
+
+
+def _keys(prefix: str, node: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    children = dict(node.get("properties", {}))
+    if isinstance(extra := node.get("additionalProperties"), Mapping):
+        children["NAME"] = {"description": "", **extra}
+    for key, child in children.items():
+        if child.get("description"):
+            yield f"{prefix}{key}", child
+        yield from _keys(f"{prefix}{key}.", child)
+
+
+def _values(node: Mapping[str, Any]) -> str:
+    if "enum" in node:
+        return ", ".join(f"`{value}`" for value in node["enum"])
+    kind = node.get("type", "")
+    words = [kind] if isinstance(kind, str) else list(kind)
+    bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    return " or ".join(words) + "".join(f" {sign} {node[key]}" for key, sign in bounds.items() if key in node)
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

@@ -1,0 +1,111 @@
+"""Figures of results: scores with intervals, subjects, learning curves. Each is drawn to a file, as in `merba.preprocessing.figures`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+DPI = 130
+HONEST, LEAKS, MUTED = "#0072b2", "#d55e00", "#777777"
+"""Blue, vermilion and grey of Okabe and Ito's palette, which colour-blind people tell apart; markers differ too."""
+
+CURVES = {
+    "train_loss": ("training loss", MUTED),
+    "validation_loss": ("validation loss", HONEST),
+    "validation_uf1": ("validation UF1", HONEST),
+    "oracle_test_accuracy": ("test accuracy (for the record:\nit decides nothing but the oracle)", LEAKS),
+}
+
+
+def plot_scores(rows: pd.DataFrame, *, path: Path) -> None:
+    """UF1 of each row with its 95 % interval: `label`, `uf1`, `low`, `high` (0..1, NaN where unknown), `leaks`.
+
+    Rows of one label share a line: the honest choice is a dot, the oracle's, which leaks, an open diamond below it.
+    """
+    plt = _pyplot()
+    labels = list(dict.fromkeys(rows["label"]))
+    figure, axes = plt.subplots(figsize=(7.5, 0.9 + 0.42 * len(labels)), layout="constrained")
+    for leaks, style in ((False, {"marker": "o", "color": HONEST}), (True, {"marker": "D", "color": LEAKS, "mfc": "white"})):
+        part = rows[rows["leaks"] == leaks]
+        heights = np.array([labels.index(label) for label in part["label"]]) + (0.17 if leaks else -0.17)
+        errors = np.array([part["uf1"] - part["low"], part["high"] - part["uf1"]], dtype=float)
+        errors = np.nan_to_num(errors).clip(min=0)  # a bootstrap's percentiles need not enclose the estimate
+        name = "epoch of best accuracy on the test clips: leaks" if leaks else "honest choice of the epoch"
+        if len(part):
+            axes.errorbar(part["uf1"], heights, xerr=errors, fmt=style.pop("marker"), capsize=3, label=name, **style)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.set(xlim=(0, 1), xlabel="UF1, with 95 % interval by bootstrap over subjects")
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside upper right", ncols=2, fontsize=8, frameon=False)
+    _save(figure, path)
+
+
+def plot_subjects(subjects: pd.DataFrame, *, title: str, path: Path) -> None:
+    """UF1 of every subject by the honest choice and by the oracle, from the table of `merba.evaluation.runs.subject_scores`."""
+    plt = _pyplot()
+    subjects = subjects.sort_values(["dataset", "split", "subject"], ignore_index=True)
+    figure, axes = plt.subplots(figsize=(max(7.5, 2 + 0.2 * len(subjects)), 3.4), layout="constrained")
+    places = subjects.index
+    axes.vlines(places, subjects["honest"], subjects["oracle"], color=LEAKS, alpha=0.5, linewidth=1)
+    axes.plot(
+        places,
+        subjects["oracle"],
+        "D",
+        color=LEAKS,
+        mfc="white",
+        markersize=4,
+        label="epoch of best accuracy on this subject: leaks",
+    )
+    axes.plot(places, subjects["honest"], "o", color=HONEST, markersize=5, label="honest choice of the epoch")
+    axes.set_xticks(places, [f"{row.subject} ({row.n})" for row in subjects.itertuples()], rotation=90, fontsize=7)
+    groups = subjects["dataset"] + subjects["split"].map(lambda split: "" if split == "all" else f" {split}")
+    for name, members in groups.groupby(groups):
+        axes.axvspan(
+            members.index[0] - 0.5, members.index[-1] + 0.5, color="black", alpha=0.05 * (name in sorted(set(groups))[::2])
+        )
+        axes.text(members.index[0] - 0.4, 1.06, name, fontsize=8)
+    axes.set(ylim=(-0.05, 1.15), xlim=(-0.5, len(subjects) - 0.5), ylabel="UF1", xlabel="subject (clips)")
+    axes.grid(axis="y", alpha=0.3)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    _save(figure, path)
+
+
+def plot_curves(history: pd.DataFrame, *, title: str, path: Path) -> None:
+    """Learning curves of all folds, a thin line each, and their median; columns of `merba.evaluation.runs.Run.history`."""
+    plt = _pyplot()
+    known = {name: about for name, about in CURVES.items() if name in history}
+    figure, grid = plt.subplots(1, len(known), figsize=(3.3 * len(known), 2.9), squeeze=False, layout="constrained")
+    for axes, (name, (label, colour)) in zip(grid[0], known.items(), strict=True):
+        for _, fold in history.groupby(["fold", "seed"]):
+            axes.plot(fold["epoch"], fold[name], color=colour, alpha=0.25, linewidth=0.6)
+        median = history.groupby("epoch")[name].median()
+        axes.plot(median.index, median, color=colour, linewidth=2)
+        axes.set(xlabel="epoch", ylim=(0, None) if "loss" in name else (-0.03, 1.03))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_title(label, fontsize=9)
+        axes.grid(alpha=0.3)
+    folds = history.groupby(["fold", "seed"]).ngroups
+    figure.suptitle(f"{title}: a thin line for each training (n = {folds}), thick: their median", x=0.01, ha="left", fontsize=10)
+    _save(figure, path)
+
+
+def _pyplot():
+    """matplotlib.pyplot, drawing to files alone. Text in SVG stays text, and equal figures give equal files."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "merba"})
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _save(figure, path: Path) -> None:
+    from matplotlib import pyplot as plt
+
+    figure.savefig(path, dpi=DPI, metadata={"Date": None} if path.suffix == ".svg" else None)
+    plt.close(figure)

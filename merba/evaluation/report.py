@@ -1,0 +1,196 @@
+"""The report: one HTML page that says what a run found, from its tables, folds, figures and logs.
+
+The page needs nothing beside itself: figures are embedded, and the little script in it is our own.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pandas as pd
+
+import merba
+from merba.evaluation.report_cells import NAMES, WORDS, named, plain_table, score_tables
+from merba.evaluation.figures import DPI, plot_curves, plot_scores, plot_subjects
+from merba.evaluation.runs import Run, fold_table, stage_times, subject_scores
+
+log = logging.getLogger(__name__)
+
+LARGEST = 1_500_000
+"""Bytes of a page that Snakemake's report can show: Chromium opens no data: URL of more than 2 MB in a frame."""
+LOSSLESS, PHOTOGRAPHS = 101, 75
+"""Qualities of WebP as OpenCV counts them."""
+SCREEN = 96
+"""Pixels an inch of a page."""
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+DATA = {
+    "demo": "rendered clips with known movements, whose scores mean nothing for real faces",
+    "public_flow": "ready-made flow of the MEGC2019 composite; the paper computes its own flow from the raw clips",
+    "3db": "the MEGC2019 composite from raw clips, as in the paper",
+    "dfme": "DFME from raw clips, as in the paper",
+    "own": "your own clips",
+}
+TABLES = {
+    "table_1": "Table I: sizes of the models",
+    "table_2": "Table II: DFME's clips by split and class",
+    "table_3": "Table III: clips by class",
+    "table_4": "Table IV: DFME, test sets A and B",
+    "table_5": "Table V: leave-one-subject-out on the composite",
+    "table_6": "Table VI: where extractors and attention look",
+    "table_7": "Table VII: directions of the scan",
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure, embedded: `source` is a data URI, `caption` what it shows, `width` its width on the page (px), if not its own."""
+
+    source: str
+    caption: str
+    width: int | None = None
+
+
+def write_report(
+    path: Path,
+    *,
+    data: str,
+    tables: Sequence[Path],
+    runs: Sequence[Run],
+    matrices: Mapping[Path, str],
+    samples: Mapping[str, Path],
+    problems: Path,
+    preprocessing: Path,
+    sheet: pd.DataFrame,
+    logs: Path,
+) -> None:
+    """Write the report of a run to the HTML file `path`.
+
+    `data` is the configuration's; `tables` are the files of Tables I to VII; `matrices` are confusion matrices (CSV) with
+    their titles; `samples` are the sample figures (PNG) by dataset; `problems` and `preprocessing` are the stages' tables
+    of these names, `sheet` is the sample sheet, and `logs` the folder whose logs tell how long each job took.
+    """
+    from jinja2 import Environment, FileSystemLoader
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATE.parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    results = {table: pd.read_csv(table) for table in tables}
+    scored = {table: rows for table, rows in results.items() if "selection" in rows}
+    page = environment.get_template(TEMPLATE.name).render(
+        data=data,
+        data_meaning=DATA[data],
+        version=merba.__version__,
+        clips=len(sheet),
+        subjects=sheet.groupby(["dataset", "subject"]).ngroups,
+        datasets=[named(name) for name in sheet["dataset"].unique()],
+        results=[_result(table, rows, data) for table, rows in scored.items()],
+        others=[(_title(table), table.name, plain_table(rows)) for table, rows in results.items() if table not in scored],
+        matrices=[_matrix(title, pd.read_csv(table, index_col="true")) for table, title in matrices.items()],
+        subjects_figures=[_subjects(run) for run in runs],
+        curves=[_curves(run) for run in runs],
+        folds=[(run, plain_table(fold_table(run))) for run in runs],
+        samples=[_photograph(file, named(name)) for name, file in samples.items()],
+        problems=plain_table(pd.read_csv(problems, dtype=str, keep_default_na=False)),
+        preprocessing=plain_table(pd.read_csv(preprocessing)),
+        times=plain_table(stage_times(logs).round(1)),
+        versions=_versions(runs),
+    )
+    path.write_text(page)
+    if path.stat().st_size > LARGEST:
+        log.warning("%s: over %.1f MB, which Snakemake's report can't show; open the file itself", path, LARGEST / 1e6)
+
+
+def _title(table: Path) -> str:
+    return TABLES.get(table.stem[:7], table.stem)
+
+
+def _result(table: Path, rows: pd.DataFrame, data: str) -> dict[str, Any]:
+    ours = rows[rows["source"] == "reproduced"]
+    labels = ours["method"] + " (" + ours["experiment"] + ")"
+    if "test_set" in ours:
+        labels += ", test set " + ours["test_set"].map(WORDS)
+    prefix = "combined_" if "combined_uf1" in ours else ""
+    scores = pd.DataFrame(
+        {
+            "label": labels,
+            "uf1": ours[f"{prefix}uf1"],
+            "low": ours[f"{prefix}uf1_low"],
+            "high": ours[f"{prefix}uf1_high"],
+            "leaks": ours["leaks"].astype(bool),
+        }
+    )
+    return {
+        "title": _title(table),
+        "file": table.name,
+        "parts": score_tables(rows, data),
+        "figure": _drawn(lambda path: plot_scores(scores, path=path), "UF1 of this run's rows, honest choice against oracle"),
+    }
+
+
+def _matrix(title: str, counts: pd.DataFrame) -> dict[str, Any]:
+    """A confusion matrix: title, n, predicted classes, and the rows (true class, [(clips, share of the true class)])."""
+    shares = counts.div(counts.sum(axis=1).replace(0, 1), axis=0)
+    rows = [(name, list(zip(counts.loc[name], shares.loc[name], strict=True))) for name in counts.index]
+    return {"title": title, "n": int(counts.to_numpy().sum()), "classes": list(counts), "rows": rows}
+
+
+def _subjects(run: Run) -> Figure:
+    title = f"{run.settings['method']}: UF1 by subject"
+    scores = subject_scores(run.predictions).replace({"dataset": NAMES, "split": WORDS})
+    return _drawn(lambda path: plot_subjects(scores, title=title, path=path), f"{title} ({run.name})", "png")
+
+
+def _curves(run: Run) -> Figure:
+    title = run.settings["method"]
+    return _drawn(lambda path: plot_curves(run.history, title=title, path=path), f"{title}: learning curves ({run.name})", "png")
+
+
+def _drawn(draw: Callable[[Path], None], caption: str, kind: str = "svg") -> Figure:
+    """A figure as SVG; of many lines, where that would be megabytes, as `kind` png."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"figure.{kind}"
+        draw(path)
+        if kind == "svg":
+            return Figure(_embedded("svg+xml", path.read_bytes()), caption)
+        source, width = _webp(path, LOSSLESS)
+        return Figure(source, caption, round(width * SCREEN / DPI))
+
+
+def _photograph(path: Path, caption: str) -> Figure:
+    return Figure(_webp(path, PHOTOGRAPHS)[0], caption)
+
+
+def _webp(path: Path, quality: int) -> tuple[str, int]:
+    """A PNG as a data URI of WebP, which takes a fraction of the bytes, and its width in px."""
+    import cv2
+
+    image = cv2.imread(str(path))
+    _, encoded = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, quality])
+    return _embedded("webp", encoded.tobytes()), image.shape[1]
+
+
+def _embedded(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _versions(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, int]]]]:
+    """What the folds were made with: each of versions, device, threads, seeds, inputs with its values and their folds."""
+    found: dict[str, Counter[str]] = {}
+    for record in (record for run in runs for record in run.records):
+        entries = record["versions"] | {"device": record["device"], "CPU threads": record["threads"]}
+        entries |= {"seeds": ", ".join(record["seeds"])}
+        entries |= {f"SHA-256 of {name}": value for name, value in record["inputs"].items()}
+        for name, value in entries.items():
+            found.setdefault(name, Counter())[str(value)] += 1
+    return [(name, values.most_common()) for name, values in found.items()]

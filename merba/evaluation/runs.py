@@ -1,0 +1,108 @@
+"""What a run left behind, as tables: its folds, their learning curves, each subject's scores, the time of each stage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from merba.files import FOLD_FILES
+from merba.joblog import job_seconds
+from merba.evaluation.metrics import confusion, unweighted
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished experiment: its name, settings (`merba.config.experiment_settings`) and the folders of its folds."""
+
+    name: str
+    settings: dict[str, Any]
+    folders: Sequence[Path]
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """All folds' predictions, one below the other."""
+        return pd.concat([pd.read_parquet(folder / FOLD_FILES["predictions"]) for folder in self.folders], ignore_index=True)
+
+    @cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """Each fold's run.json: settings, clips, seeds, versions, device, seconds."""
+        return [json.loads((folder / FOLD_FILES["record"]).read_text()) for folder in self.folders]
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """Every epoch of every fold: the columns of history.csv, and `fold` (dataset/subject)."""
+        parts = [
+            pd.read_csv(folder / FOLD_FILES["history"]).assign(fold=f"{folder.parent.name}/{folder.name}")
+            for folder in self.folders
+        ]
+        return pd.concat(parts, ignore_index=True)
+
+
+def fold_table(run: Run) -> pd.DataFrame:
+    """One row a fold and seed: clips of each part, the chosen epoch and how many there were, what was right, the cost.
+
+    `right` counts the test clips that the honest choice predicted right, `oracle_right` those of the oracle, which leaks.
+    `seconds` and `peak_memory_mb` are of the fold's job, all its seeds together.
+    """
+    rows = []
+    for folder, record in zip(run.folders, run.records, strict=True):
+        predictions = pd.read_parquet(folder / FOLD_FILES["predictions"])
+        hits = (predictions["true"] == predictions["predicted"]).groupby(
+            [predictions["seed"], predictions["selection"] == "oracle"]
+        )
+        right = hits.sum()
+        for seed, (total, found) in zip(record["experiment"]["seeds"], record["seeds"].items(), strict=True):
+            rows.append(
+                {"dataset": record["dataset"], "subject": record["subject"]}
+                | record["clips"]
+                | {
+                    "seed": int(total),
+                    "epoch": found["epoch"],
+                    "epochs": found["epochs"],
+                    "right": int(right.get((seed, False), 0)),  # a subject may have no usable clip
+                    "oracle_right": int(right.get((seed, True), 0)),
+                    "seconds": round(record["seconds"], 1),
+                    "peak_memory_mb": record["peak_memory_mb"],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def subject_scores(predictions: pd.DataFrame) -> pd.DataFrame:
+    """UF1 of each subject's own clips, over the classes that they have, on the first seed.
+
+    Columns: dataset, split, subject, n, honest, oracle (0..1).
+    """
+    first = predictions[predictions["seed"] == predictions["seed"].min()]
+    classes = {name: code for code, name in enumerate(sorted(set(first["true"]) | set(first["predicted"])))}
+    rows = []
+    for key, clips in first.groupby(["dataset", "split", "subject"]):
+        row = dict(zip(("dataset", "split", "subject"), key, strict=True))
+        for name, part in clips.groupby(clips["selection"] == "oracle"):
+            counts = confusion(part["true"].map(classes), part["predicted"].map(classes), len(classes))
+            row |= {"n": len(part), "oracle" if name else "honest": float(unweighted(counts)[0])}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def stage_times(logs: Path) -> pd.DataFrame:
+    """How long the jobs of each stage took, from the last lines of the logs in the folder `logs`.
+
+    Columns: stage, jobs, total, median, longest (s), longest_job. Jobs run side by side, so that `total` is the work of
+    a stage and not the time that a person waited.
+    """
+    rows = []
+    for path in sorted(logs.rglob("*.log")):
+        if (seconds := job_seconds(path)) is not None:
+            name = path.relative_to(logs).with_suffix("")
+            rows.append({"stage": name.parts[0], "job": " ".join(name.parts[1:]), "seconds": seconds})
+    jobs = pd.DataFrame(rows, columns=["stage", "job", "seconds"])
+    stages = jobs.groupby("stage")["seconds"].agg(jobs="size", total="sum", median="median", longest="max")
+    longest = jobs.loc[jobs.groupby("stage")["seconds"].idxmax()].set_index("stage")["job"]
+    return stages.assign(longest_job=longest).sort_values("total", ascending=False).reset_index()

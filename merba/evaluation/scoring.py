@@ -1,0 +1,106 @@
+"""Scoring of prediction files, ours or anybody's, as MEGC2019 does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from merba.datasets.annotations import read_cells
+from merba.datasets.layout import nearest
+from merba.errors import MerbaError
+from merba.evaluation.metrics import bootstrap_interval, scores, subject_counts
+
+NEEDED = ("subject", "true", "predicted")
+NAMES = (*NEEDED, "dataset", "clip", "split")
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Predictions of a CSV or Parquet file, one row a clip, all columns text but `seed`.
+
+    It needs columns subject, true and predicted (class names, or numbers that stand for them); dataset, clip, split,
+    selection and seed are used where they are there. Spaces around a name don't count, and 1.0 is the class 1. Raises MerbaError
+    that names file and column, or a clip that is there twice.
+    """
+    table = _cells(Path(path))
+    table.columns = [str(column).strip().casefold() for column in table.columns]
+    for column in NEEDED:
+        if column not in table:
+            raise MerbaError(
+                f"{path}: there is no column {column!r}{nearest(column, table.columns)}; it needs "
+                f"{', '.join(NEEDED)} and may have dataset, clip, split, selection, seed; it has {', '.join(table.columns)}"
+            )
+    if table.empty:
+        raise MerbaError(f"{path}: it has no rows")
+    for column in (name for name in (*NAMES, "selection", "seed") if name in table):
+        for row in table.index[table[column].isna() | (table[column].astype(str).str.strip() == "")][:1]:
+            raise MerbaError(f"{path}: row {row} has no {column}")
+    for column in (name for name in NAMES if name in table):
+        table[column] = table[column].astype(str).str.strip().str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
+    table = table.assign(
+        dataset=table.get("dataset", "all"),
+        split=table.get("split", "all"),
+        selection=table.get("selection", ""),
+        seed=table.get("seed", 0),
+    ).astype({"selection": str})
+    if "clip" in table:
+        keys = ["selection", "seed", "dataset", "subject", "clip"]
+        for row in table.index[table.duplicated(keys)][:1]:
+            name = " ".join(table.loc[row, keys[2:]])
+            raise MerbaError(f"{path}: row {row} repeats clip {name}; remove one, or tell them apart by a column seed")
+    return table
+
+
+def _cells(path: Path) -> pd.DataFrame:
+    """The file as it is; its index is the number that a spreadsheet shows of a row."""
+    try:
+        if path.suffix == ".parquet":
+            table = pd.read_parquet(path)
+            return table.set_axis(range(2, len(table) + 2))
+        cells = read_cells(".csv", path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise MerbaError(f"{path}: can't be read as {path.suffix or 'CSV'}: {error}") from error
+    if not cells:
+        raise MerbaError(f"{path}: it is empty")
+    header, *rows = cells
+    rows = {number: row for number, row in enumerate(rows, start=2) if any(row)}
+    for number, row in rows.items():
+        if len(row) != len(header):
+            raise MerbaError(f"{path}: row {number} has {len(row)} fields, the header {len(header)}; correct one of them")
+    return pd.DataFrame.from_dict(rows, orient="index", columns=header)
+
+
+def score_table(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Scores of `read_predictions`'s table: a row for all and one for each dataset, for each selection, seed and split.
+
+    Columns: selection, seed, split (DFME's test_a and test_b, or "all"), clips ("all" or the dataset), n, subjects, uf1,
+    uar, acc (0..1) and 95 % intervals of UF1 and UAR by bootstrap over subjects. A class that no clip of a group truly has
+    is left out of its means.
+    """
+    classes = sorted(set(predictions["true"]) | set(predictions["predicted"]))
+    code = {name: number for number, name in enumerate(classes)}
+    rows = []
+    for (selection, seed, split), chosen in predictions.groupby(["selection", "seed", "split"], sort=False):
+        groups = list(chosen.groupby("dataset")) if chosen["dataset"].nunique() > 1 else []
+        for name, part in [("all", chosen), *groups]:
+            subjects = (part["dataset"] + "/" + part["subject"]).tolist()
+            counts = subject_counts(part["true"].map(code), part["predicted"].map(code), subjects, len(classes))
+            found, (uf1, uar) = scores(counts.sum(0)), bootstrap_interval(counts)
+            rows.append(
+                {
+                    "selection": selection,
+                    "seed": seed,
+                    "split": split,
+                    "clips": name,
+                    "n": found.n,
+                    "subjects": len(counts),
+                    "uf1": found.uf1,
+                    "uf1_low": uf1[0],
+                    "uf1_high": uf1[1],
+                    "uar": found.uar,
+                    "uar_low": uar[0],
+                    "uar_high": uar[1],
+                    "acc": found.acc,
+                }
+            )
+    return pd.DataFrame(rows)

@@ -1,0 +1,135 @@
+"""Pictures of predictions: one of each clip, and one of a search for candidate intervals."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import numpy as np
+
+from merba.preprocessing.figures import flow_colours
+from merba.prediction.predict import Prediction
+from merba.prediction.spotting import LEAST, Search
+
+BLUE, GREY, ORANGE = "#0072b2", "#999999", "#d55e00"  # Okabe & Ito: told apart by everybody
+
+
+def plot_prediction(prediction: Prediction, *, data: str, path: Path) -> None:
+    """Onset, apex, flow, occlusion saliency and class probabilities of a prediction made with `explain`, and its warnings.
+
+    `data` is what the checkpoint was trained on. `path` ends in .png, .svg or .pdf.
+    """
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 5, figsize=(15, 4.4))
+    figure.subplots_adjust(left=0.01, right=0.99, top=0.8, bottom=0.2, wspace=0.06)
+    for one, image, name in zip(axes, prediction.images, ("onset", "apex"), strict=False):
+        one.imshow(image)
+        one.set_title(f"{name}, frame {getattr(prediction, name)}")
+    _plot_flow(axes[2], prediction)
+    _plot_saliency(figure, axes[3], prediction)
+    for one in axes[:4]:
+        one.set(xticks=[], yticks=[])
+    _plot_probabilities(axes[4], prediction)
+    figure.suptitle(f"{prediction.clip}: {prediction.predicted}", fontweight="bold")
+    about = f"the model was trained on data: {data}"
+    if data == "demo":
+        about += ", rendered clips: it says nothing of real faces"
+    if prediction.score is not None:
+        frames = f"frames {prediction.onset} to {prediction.offset}"
+        about = f"candidate interval, {frames}, score {prediction.score:.2f} px · {about}"
+    figure.text(0.5, 0.9, about, ha="center", color="#444444")
+    # Under onset and apex, which they are about.
+    warnings = "\n".join(textwrap.fill(warning, 70) for warning in prediction.warnings)
+    figure.text(0.015, 0.17, warnings, va="top", color=ORANGE)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _plot_flow(axes, prediction: Prediction) -> None:
+    """Colour with its key, and arrows, which need no colour."""
+    from matplotlib.patches import Circle
+
+    motion = prediction.flow[:2].astype(np.float32)
+    size = motion.shape[-1]
+    longest = float(np.quantile(np.hypot(*motion), 0.99)) or 1.0
+    axes.imshow(flow_colours(motion, longest))
+    step = size // 16
+    y, x = np.mgrid[step // 2 : size : step, step // 2 : size : step]
+    axes.quiver(x, y, *motion[:, y, x], angles="xy", scale_units="xy", scale=longest / step / 1.5, width=0.004)
+    axes.set_title("flow onset → apex")
+    # The same colours on a disc whose rim is the longest flow.
+    key = axes.inset_axes((0.0, -0.24, 0.2, 0.2))
+    wheel = key.imshow(flow_colours(np.mgrid[-1:1:81j, -1:1:81j][::-1], 1.0), extent=(-1, 1, 1, -1))
+    wheel.set_clip_path(Circle((0, 0), 1, transform=key.transData))
+    key.set_axis_off()
+    said = f"full colour: {longest:.1f} px\nof a face {size} px wide"
+    axes.text(0.24, -0.14, said, va="center", transform=axes.transAxes)
+
+
+def _plot_saliency(figure, axes, prediction: Prediction) -> None:
+    """On the onset face, in two colours that nobody confuses."""
+    size, saliency = prediction.images.shape[1], prediction.saliency
+    strongest = max(float(np.abs(saliency).max()), 1e-3)
+    axes.imshow(prediction.images[0].mean(-1), cmap="gray", vmin=-150, vmax=255)
+    shown = axes.imshow(
+        saliency,
+        cmap="PuOr_r",
+        vmin=-strongest,
+        vmax=strongest,
+        extent=(-0.5, size - 0.5, size - 0.5, -0.5),
+        alpha=0.85 * np.abs(saliency) / strongest,
+    )
+    axes.set_title("occlusion saliency on the flow")
+    bar = figure.colorbar(shown, cax=axes.inset_axes((0.0, -0.08, 1.0, 0.04)), orientation="horizontal")
+    bar.ax.locator_params(nbins=5)
+    bar.set_label(f"log-odds that “{prediction.predicted}” loses\nwithout the flow there")
+
+
+def _plot_probabilities(axes, prediction: Prediction) -> None:
+    names, values = list(prediction.probabilities), list(prediction.probabilities.values())
+    colours = [BLUE if name == prediction.predicted else GREY for name in names]
+    bars = axes.barh(range(len(names)), values, height=0.5, color=colours)
+    axes.bar_label(bars, [f"{value:.2f}" for value in values], padding=3)
+    axes.set(xlim=(0, 1.2), xticks=[0, 0.5, 1], xlabel="probability", title="classes")
+    axes.set_box_aspect(1)
+    # Names inside, over their bars: the panel is as wide as the pictures.
+    axes.set_yticks([])
+    for place, name in enumerate(names):
+        axes.text(0.0, place - 0.3, name, va="bottom")
+    axes.set_ylim(len(names) - 0.5, -0.9)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def plot_search(search: Search, *, title: str, path: Path) -> None:
+    """Every window's score by its first frame, candidates shaded; which windows return, and which show no face."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    faceless = [window.first for window in search.windows if np.isnan(window.score)]
+    figure, axes = plt.subplots(figsize=(11, 3), layout="constrained")
+    for number, candidate in enumerate(search.candidates):
+        label = "candidate interval" if number == 0 else None
+        axes.axvspan(candidate.onset, candidate.offset, color=ORANGE, alpha=0.3, linewidth=0, label=label)
+    for returns, colour, label in ((True, BLUE, "window with motion\nthat returns"), (False, GREY, "window without")):
+        chosen = [(window.first, window.score) for window in search.windows if window.returns == returns]
+        axes.plot(*zip(*chosen, strict=True) if chosen else ((), ()), "o", markersize=4, color=colour, label=label)
+    axes.axhline(LEAST, color=GREY, linestyle="--", linewidth=1)
+    axes.text(1, LEAST, f" {LEAST} px", va="bottom", ha="right", transform=axes.get_yaxis_transform(), color="#555555")
+    if faceless:
+        axes.plot(faceless, [0.0] * len(faceless), "x", color="black", label="no face")
+    axes.set(
+        xlabel="frame (a window stands at its first)",
+        ylabel="score: return of the motion, px",
+        title=f"{title}: search for candidates, to be judged by a person",
+    )
+    axes.set_ylim(bottom=-0.02)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,200 @@
+"""Prediction on one's own clips: the workflow's stages from frames to flow, and what a checkpoint says of that."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from merba.preprocessing.alignment import align
+from merba.preprocessing.apex import apexes_of_subject
+from merba.training.checkpoint import STAGES, Checkpoint, load_checkpoint
+from merba.training.devices import training_device
+from merba.errors import ClipProblem, MerbaError
+from merba.preprocessing.faces import FaceSettings, faces_of_subject, transform_of
+from merba.preprocessing.flow import flow_of_subject
+from merba.frames import open_clip
+from merba.prediction.inference import classify
+from merba.joblog import counted
+from merba.prediction.clips import find_clips
+from merba.prediction.spotting import LONGEST, Search, search
+
+log = logging.getLogger(__name__)
+
+LONG = 1.0
+"""Seconds from onset to offset from which on a clip holds more than a micro-expression, which lasts half a second."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was found in one clip; where nothing could be, `problem` says why, and all else but the clip is empty.
+
+    onset, apex, offset are frame numbers, box is the face (x0, y0, x1, y1) in px of the onset frame, faces how many that frame
+    shows, probabilities are by class. score is a candidate interval's, px, None for whole clips; search is what it comes from
+    (see `merba.prediction.spotting`). flow is float16 (C, H, W), in px of the aligned face, points are that face's (10 values, see
+    `merba.preprocessing.packs`). With `explain`: images, the aligned onset and apex, uint8 RGB (2, size, size, 3), and saliency, float32
+    (H, W) of the model's input (see `merba.prediction.inference.classify`).
+    """
+
+    clip: str
+    source: str
+    onset: int | None = None
+    apex: int | None = None
+    offset: int | None = None
+    predicted: str | None = None
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    box: tuple[float, float, float, float] | None = None
+    faces: int | None = None
+    score: float | None = None
+    warnings: Sequence[str] = ()
+    problem: str | None = None
+    flow: np.ndarray | None = field(default=None, repr=False, compare=False)
+    points: np.ndarray | None = field(default=None, repr=False, compare=False)
+    images: np.ndarray | None = field(default=None, repr=False, compare=False)
+    saliency: np.ndarray | None = field(default=None, repr=False, compare=False)
+    search: Search | None = field(default=None, repr=False, compare=False)
+
+    def record(self) -> dict[str, Any]:
+        """Everything but the arrays and the search, as JSON has it."""
+        large = ("flow", "points", "images", "saliency", "search")
+        return {key: value for key, value in vars(self).items() if key not in large}
+
+
+def predict(
+    clips: str | Path | Iterable[str | Path],
+    checkpoint: str | Path | Checkpoint,
+    *,
+    onset: int | None = None,
+    apex: int | None = None,
+    fps: float | None = None,
+    spot: bool = False,
+    explain: bool = False,
+    device: str = "auto",
+) -> list[Prediction]:
+    """The class of each clip, from its raw frames, in the clips' order.
+
+    clips: videos, folders of frames, folders of such clips, CSV files of clips (see `merba.prediction.clips.find_clips`, also
+    for onset, apex, fps). Preprocessing is what the checkpoint was trained with. With `spot`, a clip without onset and
+    apex is searched, and each candidate interval in it predicted; one without any gives one prediction without a class.
+    `explain` also gives the aligned faces and the occlusion saliency, which takes some 170 runs of the model a clip.
+
+    Raises MerbaError for a checkpoint that can't be used; a clip that can't be has its reason in `problem`.
+    """
+    if spot and (onset is not None or apex is not None):
+        raise MerbaError("a clip whose onset or apex is given needs no search; leave out either these or `spot`")
+    if not isinstance(checkpoint, Checkpoint):
+        checkpoint = load_checkpoint(Path(checkpoint))
+    if missing := [stage for stage in STAGES if getattr(checkpoint, stage) is None]:
+        raise MerbaError(
+            f"the checkpoint was trained on ready-made flow (data: {checkpoint.data}): it has no settings of "
+            f"{', '.join(missing)}, so that its flow can't be made from frames; use one that was trained from raw clips"
+        )
+    rows = find_clips([clips] if isinstance(clips, str | Path) else clips, onset=onset, apex=apex, fps=fps)
+    found: dict[int, list[Prediction]] = {}
+    searched = rows["problem"].isna() & rows["onset"].isna() & rows["apex"].isna() & spot
+    for row in rows[searched].itertuples():
+        found[row.Index] = list(_searched(row, checkpoint, explain))
+    # By subject, as the workflow does: where a frame shows several faces, the subject's other clips say which is meant.
+    subjects = rows[~searched].groupby(["dataset", "subject"], sort=False)
+    for _, group in counted(subjects, len(subjects), "subjects' clips"):
+        found |= {index: [one] for index, one in zip(group.index, _prepare(group, checkpoint, explain), strict=True)}
+    return _classified([one for index in rows.index for one in found[index]], checkpoint, explain, device)
+
+
+def _prepare(rows: pd.DataFrame, checkpoint: Checkpoint, explain: bool) -> list[Prediction]:
+    """Face, apex and flow of one subject's clips; no classes yet."""
+    made = {
+        index: Prediction(row["clip"], row["source"], problem=row["problem"])
+        for index, row in rows.astype(object).where(rows.notna(), None).to_dict("index").items()
+    }
+    rows = rows[rows["problem"].isna()]
+    if rows.empty:
+        return list(made.values())
+    faces = faces_of_subject(rows, checkpoint.faces)
+    apexes = apexes_of_subject(rows, faces, checkpoint.apex, checkpoint.faces)
+    flow, clips = flow_of_subject(rows, faces, apexes, checkpoint.flow, checkpoint.faces)
+    stages = (table.to_dict("records") for table in (faces, apexes, clips))
+    for row, face, apex, clip, one in zip(rows.itertuples(), *stages, flow, strict=True):
+        if pd.notna(clip["problem"]):
+            made[row.Index] = replace(made[row.Index], problem=clip["problem"])
+            continue
+        onset, top, offset = (None if pd.isna(apex[key]) else int(apex[key]) for key in ("onset", "apex", "offset"))
+        made[row.Index] = replace(
+            made[row.Index],
+            onset=onset,
+            apex=top,
+            offset=offset,
+            box=tuple(float(face[edge]) for edge in ("x0", "y0", "x1", "y1")),
+            faces=int(face["faces"]),
+            warnings=tuple(_doubts(row, face, apex)),
+            flow=one,
+            points=clip["points"],
+            images=_aligned(row, face, (onset, top), checkpoint.faces) if explain else None,
+        )
+    return list(made.values())
+
+
+def _searched(row: Any, checkpoint: Checkpoint, explain: bool) -> Iterator[Prediction]:
+    """The candidate intervals of a clip, prepared one after the other; memory does not grow with the clip's length."""
+    whole = Prediction(row.clip, row.source)
+    try:
+        result = search(open_clip(row.source, row.kind), row.fps, checkpoint.faces, checkpoint.apex)
+        if not result.candidates:
+            yield replace(whole, warnings=("no candidate interval: nowhere does the face move and return",), search=result)
+        clip = open_clip(row.source, row.kind)
+        for candidate in result.candidates:
+            # Cut out to images, so that the stages need not decode a long video from its start each time.
+            with TemporaryDirectory() as folder:
+                for number, image in clip.frames(candidate.onset, candidate.offset):
+                    if not cv2.imwrite(str(Path(folder) / f"{number}.png"), image):
+                        raise MerbaError(f"{folder}: no room for the frames that are read; set TMPDIR to a larger disk")
+                cut = row._replace(source=folder, kind="frames", onset=candidate.onset, offset=candidate.offset)
+                (made,) = _prepare(pd.DataFrame([cut]).set_index("Index"), checkpoint, explain)
+            problem = made.problem and made.problem.replace(folder, row.source)
+            yield replace(made, source=row.source, score=candidate.score, search=result, problem=problem)
+            log.info("%s: candidate from frame %d to %d prepared", row.clip, candidate.onset, candidate.offset)
+    except ClipProblem as problem:
+        yield replace(whole, problem=str(problem))
+
+
+def _doubts(row: Any, face: Mapping[str, Any], apex: Mapping[str, Any]) -> Iterable[str]:
+    if face["faces"] > 1:
+        x, y = (round((face[a] + face[b]) / 2) for a, b in (("x0", "x1"), ("y0", "y1")))
+        yield (
+            f"the onset frame shows {face['faces']} faces; the one around ({x}, {y}) px was taken. If it is the wrong one, "
+            "cut the video to the face that is meant"
+        )
+    if apex["source"] == "detected" and (seconds := (apex["offset"] - apex["onset"]) / row.fps) > LONG:
+        yield f"it lasts {seconds:.1f} s, a micro-expression at most {LONGEST} s: give onset and apex, or search it (spot)"
+
+
+def _aligned(row: Any, face: Mapping[str, Any], numbers: Iterable[int], settings: Mapping[str, Any]) -> np.ndarray:
+    clip, chosen = open_clip(row.source, row.kind), FaceSettings(**settings)
+    frames = [cv2.cvtColor(clip.read(number), cv2.COLOR_BGR2RGB) for number in numbers]
+    return np.stack([align(frame, transform_of(face), chosen.size, chosen.interpolation) for frame in frames])
+
+
+def _classified(found: list[Prediction], checkpoint: Checkpoint, explain: bool, device: str) -> list[Prediction]:
+    """The predictions with classes, where there is flow."""
+    usable = [index for index, one in enumerate(found) if one.flow is not None]
+    if not usable:
+        return found
+    flow = np.stack([found[index].flow for index in usable])
+    points = np.stack([found[index].points for index in usable]).reshape(-1, 5, 2)
+    with training_device(device) as chosen:
+        result = classify(checkpoint, flow, points, chosen, saliency=explain)
+    for place, index in enumerate(usable):
+        found[index] = replace(
+            found[index],
+            predicted=checkpoint.classes[result.predicted[place]],
+            probabilities=dict(zip(checkpoint.classes, result.probabilities[place].tolist(), strict=True)),
+            saliency=None if result.saliency is None else result.saliency[place],
+        )
+    return found

@@ -1,0 +1,151 @@
+"""Faces: detection on the onset frame, 68 landmarks, and one similarity transform for the whole clip.
+
+Aligning every frame by itself would erase or invent micro-motion, because landmarks jitter by more than it moves.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from merba.preprocessing.alignment import align, alignment_transform
+from merba.preprocessing.detectors import Detector, Face, detectors
+from merba.errors import ClipProblem
+from merba.frames import open_clip
+from merba.joblog import counted
+from merba.sheet import KEY
+
+log = logging.getLogger(__name__)
+
+DOUBTFUL = 0.5
+"""A face that scores less than this share of the frame's best is taken for a false alarm of the detector."""
+
+
+@dataclass(frozen=True)
+class FaceSettings:
+    """How faces are found and aligned; each field is described in merba/config/schemas/config.schema.yaml."""
+
+    backend: str = "dlib"
+    upsample: int = 1
+    network: str = "sfd"
+    weights: str | None = None
+    size: int = 224
+    margin: float = 0.0
+    interpolation: str = "area"
+    landmark_frames: int = 3
+
+
+@dataclass(frozen=True)
+class Found:
+    """The faces that one detector sees in a clip's onset frame; the false alarms are left out of `faces`."""
+
+    detector: Detector
+    faces: list[Face]
+
+
+def aligned_grey(image: np.ndarray, transform: np.ndarray, settings: FaceSettings) -> np.ndarray:
+    """The aligned grey face, uint8 (size, size), of a BGR frame under a 2×3 transform from frame px to aligned px."""
+    return align(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), transform, settings.size, settings.interpolation)
+
+
+def transform_of(face: Mapping[str, Any]) -> np.ndarray:
+    """The 2×3 transform, frame px → aligned px, in a row of `faces_of_subject`."""
+    return np.array(face["transform"], np.float64).reshape(2, 3)
+
+
+def aligned_landmarks(face: Mapping[str, Any]) -> np.ndarray:
+    """The landmarks (68, 2), px of the aligned face, in a row of `faces_of_subject`."""
+    transform = transform_of(face)
+    return np.array(face["landmarks"], np.float64).reshape(68, 2) @ transform[:, :2].T + transform[:, 2]
+
+
+def faces_of_subject(rows: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
+    """Face, landmarks and alignment of each of one subject's clips, from its onset frame, in the rows' order.
+
+    Columns: dataset, subject, clip; x0, y0, x1, y1 (px of the frame), score, landmarks (136 values x0, y0, x1, …, px),
+    transform (6 values, a 2×3 matrix by rows, frame px → aligned px), backend (that found the face), faces (how many it
+    saw, false alarms left out), choice (see `chosen_face`), problem (null where all is well). Where several faces are seen,
+    the one nearest to the subject's single ones in place and size is taken, or the largest.
+    """
+    cv2.setNumThreads(1)
+    chosen = FaceSettings(**settings)
+    backends = list(detectors(chosen.backend, chosen.upsample, chosen.network, chosen.weights))
+    found = [_faces_of_clip(row, backends) for row in counted(rows.itertuples(), len(rows), "clips searched")]
+    singles = [one.faces[0] for one in found if isinstance(one, Found) and len(one.faces) == 1]
+    records = []
+    for row, one in zip(rows.itertuples(), found, strict=True):
+        record = dict.fromkeys(("x0", "y0", "x1", "y1", "score"), np.nan) | {
+            "landmarks": None,
+            "transform": None,
+            "backend": one.detector.name if isinstance(one, Found) else chosen.backend,
+            "faces": len(one.faces) if isinstance(one, Found) else 0,
+            "choice": None,
+            "problem": None,
+        }
+        try:
+            if isinstance(one, ClipProblem):
+                raise one
+            face, choice = chosen_face(one.faces, singles)
+            if len(one.faces) > 1:
+                log.info("%s %s %s: of %d faces the %s is taken", *(getattr(row, key) for key in KEY), len(one.faces), choice)
+            points = one.detector.landmarks(_first_frames(row, chosen.landmark_frames), face)
+            transform = alignment_transform(points, chosen.size, chosen.margin)
+            record |= dict(zip(("x0", "y0", "x1", "y1"), face.box, strict=True)) | {
+                "score": face.score,
+                "landmarks": points.astype(np.float32).ravel(),
+                "transform": transform.ravel(),
+                "choice": choice,
+            }
+        except ClipProblem as problem:
+            record["problem"] = str(problem)
+            log.warning("%s %s %s: %s", row.dataset, row.subject, row.clip, problem)
+        records.append({key: getattr(row, key) for key in KEY} | record)
+    return pd.DataFrame(records).astype({"problem": "str", "choice": "str", "faces": "int64"})
+
+
+def chosen_face(faces: Sequence[Face], others: Sequence[Face]) -> tuple[Face, str]:
+    """The face that is taken, and why: it is the `only` one, the `nearest` to others, or the `largest` without others.
+
+    Nearest is the one most like the `others` in place and size, in face widths.
+    """
+    if len(faces) == 1:
+        return faces[0], "only"
+    if not others:
+        return max(faces, key=lambda face: face.size), "largest"
+    centre = np.median([other.centre for other in others], axis=0)
+    size = np.median([other.size for other in others])
+    apart = [np.hypot(*(face.centre - centre)) / size + abs(np.log(max(face.size, 1) / size)) for face in faces]
+    return faces[int(np.argmin(apart))], "nearest"
+
+
+def credible_faces(faces: Sequence[Face]) -> list[Face]:
+    """The faces less those that score far below the best: a true face beside it scores about as much."""
+    best = max((face.score for face in faces), default=0.0)
+    return [face for face in faces if not face.score < DOUBTFUL * best]
+
+
+def _faces_of_clip(row: Any, backends: Sequence[Detector]) -> Found | ClipProblem:
+    try:
+        (image,) = _first_frames(row, 1)
+    except ClipProblem as problem:
+        return problem
+    for detector in backends:
+        if seen := detector.faces(image):
+            return Found(detector, credible_faces(seen))
+    return ClipProblem(
+        f"no face was found in the onset frame of {row.source}; set `faces.upsample` higher, or "
+        "`faces.backend: none` for releases that are cropped to the face"
+    )
+
+
+def _first_frames(row: Any, number: int) -> list[np.ndarray]:
+    """The clip's first frames from its onset on: at most `number`, and none after its offset, which may be missing."""
+    frames = open_clip(row.source, row.kind).frames(None if pd.isna(row.onset) else int(row.onset))
+    return [image for n, image in islice(frames, number) if pd.isna(row.offset) or n <= row.offset]

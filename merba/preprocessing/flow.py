@@ -1,0 +1,179 @@
+"""TV-L1 optical flow from onset to apex, in pixels of the aligned face (Zach, Pock & Bischof, DAGM 2007)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from merba.preprocessing.alignment import compose, five_points
+from merba.errors import ClipProblem, MerbaError
+from merba.preprocessing.faces import FaceSettings, aligned_grey, aligned_landmarks, transform_of
+from merba.frames import open_clip, read_image
+from merba.preprocessing.head_motion import head_motion
+from merba.joblog import counted
+from merba.preprocessing.packs import ClipFlow, FlowFormat
+from merba.sheet import KEY
+
+log = logging.getLogger(__name__)
+
+RELEASED_SIZE = (28, 28)
+"""Height and width of the public release's flow images, for a subject of whom none can be read."""
+NO_POINTS = np.full((5, 2), np.nan)
+
+
+@dataclass(frozen=True)
+class FlowSettings:
+    """Channels and OpenCV's TV-L1 parameters; each field is described in merba/config/schemas/config.schema.yaml."""
+
+    channels: Sequence[str] = ("u", "v")
+    head_motion: str = "keep"
+    tau: float = 0.25
+    lambda_: float = 0.15
+    theta: float = 0.3
+    scales: int = 5
+    warps: int = 5
+    epsilon: float = 0.01
+    inner_iterations: int = 30
+    outer_iterations: int = 10
+    scale_step: float = 0.8
+    gamma: float = 0.0
+    median: int = 5
+
+
+def tv_l1(settings: FlowSettings) -> cv2.DenseOpticalFlow:
+    """OpenCV's solver with these parameters. Raises MerbaError where cv2 comes without its contributed modules."""
+    if not hasattr(cv2, "optflow"):
+        raise MerbaError("this cv2 has no `optflow`, which TV-L1 needs; `merba doctor` says how to mend that")
+    solver = cv2.optflow.DualTVL1OpticalFlow_create()
+    solver.setTau(settings.tau)
+    solver.setLambda(settings.lambda_)
+    solver.setTheta(settings.theta)
+    solver.setScalesNumber(settings.scales)
+    solver.setWarpingsNumber(settings.warps)
+    solver.setEpsilon(settings.epsilon)
+    solver.setInnerIterations(settings.inner_iterations)
+    solver.setOuterIterations(settings.outer_iterations)
+    solver.setScaleStep(settings.scale_step)
+    solver.setGamma(settings.gamma)
+    solver.setMedianFiltering(settings.median)
+    return solver
+
+
+def strain(flow: np.ndarray) -> np.ndarray:
+    """Optical strain magnitude (H, W), px a px, of a flow (2, H, W): the size of the infinitesimal strain tensor.
+
+    ε = (∇f + ∇fᵀ) / 2, |ε| = √(εxx² + εyy² + 2 εxy²); Shreve et al., "Macro- and micro-expression spotting in long
+    videos using spatio-temporal strain", FG 2011, eq. 3–6.
+    """
+    (u_y, u_x), (v_y, v_x) = np.gradient(flow[0]), np.gradient(flow[1])
+    return np.sqrt(u_x**2 + v_y**2 + (u_y + v_x) ** 2 / 2)
+
+
+def flow_channels(flow: np.ndarray, channels: Sequence[str]) -> np.ndarray:
+    """The named channels, float32 (C, H, W), of a flow (2, H, W): any of u, v (px), strain, magnitude (px)."""
+    made = {
+        "u": lambda: flow[0],
+        "v": lambda: flow[1],
+        "strain": lambda: strain(flow),
+        "magnitude": lambda: np.hypot(flow[0], flow[1]),
+    }
+    return np.stack([made[name]() for name in channels]).astype(np.float32)
+
+
+def flow_format(rows: pd.DataFrame, settings: Mapping[str, Any]) -> FlowFormat:
+    """What `flow_of_clips` gives for these rows: configured channels in pixels, or those of ready-made images."""
+    if _ready_made(rows):
+        return FlowFormat(("u", "v", "strain"), "image")
+    return FlowFormat(tuple(FlowSettings(**settings).channels), "px")
+
+
+def _ready_made(rows: pd.DataFrame) -> bool:
+    return (rows["kind"] == "flow").all()
+
+
+def flow_shape(rows: pd.DataFrame, settings: Mapping[str, Any], face_settings: Mapping[str, Any]) -> tuple[int, int, int]:
+    """(C, H, W) of the flow of these rows' clips; ready-made images have their own size."""
+    channels = len(flow_format(rows, settings).channels)
+    size = FaceSettings(**face_settings).size
+    if not _ready_made(rows):
+        return channels, size, size
+    for source in rows["source"]:
+        with suppress(ClipProblem):
+            return channels, *read_image(Path(source)).shape[:2]
+    return channels, *RELEASED_SIZE
+
+
+def flow_of_clips(
+    rows: pd.DataFrame,
+    faces: pd.DataFrame | None,
+    apexes: pd.DataFrame | None,
+    settings: Mapping[str, Any],
+    face_settings: Mapping[str, Any],
+) -> Iterator[ClipFlow]:
+    """Onset-to-apex flow of one subject's clips in sheet order, one at a time, so that memory doesn't grow with them.
+
+    A clip with a problem, its own or one from `faces` or `apexes`, has flow 0. Rows of kind `flow` need neither: their
+    images' red, green and blue are u, v and strain.
+    """
+    cv2.setNumThreads(1)
+    chosen, face_chosen = FlowSettings(**settings), FaceSettings(**face_settings)
+    shape = flow_shape(rows, settings, face_settings)
+    for position, row in enumerate(counted(rows.itertuples(), len(rows), "clips")):
+        try:
+            if row.kind == "flow":
+                flow, points, length = read_image(Path(row.source))[:, :, ::-1].transpose(2, 0, 1), NO_POINTS, np.nan
+            else:
+                face, apex = faces.iloc[position], apexes.iloc[position]
+                for stage in (face, apex):
+                    if pd.notna(stage["problem"]):
+                        raise ClipProblem(stage["problem"])
+                flow, points, length = _flow_between(row, face, apex, chosen, face_chosen)
+            if flow.shape != shape:
+                raise ClipProblem(f"{row.source} is {flow.shape[2]}×{flow.shape[1]}, others are {shape[2]}×{shape[1]}")
+            yield ClipFlow(flow.astype(np.float16), points, length, None)
+        except ClipProblem as problem:
+            log.warning("%s %s %s: %s", row.dataset, row.subject, row.clip, problem)
+            yield ClipFlow(np.zeros(shape, np.float16), NO_POINTS, np.nan, str(problem))
+
+
+def _flow_between(
+    row: Any, face: pd.Series, apex: pd.Series, settings: FlowSettings, face_settings: FaceSettings
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Channels (C, H, W) of the flow from a clip's onset to its apex, the face's five points, the head motion in px."""
+    clip, transform = open_clip(row.source, row.kind), transform_of(face)
+    first = aligned_grey(clip.read(apex["onset"]), transform, face_settings)
+    image = clip.read(apex["apex"])
+    second = aligned_grey(image, transform, face_settings)
+    landmarks = aligned_landmarks(face)
+    motion = head_motion(first, second, landmarks)
+    if settings.head_motion == "similarity":
+        second = aligned_grey(image, compose(motion.back, transform), face_settings)
+    flow = tv_l1(settings).calc(first, second, None).transpose(2, 0, 1)
+    if settings.head_motion == "shift":
+        flow = flow - np.median(flow, axis=(1, 2), keepdims=True)
+    return flow_channels(flow, settings.channels), five_points(landmarks), motion.length
+
+
+def flow_of_subject(
+    rows: pd.DataFrame,
+    faces: pd.DataFrame | None,
+    apexes: pd.DataFrame | None,
+    settings: Mapping[str, Any],
+    face_settings: Mapping[str, Any],
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """`flow_of_clips` all at once: flow, float16 (n, C, H, W), and its table as in `merba.preprocessing.packs.pack`, without rows."""
+    found = list(flow_of_clips(rows, faces, apexes, settings, face_settings))
+    table = rows[KEY].assign(
+        points=[one.points.ravel() for one in found],
+        head_motion=[one.head_motion for one in found],
+        problem=pd.Series([one.problem for one in found], index=rows.index, dtype="str"),
+    )
+    return np.stack([one.flow for one in found]), table

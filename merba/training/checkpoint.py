@@ -1,0 +1,248 @@
+"""Checkpoints: one safetensors file with the weights of a model, or of an ensemble, and all that using them needs.
+
+The tensors are those of the state dict; an ensemble's names have the member's number before them (`0.`, `1.`, …).
+What else is needed stands as one JSON text under `merba` in the file's metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonschema import Draft202012Validator
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import merba
+from merba.config import explain, schema
+from merba.errors import MerbaError
+from merba.files import atomic
+from merba.models import MODELS, create_model
+from merba.preprocessing.packs import FlowFormat
+
+FORMAT = 1
+"""Version of the metadata; a file with a later one is refused."""
+STAGES = ("faces", "apex", "flow")
+UNITS = ("px", "image")
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One trained model: its state dict, mean and deviation of its training clips' channels, and who was left out.
+
+    mean and std are in the flow's unit, one value a channel of the model's input; 0 and 1 where training took the flow
+    as it is. left_out is (dataset, subject), None where nobody was.
+    """
+
+    weights: Mapping[str, Tensor]
+    mean: Sequence[float]
+    std: Sequence[float]
+    left_out: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """Models that differ in their weights alone, and how their inputs are made.
+
+    model is `name` and arguments as in an experiment's `model`, without `pretrained` (see `describe_model`); classes
+    are in the order of the outputs; form is the flow that training read; data and protocol are the configuration's, or the
+    protocol EVERYBODY, which leaves nobody out.
+    faces, apex and flow are its sections too, None where training was on ready-made flow. mirror_average is the training
+    setting of that name: whether a clip's outputs are averaged with those of its mirror image.
+    """
+
+    members: Sequence[Member]
+    model: Mapping[str, Any]
+    classes: Sequence[str]
+    form: FlowFormat
+    data: str
+    protocol: str
+    faces: Mapping[str, Any] | None = None
+    apex: Mapping[str, Any] | None = None
+    flow: Mapping[str, Any] | None = None
+    mirror_average: bool = False
+    version: str = merba.__version__
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Everything but the tensors, as JSON has it; without `faces.weights`, a folder of the machine that trained."""
+        return {
+            "format": FORMAT,
+            "version": self.version,
+            "model": dict(self.model),
+            "classes": list(self.classes),
+            "channels": list(self.form.channels),
+            "unit": self.form.unit,
+            "data": self.data,
+            "protocol": self.protocol,
+            "mirror_average": self.mirror_average,
+            **{stage: getattr(self, stage) for stage in STAGES},
+            "faces": self.faces and {key: value for key, value in self.faces.items() if key != "weights"},
+            "members": [
+                {"mean": list(member.mean), "std": list(member.std), "left_out": member.left_out} for member in self.members
+            ],
+        }
+
+    def build(self, member: Member) -> nn.Module:
+        """The model of one member, in evaluation mode on the CPU."""
+        model = self._blank()
+        model.load_state_dict(member.weights)
+        return model.eval()
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the model's input."""
+        with torch.device("meta"):  # shapes only: no memory, no time for random weights
+            return self._blank().input_shape
+
+    def _blank(self) -> nn.Module:
+        arguments = {key: value for key, value in self.model.items() if key != "name"}
+        return create_model(self.model["name"], len(self.classes), **arguments)
+
+
+def describe_model(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """`model` of a checkpoint from an experiment's: without `pretrained`, but with the layer scale that it brought."""
+    described = {key: value for key, value in settings.items() if key != "pretrained"}
+    if settings.get("pretrained") and MODELS[settings["name"]][0] == "merba":
+        from merba.models.pretrained import default_layer_scale
+
+        described.setdefault("layer_scale", default_layer_scale(weights))
+    return described
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, whole or not at all. Raises MerbaError where it could not be loaded again."""
+    _check(path, checkpoint)
+    alone = len(checkpoint.members) == 1
+    tensors = {
+        name if alone else f"{number}.{name}": tensor.detach().cpu().contiguous()
+        for number, member in enumerate(checkpoint.members)
+        for name, tensor in member.weights.items()
+    }
+    with atomic(path) as draft:
+        save_file(tensors, draft, {"format": "pt", "merba": json.dumps(checkpoint.description)})
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint; its tensors stay in the file until they are used.
+
+    Raises MerbaError where it is missing, no safetensors file, not of merba, of a newer format, or does not fit together.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MerbaError(f"{path}: there is no such checkpoint; give a model.safetensors of a trained fold")
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("merba")
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        what = f"a {path.suffix} file, but" if path.suffix in (".pth", ".pt", ".tar", ".ckpt") else "not safetensors:"
+        raise MerbaError(
+            f"{path}: {what} checkpoints of merba are safetensors files ({error}); give a model.safetensors that "
+            "merba wrote. MambaVision's weights are for the model's setting `pretrained`"
+        ) from error
+    if text is None:
+        raise MerbaError(f"{path}: a safetensors file without merba's metadata; give a model.safetensors that merba wrote")
+    checkpoint = _read(path, text, tensors)
+    _check(path, checkpoint)
+    return checkpoint
+
+
+def join_checkpoints(checkpoints: Mapping[Path, Checkpoint]) -> Checkpoint:
+    """An ensemble of all members of checkpoints, given by their files' names.
+
+    Raises MerbaError where they differ in anything but weights, normalisation and who was left out.
+    """
+    (first_path, first), *others = checkpoints.items()
+    for path, other in others:
+        for key, value in first.description.items():
+            if key != "members" and other.description[key] != value:
+                raise MerbaError(
+                    f"{path}: {key} is {other.description[key]}, but {value} in {first_path}; an ensemble's members "
+                    "differ in weights, normalisation and the subject left out alone: train them with one configuration"
+                )
+    return replace(first, members=[member for one in checkpoints.values() for member in one.members])
+
+
+def _read(path: Path, text: str, tensors: Mapping[str, Tensor]) -> Checkpoint:
+    damaged = "the metadata is damaged; copy the file again, or train again"
+    try:
+        found = json.loads(text)
+        if found["format"] > FORMAT:
+            raise MerbaError(
+                f"{path}: format {found['format']}, written by merba {found['version']}; this merba "
+                f"({merba.__version__}) reads up to {FORMAT}: update it"
+            )
+        count = len(found["members"])
+        if not count:
+            raise ValueError("it has no members")
+        members = [
+            Member(
+                _of_member(tensors, number) if count > 1 else tensors,
+                member["mean"],
+                member["std"],
+                member["left_out"] and tuple(member["left_out"]),
+            )
+            for number, member in enumerate(found["members"])
+        ]
+        form = FlowFormat(tuple(found["channels"]), found["unit"])
+        rest = {key: found[key] for key in ("model", "classes", "data", "protocol", "mirror_average", "version", *STAGES)}
+        return Checkpoint(members, form=form, **rest)
+    except KeyError as error:
+        raise MerbaError(f"{path}: {error} is missing: {damaged}") from error
+    except (TypeError, ValueError) as error:
+        raise MerbaError(f"{path}: {error}: {damaged}") from error
+
+
+def _of_member(tensors: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
+    prefix = f"{number}."
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _check(path: Path, checkpoint: Checkpoint) -> None:
+    """Raise MerbaError where the parts of a checkpoint do not fit this merba, or each other."""
+    known = schema("config")["properties"]
+    channels = known["flow"]["properties"]["channels"]["items"]["enum"]
+    for channel in checkpoint.form.channels:
+        if channel not in channels:
+            raise MerbaError(f"{path}: unknown flow channel {channel!r}; this merba makes {', '.join(channels)}: update it")
+    if checkpoint.form.unit not in UNITS:
+        raise MerbaError(f"{path}: unknown unit of flow {checkpoint.form.unit!r}; known: {', '.join(UNITS)}: update merba")
+    for stage in STAGES:
+        if (settings := getattr(checkpoint, stage)) is not None:
+            for error in Draft202012Validator(known[stage]).iter_errors(settings):
+                raise MerbaError(f"{path}: settings of {stage}: {explain(error)}; use the merba that wrote it, or a later one")
+    if "pretrained" in checkpoint.model:
+        raise MerbaError(f"{path}: the model names a `pretrained` file, which its weights replace; see `describe_model`")
+    try:
+        with torch.device("meta"):
+            blank = checkpoint._blank()
+    except (KeyError, TypeError, ValueError) as error:
+        raise MerbaError(f"{path}: {error}; use the merba that wrote it ({checkpoint.version}), or a later one") from error
+    wanted = blank.input_shape[0]
+    if wanted > len(checkpoint.form.channels):
+        raise MerbaError(
+            f"{path}: the model wants {wanted} input channels, the flow has {len(checkpoint.form.channels)} "
+            f"({', '.join(checkpoint.form.channels)}): train again"
+        )
+    shapes = {name: tuple(tensor.shape) for name, tensor in blank.state_dict().items()}
+    for number, member in enumerate(checkpoint.members):
+        if len(member.mean) != wanted or len(member.std) != wanted:
+            raise MerbaError(
+                f"{path}: member {number} has {len(member.mean)} means and {len(member.std)} deviations for "
+                f"{wanted} channels: train again"
+            )
+        held = {name: tuple(tensor.shape) for name, tensor in member.weights.items()}
+        if held != shapes:
+            wrong = sorted(name for name in held.keys() | shapes.keys() if held.get(name) != shapes.get(name))
+            name = wrong[0]
+            raise MerbaError(
+                f"{path}: {len(wrong)} tensors of member {number} don't fit {checkpoint.model['name']}: {name} is "
+                f"{held.get(name, 'missing')}, the model has {shapes.get(name, 'none of that name')}; was the model "
+                "changed since? Train again"
+            )

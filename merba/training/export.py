@@ -1,0 +1,82 @@
+"""One checkpoint for new faces from the folds of a finished run: an ensemble of them, or one model of all clips."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from merba.training.checkpoint import Checkpoint, join_checkpoints, load_checkpoint
+from merba.config import fold_settings
+from merba.errors import MerbaError
+from merba.training.fold import load_fold, packed_experiment, train_on_everybody
+from merba.files import FOLD_FILES, WEIGHTS
+from merba.protocols import EVERYBODY
+
+log = logging.getLogger(__name__)
+STALE = "run the workflow again, and delete the folds of subjects who are no longer in the sample sheet"
+
+
+def ensemble_of_folds(folder: Path) -> Checkpoint:
+    """An ensemble of every fold's model.safetensors under `results/folds/EXPERIMENT`.
+
+    Raises MerbaError where there is none, where a trained fold lacks its weights, or where the folds differ in more than
+    weights, normalisation and the subject left out, or were not trained on the same clips.
+    """
+    paths = sorted(folder.glob(f"*/*/{WEIGHTS}"))
+    trained = {path.parent for path in folder.glob(f"*/*/{FOLD_FILES['predictions']}")}
+    missing = sorted(f"{fold.parent.name}/{fold.name}" for fold in trained - {path.parent for path in paths})
+    if missing or not paths:
+        what = f"{len(missing)} of {len(trained)} folds have no model.safetensors ({', '.join(missing[:5])})"
+        raise MerbaError(
+            f"{folder}: {what if missing else 'no fold in it has a model.safetensors'}; train with `keep_weights: true`, "
+            "and name the folder of one experiment, such as results/folds/merba"
+        )
+    # A subject who is no longer in the sheet leaves a fold behind.
+    records = {path.parent: _record(path.parent / FOLD_FILES["record"]) for path in paths}
+    inputs = {str(record["inputs"]): fold for fold, record in records.items()}
+    if len(inputs) > 1:
+        raise MerbaError(f"{' and '.join(map(str, inputs.values()))} were trained on different files; {STALE}")
+    for fold, record in records.items():
+        _refuse_control(fold, record["experiment"])
+    return join_checkpoints({path: load_checkpoint(path) for path in paths})
+
+
+def retrained(config: Mapping[str, Any], folder: Path) -> Checkpoint:
+    """One model of every clip of the experiment whose folds lie in `results/folds/EXPERIMENT`.
+
+    It is trained as they were, for as many epochs as they chose in the median, with nobody held out: no error of this model
+    can be measured, and the folds' is the nearest there is. Raises MerbaError where there are no folds, or where settings
+    or clips are no longer those that they were trained with.
+    """
+    name, results = folder.resolve().name, folder.resolve().parents[1]
+    experiment, sheet, packs = packed_experiment(config, name, results)
+    _refuse_control(folder, experiment)
+    settings = fold_settings(experiment)
+    everybody = settings | {"protocol": EVERYBODY, "stopping": "none"}
+    fold = load_fold(config, everybody, dataset="all", subject_id="all", sheet=sheet, packs=packs)
+    records = {path: _record(path) for path in sorted(folder.glob(f"*/*/{FOLD_FILES['record']}"))}
+    if not records:
+        raise MerbaError(f"{folder}: no trained fold in it; name the folder of one experiment, such as results/folds/merba")
+    for path, record in records.items():
+        if (record["experiment"], record["inputs"]) != (settings, fold.inputs):
+            raise MerbaError(f"{path}: the fold was trained with other settings or clips; {STALE}")
+    epochs = round(median(next(iter(record["seeds"].values()))["epoch"] for record in records.values()))
+    log.info("%s: %d epochs, the median of %d folds, on %d clips", name, epochs, len(records), len(fold.clips))
+    return train_on_everybody(config, everybody, fold, epochs=epochs)
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text())
+        return {key: record[key] for key in ("experiment", "inputs", "seeds")}
+    except (OSError, ValueError, KeyError) as error:
+        raise MerbaError(f"{path} can't be read as a fold's record ({error!r}); train this fold again") from error
+
+
+def _refuse_control(folder: Path, experiment: Mapping[str, Any]) -> None:
+    if experiment["control"] != "none":
+        raise MerbaError(f"{folder} is of a control ({experiment['control']}): a model of it is of no use")

@@ -1,0 +1,393 @@
+"""Experiments: data + protocol + model + training; running one fold and writing what it found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import platform
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import astuple, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+import merba
+from merba.training.checkpoint import STAGES, Checkpoint, Member, describe_model, save_checkpoint
+from merba.config import experiment_settings, fold_settings
+from merba.training.devices import training_device
+from merba.errors import MerbaError
+from merba.files import FOLD_FILES, WEIGHTS, atomic, checksum, read_parquet
+from merba.training.inputs import FoldData, prepare
+from merba.models import check_model, create_model
+from merba.preprocessing.packs import FlowFormat, check_packed, load_packs
+from merba.training.resume import Selection
+from merba.protocols import EVERYBODY, Split, folds, make_split
+from merba.sheet import KEY, class_names, safe_id
+from merba.training.loop import FoldResult, TrainingSettings, train_fold, train_without_test
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold before training: all usable clips with their labels as class numbers, flow, split, and its digest.
+
+    The digest is of everything that decides the result: settings, seed, split, labels, content of packs and pretrained weights.
+    """
+
+    dataset: str
+    subject: str
+    clips: pd.DataFrame
+    labels: np.ndarray
+    classes: list[str]
+    flow: np.ndarray
+    form: FlowFormat
+    split: Split
+    inputs: dict[str, str]
+    digest: str
+
+
+def load_fold(
+    config: Mapping[str, Any],
+    experiment: Mapping[str, Any],
+    *,
+    dataset: str,
+    subject_id: str,
+    sheet: pd.DataFrame,
+    packs: Sequence[tuple[Path, Path]],
+) -> Fold:
+    """The fold of `experiment` (from `merba.config.fold_settings`) that tests one subject, by its safe id.
+
+    `sheet` has the labels of all clips, usable or not; `packs` are the (array, index) files of the experiment's datasets.
+    Other protocols than loso have a single fold. Raises MerbaError for a subject or a clip that the sheet doesn't have.
+    """
+    flow, clips, form = load_packs(packs)
+    clips = clips.merge(sheet[[*KEY, "label", "split"]], on=KEY, how="left", validate="one_to_one")
+    if clips["label"].isna().any():
+        unknown = clips[clips["label"].isna()].iloc[0]
+        raise MerbaError(
+            f"{unknown['dataset']} {unknown['subject']} {unknown['clip']} is packed, but has no label in the sample sheet: "
+            "one of the two is of an earlier run; run the workflow again"
+        )
+    subject = _subject_name(sheet, dataset, subject_id) if experiment["protocol"] == "loso" else subject_id
+    classes = class_names(sheet, experiment["datasets"])
+    labels = clips["label"].map({name: code for code, name in enumerate(classes)}).to_numpy(np.int64)
+    split = make_split(clips, experiment["protocol"], dataset, subject, stopping=experiment["stopping"], seed=config["seed"])
+    pretrained = experiment["model"].get("pretrained")
+    files = [*(path for pair in packs for path in pair), *([Path(pretrained)] if pretrained else [])]
+    inputs = {path.name: checksum(path) for path in files}
+    decides = [experiment, config["seed"], classes, labels.tolist(), *(part.tolist() for part in astuple(split)), inputs]
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+    return Fold(dataset, subject, clips, labels, classes, flow, form, split, inputs, digest)
+
+
+def run_fold(config: Mapping[str, Any], experiment: Mapping[str, Any], fold: Fold, folder: Path, *, progress: Path) -> None:
+    """Train a fold, once a seed, and write FOLD_FILES into `folder`; with `keep_weights` the first seed's weights too.
+
+    Trainings that last minutes save their state in the folder `progress`, under the fold's digest, and go on from there
+    when they were interrupted; it is emptied at the end.
+    """
+    started, cpu_started = time.perf_counter(), time.process_time()
+    if not len(fold.split.test):
+        log.warning(
+            "%s %s has no usable clip (see results/problems.csv): all others are trained on, and the tables have one fold less",
+            fold.dataset,
+            fold.subject,
+        )
+    torch.set_num_threads(config["threads"])
+    settings = TrainingSettings(**experiment["training"])
+    if settings.schedule == "cosine" and settings.warmup + settings.cooldown >= settings.epochs:
+        log.warning(
+            "warmup %d and cooldown %d leave nothing of %d epochs: the rate falls from its peak to its minimum at once",
+            settings.warmup,
+            settings.cooldown,
+            settings.epochs,
+        )
+    build = _builder(experiment, fold)
+    model = build()
+    results: dict[int, FoldResult] = {}
+    with training_device(config["device"], deterministic=config["deterministic"]) as device:
+        for seed in experiment["seeds"]:
+            labels = fold.labels
+            if experiment["control"] == "shuffled_labels":
+                labels = shuffle_labels(labels, fold.split, seed=config["seed"] + seed)
+            data = _inputs(fold, labels, model, settings, device)
+            if experiment["control"] == "zero_flow":  # the inputs: flow in image units is 127 or so where nothing moves
+                data = replace(data, inputs=torch.zeros_like(data.inputs), mirrored=torch.zeros_like(data.mirrored))
+            results[seed] = train_fold(
+                build,
+                data,
+                fold.split,
+                len(fold.classes),
+                settings,
+                seed=config["seed"] + seed,
+                resume=progress / f"{fold.digest}-{seed}.pt",
+            )
+            log.info(
+                "%s %s seed %d: epoch %d of %d, %.1f s",
+                fold.dataset,
+                fold.subject,
+                seed,
+                results[seed].honest.epoch,
+                len(results[seed].history),
+                results[seed].seconds,
+            )
+        device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
+
+    with suppress(OSError):  # what can't be removed can't be written either, and says so then
+        (folder / FOLD_FILES["record"]).unlink()  # it says of what fold the other files are (see `is_finished`)
+    if config["keep_weights"]:
+        save_checkpoint(folder / WEIGHTS, _checkpoint(config, experiment, fold, next(iter(results.values())).weights, data))
+    for name, table in _tables(experiment, fold, results).items():
+        with atomic(folder / FOLD_FILES[name]) as draft:
+            table.to_parquet(draft, index=False) if draft.suffix == ".parquet" else table.to_csv(draft, index=False)
+    record = _record(config, experiment, fold, results, data) | {
+        "device": device_name,
+        "seconds": round(time.perf_counter() - started, 3),
+        "cpu_seconds": round(time.process_time() - cpu_started, 3),
+        "peak_memory_mb": _peak_memory_mb(),
+    }
+    with atomic(folder / FOLD_FILES["record"]) as draft:
+        draft.write_text(json.dumps(record, indent=2))
+    shutil.rmtree(progress, ignore_errors=True)
+
+
+def _tables(experiment: Mapping[str, Any], fold: Fold, results: Mapping[int, FoldResult]) -> dict[str, pd.DataFrame]:
+    """The tables among FOLD_FILES."""
+    history = [{"seed": seed, **row} for seed, result in results.items() for row in result.history]
+    test = fold.clips.iloc[fold.split.test].reset_index(drop=True)
+    predictions = [
+        _prediction_rows(test, seed, selection, chosen, fold.classes)
+        for seed, result in results.items()
+        for selection, chosen in ((honest_name(experiment), result.honest), ("oracle", result.oracle))
+    ]
+    return {
+        "history": pd.DataFrame(history),
+        "split": _split_rows(fold),
+        "every_epoch": _every_epoch_rows(fold, results),
+        "predictions": pd.concat(predictions, ignore_index=True),
+    }
+
+
+def _record(
+    config: Mapping[str, Any], experiment: Mapping[str, Any], fold: Fold, results: Mapping[int, FoldResult], data: FoldData
+) -> dict[str, Any]:
+    """What was trained, on what, and by which versions."""
+    return {
+        "digest": fold.digest,
+        "experiment": dict(experiment),
+        "dataset": fold.dataset,
+        "subject": fold.subject,
+        "classes": fold.classes,
+        "clips": {part: len(getattr(fold.split, part)) for part in ("train", "validation", "test")},
+        "validation_subjects": _people(fold.clips.iloc[fold.split.validation]),
+        "normalisation": {"mean": data.mean, "std": data.std},
+        "seeds": {
+            str(config["seed"] + seed): {
+                "epoch": result.honest.epoch,
+                "oracle_epoch": result.oracle.epoch,
+                "epochs": len(result.history),
+                "weights_sha256": result.weights_sha256,
+                "training_seconds": round(result.seconds, 3),
+            }
+            for seed, result in results.items()
+        },
+        "inputs": fold.inputs,
+        "threads": config["threads"],
+        "versions": {
+            "merba": merba.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+    }
+
+
+def _peak_memory_mb() -> int:
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest // (1024**2 if sys.platform == "darwin" else 1024)  # macOS counts bytes, Linux kB
+
+
+def is_finished(folder: Path, fold: Fold, *, weights: bool) -> bool:
+    """Whether `folder` holds this fold's results, of the same settings and inputs, and the `weights` where they are wanted."""
+    try:
+        record = json.loads((folder / FOLD_FILES["record"]).read_text())
+    except (OSError, json.JSONDecodeError):
+        return False
+    names = [*FOLD_FILES.values(), *([WEIGHTS] if weights else [])]
+    return record.get("digest") == fold.digest and all((folder / name).exists() for name in names)
+
+
+def train_experiment(
+    config: Mapping[str, Any], name: str, results: Path, *, only: Sequence[tuple[str, str]] | None = None
+) -> int:
+    """Train an experiment's folds, or `only` some (dataset, subject's safe id), one after the other in this process.
+
+    For a machine without Snakemake: reads `results`/samples.parquet and `results`/packed, which the workflow's
+    preprocessing wrote, and writes the workflow's files. Finished folds are left alone. Returns how many were trained.
+    Raises MerbaError, as the workflow's gate does, where clips can't be used and the configuration doesn't drop them.
+    """
+    experiment, sheet, packs = packed_experiment(config, name, results)
+    settings = fold_settings(experiment)
+    check_packed([index for _, index in packs], drop=config["on_problem"] == "drop")
+    every = [(dataset, safe_id(subject)) for dataset, subject in folds(sheet, experiment)]
+    unknown = [f"{dataset}/{subject}" for dataset, subject in only or [] if (dataset, subject) not in every]
+    if unknown:
+        names = ", ".join(f"{dataset}/{subject}" for dataset, subject in every)
+        raise MerbaError(f"experiment {name} has no fold {', '.join(unknown)}; it has {names}")
+    trained, started = 0, time.monotonic()
+    chosen = list(only or every)
+    for done, (dataset, subject_id) in enumerate(chosen, start=1):
+        fold = load_fold(config, settings, dataset=dataset, subject_id=subject_id, sheet=sheet, packs=packs)
+        folder = results / "folds" / name / dataset / subject_id
+        if not is_finished(folder, fold, weights=config["keep_weights"]):
+            run_fold(config, settings, fold, folder, progress=results / "progress" / name / dataset / subject_id)
+            trained += 1
+        left = (time.monotonic() - started) / done * (len(chosen) - done)
+        log.info("%s: %d of %d folds done, about %.0f s left", name, done, len(chosen), left)
+    return trained
+
+
+def packed_experiment(
+    config: Mapping[str, Any], name: str, results: Path
+) -> tuple[dict[str, Any], pd.DataFrame, list[tuple[Path, Path]]]:
+    """An experiment's settings, the sample sheet, and the (array, index) files of its datasets, from `results`.
+
+    Raises MerbaError where the configuration has no such experiment, its model can't be made, or a file is missing.
+    """
+    if name not in config["experiments"]:
+        raise MerbaError(f"the configuration has no experiment {name!r}; it has {', '.join(config['experiments'])}")
+    sheet = read_parquet(_packed(results / "samples.parquet"))
+    experiment = experiment_settings(config, name, sheet["dataset"].unique())
+    check_model(experiment["model"], len(class_names(sheet, experiment["datasets"])))
+    packs = [
+        (_packed(results / "packed" / f"{dataset}.npy"), _packed(results / "packed" / f"{dataset}.parquet"))
+        for dataset in experiment["datasets"]
+    ]
+    return experiment, sheet, packs
+
+
+def _packed(path: Path) -> Path:
+    if not path.exists():
+        raise MerbaError(f"{path} is missing: run the preprocessing first (`snakemake --cores 4 packed`), or copy it here")
+    return path
+
+
+def train_on_everybody(config: Mapping[str, Any], experiment: Mapping[str, Any], fold: Fold, *, epochs: int) -> Checkpoint:
+    """A model of all clips of `fold` (of the protocol EVERYBODY), of the experiment's first seed, after so many epochs."""
+    torch.set_num_threads(config["threads"])
+    settings, build = TrainingSettings(**experiment["training"]), _builder(experiment, fold)
+    rows = fold.split.train
+    with training_device(config["device"], deterministic=config["deterministic"]) as device:
+        data = _inputs(fold, fold.labels, build(), settings, device)
+        seed = config["seed"] + experiment["seeds"][0]
+        weights = train_without_test(build, data, rows, len(fold.classes), settings, epochs=epochs, seed=seed)
+    return _checkpoint(config, experiment, fold, weights, data)
+
+
+def honest_name(experiment: Mapping[str, Any]) -> str:
+    """What the honest selection is called in predictions and tables: `validation` or `last` (epoch)."""
+    return "validation" if experiment["stopping"] == "validation" else "last"
+
+
+def shuffle_labels(labels: np.ndarray, split: Split, *, seed: int) -> np.ndarray:
+    """`labels` with those of the training and validation clips permuted; the test clips keep theirs."""
+    rest = np.concatenate([split.train, split.validation])
+    shuffled = labels.copy()
+    shuffled[rest] = np.random.default_rng(seed).permutation(labels[rest])
+    return shuffled
+
+
+def _subject_name(sheet: pd.DataFrame, dataset: str, subject_id: str) -> str:
+    for name in sheet.loc[sheet["dataset"] == dataset, "subject"].unique():
+        if safe_id(name) == subject_id:
+            return name
+    raise MerbaError(f"the sample sheet has no subject {subject_id} in {dataset}")
+
+
+def _builder(experiment: Mapping[str, Any], fold: Fold) -> Callable[[], torch.nn.Module]:
+    arguments = {key: value for key, value in experiment["model"].items() if key != "name"}
+    return partial(create_model, experiment["model"]["name"], len(fold.classes), **arguments)
+
+
+def _inputs(fold: Fold, labels: np.ndarray, model: torch.nn.Module, settings: TrainingSettings, device: torch.device) -> FoldData:
+    return prepare(
+        fold.flow,
+        labels,
+        fold.split.train,
+        fold.form,
+        shape=model.input_shape,
+        normalise=settings.normalise,
+        device=device,
+        arrange=getattr(model, "arrange", None),
+        points=np.stack(fold.clips["points"]).reshape(-1, 5, 2),
+    )
+
+
+def _checkpoint(
+    config: Mapping[str, Any], experiment: Mapping[str, Any], fold: Fold, weights: Mapping[str, Tensor], data: FoldData
+) -> Checkpoint:
+    # Ready-made flow has no preprocessing of ours that a checkpoint could name.
+    ours = fold.form.unit == "px"
+    left_out = None if experiment["protocol"] == EVERYBODY else (fold.dataset, fold.subject)
+    return Checkpoint(
+        members=[Member(weights, data.mean, data.std, left_out)],
+        model=describe_model(experiment["model"], weights),
+        classes=fold.classes,
+        form=fold.form,
+        data=config["data"],
+        protocol=experiment["protocol"],
+        mirror_average=experiment["training"]["mirror_average"],
+        **({stage: config[stage] for stage in STAGES} if ours else {}),
+    )
+
+
+def _split_rows(fold: Fold) -> pd.DataFrame:
+    """Each clip's part in the fold: train, validation, test, or none of them."""
+    rows = fold.clips[KEY].assign(part="none")
+    for part in ("train", "validation", "test"):
+        rows.iloc[getattr(fold.split, part), rows.columns.get_loc("part")] = part
+    return rows
+
+
+def _every_epoch_rows(fold: Fold, results: Mapping[int, FoldResult]) -> pd.DataFrame:
+    """Predicted class of every test clip after every epoch."""
+    test = fold.clips.iloc[fold.split.test][KEY]
+    classes = np.array(fold.classes, dtype=object)
+    parts = []
+    for seed, result in results.items():
+        epochs = len(result.every_epoch)
+        part = pd.concat([test] * epochs, ignore_index=True)
+        part["seed"], part["epoch"] = seed, np.repeat(np.arange(1, epochs + 1), len(test))
+        part["predicted"] = pd.Series(classes[result.every_epoch.ravel()], dtype="str")  # also where there are none
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def _people(clips: pd.DataFrame) -> list[str]:
+    return sorted((clips["dataset"] + "/" + clips["subject"]).unique())
+
+
+def _prediction_rows(test: pd.DataFrame, seed: int, selection: str, chosen: Selection, classes: Sequence[str]) -> pd.DataFrame:
+    """The contract's predictions: clip, true, predicted, every class's probability, epoch, selection."""
+    rows = test[[*KEY, "split"]].assign(
+        seed=seed,
+        selection=selection,
+        epoch=chosen.epoch,
+        true=test["label"],
+        predicted=pd.Series([classes[code] for code in chosen.predicted], dtype="str"),  # also where there are none
+    )
+    for code, name in enumerate(classes):
+        rows[f"p_{name}"] = chosen.probabilities[:, code]
+    return rows

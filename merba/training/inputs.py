@@ -1,0 +1,118 @@
+"""What a model sees of flow: resized, mirrored, shifted, normalised, arranged; a fold's clips made ready for training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from merba.errors import MerbaError
+from merba.preprocessing.packs import FlowFormat
+
+Arrange = Callable[[Tensor, Tensor], Tensor]
+"""What a model wants made of flow (n, C, H, W) and faces' five points (n, 5, 2) in its pixels; `HTNet.arrange` is one."""
+
+USUAL_FACE = ((0.36, 0.39), (0.75, 0.39), (0.55, 0.62), (0.36, 0.79), (0.75, 0.79))
+"""Eye centres, nose tip and mouth corners, image left first, of a face that fills the image: parts of width and height."""
+
+
+@dataclass(frozen=True)
+class FoldData:
+    """A fold's clips on the device: inputs and mirrored inputs, float32 (n, C, H, W), and labels int64 (n,)."""
+
+    inputs: Tensor
+    mirrored: Tensor
+    labels: Tensor
+    mean: list[float]
+    std: list[float]
+
+
+def prepare(
+    flow: np.ndarray,
+    labels: np.ndarray,
+    train: np.ndarray,
+    form: FlowFormat,
+    *,
+    shape: tuple[int, int, int],
+    normalise: bool,
+    device: torch.device,
+    arrange: Arrange | None = None,
+    points: np.ndarray | None = None,
+) -> FoldData:
+    """Inputs of a fold from packed flow (n, C, H, W): resized to the model's `shape` (C, H, W), and normalised.
+
+    Mean and standard deviation come from the rows `train` alone. A model that has a function `arrange` gets what that
+    makes of the flow and of the faces' `points` (n, 5, 2) in px of `flow` (see `merba.preprocessing.packs.ClipFlow`).
+    """
+    x = resized(flow, form, shape, device)
+    channels = shape[0]
+    mirrored = mirrored_flow(x, form)
+    if arrange is not None:
+        seen = face_points(points, flow.shape[2:], shape[1:]).to(device)
+        x, mirrored = arrange(x, seen), arrange(mirrored, mirrored_points(seen, shape[2]))
+    mean, std = torch.zeros(channels, device=device), torch.ones(channels, device=device)
+    if normalise:
+        part = x[torch.from_numpy(train).to(device)]
+        mean, std = part.mean((0, 2, 3)), part.std((0, 2, 3), unbiased=False).clamp_min(1e-6)
+    shift, scale = mean[:, None, None], std[:, None, None]
+    return FoldData(
+        (x - shift) / scale,
+        (mirrored - shift) / scale,
+        torch.from_numpy(labels.astype(np.int64)).to(device),
+        mean.tolist(),
+        std.tolist(),
+    )
+
+
+def resized(flow: np.ndarray, form: FlowFormat, shape: tuple[int, int, int], device: torch.device) -> Tensor:
+    """The first channels of flow (n, C, H, W), float32, resized to `shape` (C, H, W); their unit stays.
+
+    Shrinking averages areas, enlarging is bilinear. Raises MerbaError where the flow has too few channels.
+    """
+    channels, *size = shape
+    if flow.shape[1] < channels:
+        raise MerbaError(
+            f"the model wants {channels} input channels, the flow has {flow.shape[1]} "
+            f"({', '.join(form.channels)}); change `flow.channels` or the model's `in_channels`"
+        )
+    x = torch.from_numpy(np.ascontiguousarray(flow[:, :channels], dtype=np.float32)).to(device)
+    if size != list(x.shape[2:]):
+        shrinks = size[0] <= x.shape[2] and size[1] <= x.shape[3]
+        x = F.interpolate(x, size, mode="area") if shrinks else F.interpolate(x, size, mode="bilinear")
+    return x
+
+
+def mirrored_flow(x: Tensor, form: FlowFormat) -> Tensor:
+    """The first channels of flow (n, C, H, W), as the mirrored faces would have had them: u changes its sign."""
+    factor, offset = (torch.from_numpy(part[: x.shape[1]]).to(x.device) for part in form.mirror())
+    return x.flip(-1) * factor + offset
+
+
+def face_points(points: np.ndarray, old: Sequence[int], new: Sequence[int]) -> Tensor:
+    """Faces' five points (n, 5, 2), px of maps of size `old` (H, W), as they lie in maps resized to `new`; float32.
+
+    NaN, where flow came without landmarks, becomes the point of USUAL_FACE.
+    """
+    sizes = torch.tensor([[new[1], new[0]], [old[1], old[0]]], dtype=torch.float32)
+    found = (torch.from_numpy(np.float32(points)) + 0.5) * (sizes[0] / sizes[1]) - 0.5  # pixel centres are whole numbers
+    return torch.where(found.isfinite().all(-1, keepdim=True), found, torch.tensor(USUAL_FACE) * sizes[0])
+
+
+def mirrored_points(points: Tensor, width: int) -> Tensor:
+    """The five points (n, 5, 2) of faces in mirrored maps: eyes and mouth corners change sides."""
+    x, y = points[:, [1, 0, 2, 4, 3]].unbind(-1)
+    return torch.stack([width - 1 - x, y], -1)
+
+
+def shifted(x: Tensor, by: Tensor) -> Tensor:
+    """Inputs x (n, C, H, W), each moved up and left by its row of `by`, int64 (n, 2); edge pixels fill what comes in."""
+    n, _, height, width = x.shape
+    rows = (torch.arange(height, device=x.device) + by[:, :1]).clamp(0, height - 1)
+    columns = (torch.arange(width, device=x.device) + by[:, 1:]).clamp(0, width - 1)
+    clips = torch.arange(n, device=x.device)
+    # Indices on both sides of the channels put these last.
+    return x[clips[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -1,0 +1,316 @@
+"""Training one fold, readable in one sitting: schedule, loop, choice of the epoch.
+
+Source of every setting: the paper's experiments section, or the "decided" lines of docs/decisions.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from merba.errors import MerbaError
+from merba.training.inputs import FoldData, shifted
+from merba.joblog import counted
+from merba.evaluation.metrics import confusion, unweighted
+from merba.models.heads import Outputs, class_probabilities, classification_loss, predicted_class
+from merba.training.resume import Progress, Selection
+from merba.protocols import Split
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a fold is trained; each field is described in merba/config/schemas/config.schema.yaml."""
+
+    epochs: int = 70
+    batch_size: int = 128
+    optimizer: str = "adamw"
+    rate: float = 1e-4
+    min_rate: float = 1e-6
+    schedule: str = "cosine"
+    warmup: int = 5
+    cooldown: int = 10
+    weight_decay: float = 0.05
+    patience: int = 20
+    label_smoothing: float = 0.0
+    class_weights: str = "none"
+    flip: bool = True
+    shift: int = 0
+    weight_average: float = 0.0
+    mirror_average: bool = False
+    shuffle: bool = True
+    normalise: bool = True
+
+
+@dataclass
+class FoldResult:
+    """Outcome of a training: the honest choice, the leaking oracle's, every epoch's record, and the chosen weights."""
+
+    honest: Selection
+    oracle: Selection
+    history: list[dict[str, float]]
+    every_epoch: np.ndarray  # predicted classes of the test clips, int64 (epochs, n)
+    weights: dict[str, Tensor]
+    weights_sha256: str
+    seconds: float = field(compare=False)
+
+
+def rate_at(epoch: float, settings: TrainingSettings) -> float:
+    """Learning rate after `epoch` epochs (fractions too): linear warm-up, cosine decay, cool-down at the minimum."""
+    low, high = settings.min_rate, settings.rate
+    if settings.schedule == "constant":
+        return high
+    if epoch < settings.warmup:
+        return low + (high - low) * epoch / settings.warmup
+    decay = max(settings.epochs - settings.warmup - settings.cooldown, 1)
+    progress = min((epoch - settings.warmup) / decay, 1.0)
+    return low + (high - low) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def train_fold(
+    build: Callable[[], nn.Module],
+    data: FoldData,
+    split: Split,
+    classes: int,
+    settings: TrainingSettings,
+    *,
+    seed: int,
+    resume: Path | None = None,
+) -> FoldResult:
+    """Train the model of `build` on `split.train` and predict `split.test`.
+
+    With a validation part, training stops when its UF1 has not risen for `patience` epochs after the warm-up, and the
+    epoch with the best UF1 (ties: the lowest loss) is chosen; without one, the last epoch is. The test clips are
+    predicted after every epoch for the record, and for the oracle (the epoch with the best accuracy on the test
+    clips, which leaks), but nothing that they say reaches the weights, the choice or the stopping.
+    With `resume` the state is saved there about once a minute, and a training that finds such a file goes on from it, to
+    the same result bit for bit on the CPU. Raises MerbaError when the loss is no longer finite.
+    """
+    started = time.perf_counter()
+    device = data.inputs.device
+    state = _begin(build, device, settings, seed, resume)
+    step = _step(state.model, device)
+    weights = _class_weights(data.labels[_rows(split.train, device)], classes, settings)
+
+    # A subject may have no usable clip, and not every scan backend takes an empty batch.
+    nothing = np.empty(0, np.int64), np.empty((0, classes), np.float32)
+    epochs = range(len(state.history) + 1, settings.epochs + 1)
+    for epoch in counted(epochs, len(epochs), "epochs at most"):
+        if state.stopped(settings, validates=len(split.validation) > 0):
+            break
+        train_loss = _train_epoch(step, data, split.train, state, weights, settings, epoch)
+        model = state.judged()
+        test = predict(model, data, split.test, settings) if len(split.test) else nothing
+        record = {"epoch": epoch, "rate": rate_at(epoch, settings), "train_loss": train_loss}
+        if len(split.validation):
+            loss, uf1 = _validate(model, data, split.validation, classes, settings)
+            record |= {"validation_loss": loss, "validation_uf1": uf1}
+            better = state.honest is None or (uf1, -loss) > state.best()
+        else:
+            better = epoch == settings.epochs
+        if better:
+            state.honest, state.chosen = Selection(epoch, *test), deepcopy(model.state_dict())
+        right = int((test[0] == data.labels[_rows(split.test, device)].cpu().numpy()).sum())
+        accuracy = right / len(split.test) if len(split.test) else math.nan
+        if state.oracle is None or accuracy > max(row["oracle_test_accuracy"] for row in state.history):
+            state.oracle = Selection(epoch, *test)
+        state.history.append(record | {"oracle_test_accuracy": accuracy})
+        state.every_epoch.append(test[0])
+    return FoldResult(
+        state.honest,
+        state.oracle,
+        state.history,
+        np.stack(state.every_epoch),
+        state.chosen,
+        weights_digest(state.chosen),
+        time.perf_counter() - started,
+    )
+
+
+def train_without_test(
+    build: Callable[[], nn.Module],
+    data: FoldData,
+    rows: np.ndarray,
+    classes: int,
+    settings: TrainingSettings,
+    *,
+    epochs: int,
+    seed: int,
+) -> dict[str, Tensor]:
+    """The weights after `epochs` epochs on the clips `rows`, with none held out.
+
+    The schedule is that of `settings.epochs`, so that these are the weights that `train_fold` has after so many.
+    """
+    device = data.inputs.device
+    state = _begin(build, device, settings, seed)
+    step = _step(state.model, device)
+    weights = _class_weights(data.labels[_rows(rows, device)], classes, settings)
+    for epoch in counted(range(1, epochs + 1), epochs, "epochs"):
+        _train_epoch(step, data, rows, state, weights, settings, epoch)
+    return state.judged().state_dict()
+
+
+def _begin(
+    build: Callable[[], nn.Module], device: torch.device, settings: TrainingSettings, seed: int, resume: Path | None = None
+) -> Progress:
+    """A training before its first step, or where it was saved in `resume`."""
+    torch.manual_seed(seed)
+    model = build().to(device)
+    if device.type == "cuda":
+        model = model.to(memory_format=torch.channels_last)
+    average = None
+    if settings.weight_average:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.weight_average), use_buffers=True)
+    # Orders, flips and shifts have a generator of their own, so that they don't depend on how much dropout draws.
+    state = Progress(model, _optimizer(model, settings), torch.Generator().manual_seed(seed), resume, average)
+    state.load()
+    return state
+
+
+def _step(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model as an epoch runs it. Compiling pays on a GPU; on the CPU it would cost more than a fold gains."""
+    return torch.compile(model) if device.type == "cuda" else model
+
+
+def _train_epoch(
+    model: nn.Module,
+    data: FoldData,
+    rows: np.ndarray,
+    state: Progress,
+    weights: Tensor | None,
+    settings: TrainingSettings,
+    epoch: int,
+) -> float:
+    """One pass over the training rows, or what an interruption left of it; the mean loss a clip.
+
+    Raises MerbaError when that is no longer finite.
+    """
+    model.train()
+    device = data.inputs.device
+    state.epoch_random = state.random.get_state()
+    order = torch.from_numpy(rows)
+    if settings.shuffle:
+        order = order[torch.randperm(len(order), generator=state.random)]
+    flips = torch.rand(len(order), generator=state.random) < (0.5 if settings.flip else 0.0)
+    order, flips = order.to(device), flips.to(device)
+    if settings.shift:
+        shifts = torch.randint(-settings.shift, settings.shift + 1, (len(order), 2), generator=state.random).to(device)
+    steps = math.ceil(len(order) / settings.batch_size)
+    if state.step == 0:
+        state.loss = torch.zeros((), device=device)
+    for step in range(state.step, steps):
+        batch = slice(step * settings.batch_size, (step + 1) * settings.batch_size)
+        index, flip = order[batch], flips[batch, None, None, None]
+        inputs = torch.where(flip, data.mirrored[index], data.inputs[index]) if settings.flip else data.inputs[index]
+        if settings.shift:
+            inputs = shifted(inputs, shifts[batch])
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate_at(epoch - 1 + step / steps, settings)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            outputs = model(inputs)
+        loss = classification_loss(
+            outputs,
+            data.labels[index],
+            progress=epoch / settings.epochs,
+            class_weights=weights,
+            label_smoothing=settings.label_smoothing,
+        )
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        state.optimizer.step()
+        if state.average is not None:
+            state.average.update_parameters(state.model)
+        state.loss += loss.detach() * len(index)
+        state.step = step + 1
+        state.save_when_due()
+    state.step = 0
+    mean = float(state.loss) / len(order)
+    if not math.isfinite(mean):
+        raise MerbaError(f"the loss is {mean} in epoch {epoch}: training diverged; lower `training.rate`")
+    return mean
+
+
+@torch.no_grad()
+def predict(model: nn.Module, data: FoldData, rows: np.ndarray, settings: TrainingSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted classes int64 (n,) and class probabilities float32 (n, k) of `rows`; the model must be in eval mode."""
+    outputs = _outputs(model, data, _rows(rows, data.inputs.device), settings)
+    return predicted_class(outputs).cpu().numpy(), class_probabilities(outputs).float().cpu().numpy()
+
+
+@torch.no_grad()
+def _validate(
+    model: nn.Module, data: FoldData, rows: np.ndarray, classes: int, settings: TrainingSettings
+) -> tuple[float, float]:
+    index = _rows(rows, data.inputs.device)
+    outputs, labels = _outputs(model, data, index, settings), data.labels[index]
+    counts = confusion(labels.cpu().numpy(), predicted_class(outputs).cpu().numpy(), classes)
+    return float(classification_loss(outputs, labels, progress=1.0)), float(unweighted(counts)[0])
+
+
+def _outputs(model: nn.Module, data: FoldData, index: Tensor, settings: TrainingSettings) -> Outputs:
+    views = [data.inputs, data.mirrored] if settings.mirror_average else [data.inputs]
+    return mean_outputs([model_outputs(model, view[index]) for view in views])
+
+
+def model_outputs(model: nn.Module, inputs: Tensor) -> Outputs:
+    """What the model says of inputs (n, C, H, W), float32: logits, or DGCM's pair."""
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=inputs.device.type == "cuda"):
+        parts = [model(part) for part in inputs.split(256)]
+    if isinstance(parts[0], tuple):
+        return tuple(torch.cat(head).float() for head in zip(*parts, strict=True))
+    return torch.cat(parts).float()
+
+
+def mean_outputs(views: Sequence[Outputs]) -> Outputs:
+    """The mean, head by head, of what a model says of several views of the same clips."""
+    if isinstance(views[0], tuple):
+        return tuple(torch.stack(head).mean(0) for head in zip(*views, strict=True))
+    return torch.stack(views).mean(0)
+
+
+def _optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """AdamW or Adam; AdamW's decay spares norms, biases and the scan's A and D, as is usual for such networks."""
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), lr=settings.rate, weight_decay=settings.weight_decay, fused=True)
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    spared = {name for name, p in named if p.ndim < 2 or name.rpartition(".")[2] in ("A_log", "D", "dt_bias")}
+    groups = [
+        {"params": [p for name, p in named if name not in spared], "weight_decay": settings.weight_decay},
+        {"params": [p for name, p in named if name in spared], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.rate, fused=True)
+
+
+def _class_weights(labels: Tensor, classes: int, settings: TrainingSettings) -> Tensor | None:
+    """Weights float32 (classes,), inverse to frequency with mean 1 over clips; 0 for a class without clips."""
+    counts = torch.bincount(labels, minlength=classes).float()
+    if missing := int((counts == 0).sum()):
+        log.warning("%d of %d classes have no training clip in this fold and will hardly be predicted", missing, classes)
+    if settings.class_weights == "none":
+        return None
+    return torch.where(counts > 0, counts.sum() / ((counts > 0).sum() * counts.clamp_min(1)), 0.0)
+
+
+def _rows(rows: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(rows).to(device)
+
+
+def weights_digest(weights: dict[str, Tensor]) -> str:
+    """SHA-256 over names and bytes of a state dict; equal weights, bit for bit, have equal digests."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        total.update(name.encode())
+        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()

@@ -1,0 +1,135 @@
+"""The state of a training between two steps: what an interrupted fold goes on from."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from merba.errors import MerbaError
+from merba.files import atomic
+
+if TYPE_CHECKING:
+    from merba.training.loop import TrainingSettings
+
+log = logging.getLogger(__name__)
+
+SAVE_SECONDS = 45.0
+"""Between two saves of a training's progress, a little under the minute that an interruption may cost."""
+
+
+@dataclass
+class Selection:
+    """What one rule of choosing an epoch chose: the epoch (from 1) and the test clips' class probabilities (n, k)."""
+
+    epoch: int
+    predicted: np.ndarray
+    probabilities: np.ndarray
+
+
+@dataclass
+class Progress:
+    """Everything that the next step depends on, and what the epochs so far have found."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    random: torch.Generator
+    file: Path | None = None  # where it is saved; None: nowhere
+    average: AveragedModel | None = None  # of the weights after every step, where one is kept
+    step: int = 0  # steps done of the epoch at hand
+    loss: Tensor | None = None  # their summed loss
+    epoch_random: Tensor | None = None  # the generator's state before that epoch drew its order and flips
+    saved: float = field(default_factory=time.monotonic)
+    honest: Selection | None = None
+    oracle: Selection | None = None
+    chosen: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    every_epoch: list[np.ndarray] = field(default_factory=list)
+
+    def judged(self) -> nn.Module:
+        """The model that predicts, in eval mode: that of the averaged weights, where they are averaged."""
+        return (self.model if self.average is None else self.average.module).eval()
+
+    def best(self) -> tuple[float, float]:
+        """Validation UF1 and negated validation loss of the chosen epoch; larger is better."""
+        row = self.history[self.honest.epoch - 1]
+        return row["validation_uf1"], -row["validation_loss"]
+
+    def stopped(self, settings: TrainingSettings, *, validates: bool) -> bool:
+        """Whether the validation part has not improved for the patience, counted from the end of the warm-up."""
+        if not validates or self.honest is None:
+            return False
+        return len(self.history) - max(self.honest.epoch, settings.warmup) >= settings.patience
+
+    def save_when_due(self) -> None:
+        """Write the state to its file, whole or not at all, if the last time was SAVE_SECONDS ago."""
+        if self.file is None or time.monotonic() - self.saved < SAVE_SECONDS:
+            return
+        state = {
+            "model": self.model.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "loss": self.loss,
+            "random": self.epoch_random,
+            "torch_random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+            "honest": _plain(self.honest),
+            "oracle": _plain(self.oracle),
+            "chosen": self.chosen,
+            "history": self.history,
+            "every_epoch": [torch.from_numpy(row) for row in self.every_epoch],
+        }
+        with atomic(self.file) as draft:
+            torch.save(state, draft)
+        self.saved = time.monotonic()
+
+    def load(self) -> None:
+        """Go on from the file, where it exists and is whole; a damaged one is ignored, and training starts anew."""
+        path = self.file
+        if path is None or not path.exists():
+            return
+        device = next(self.model.parameters()).device
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            log.warning("%s: the saved training can't be read (%s); starting anew", path, error)
+            return
+        try:
+            self.model.load_state_dict(state["model"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise MerbaError(f"{path}: saved by another version of merba, whose model differs; delete it ({error})") from error
+        self.step = state["step"]
+        self.loss = state["loss"].to(device)
+        self.random.set_state(state["random"])
+        torch.set_rng_state(state["torch_random"])
+        if state["cuda_random"] is not None and device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_random"])
+        self.honest, self.oracle = _selection(state["honest"]), _selection(state["oracle"])
+        self.chosen = {name: tensor.to(device) for name, tensor in state["chosen"].items()}
+        self.history = state["history"]
+        self.every_epoch = [row.numpy() for row in state["every_epoch"]]
+        log.info("going on after epoch %d and %d steps, saved in %s", len(self.history), self.step, path)
+
+
+def _plain(selection: Selection | None) -> dict | None:
+    if selection is None:
+        return None
+    return {key: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for key, v in asdict(selection).items()}
+
+
+def _selection(plain: dict | None) -> Selection | None:
+    if plain is None:
+        return None
+    return Selection(plain["epoch"], plain["predicted"].numpy(), plain["probabilities"].numpy())

@@ -1,0 +1,186 @@
+"""The command `merba`: what it prints and how it ends."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+import yaml
+from releases import write_release
+
+from merba.cli import COMMANDS, command_parser, main
+
+
+@pytest.fixture
+def casme2(tmp_path):
+    """A configuration of six clips in the layout of CASME II."""
+    config = {
+        "data": "3db",
+        "datasets": {"casme2": {"adapter": "casme2", "root": str(write_release("casme2", tmp_path / "casme2"))}},
+    }
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def test_model_prints_table_1_of_the_paper(capsys):
+    assert main(["model", "merba_base"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    total = lines[-1].split()
+    assert total[0] == "total"
+    assert 92e6 < int(total[-3].replace(",", "")) < 96e6
+    assert 13 < float(total[-2]) < 17
+    attention = next(line for line in lines if "stage 4: self-attention" in line)
+    assert "1024×7×7" in attention
+
+
+def test_model_gives_programs_the_same_numbers(capsys):
+    assert main(["model", "ststnet", "--classes", "3", "--json"]) == 0
+    *blocks, total = json.loads(capsys.readouterr().out)
+    assert total["block"] == "total"
+    assert total["parameters"] == sum(block["parameters"] for block in blocks)
+
+
+def test_doctor_gives_programs_its_findings(capsys):
+    status = main(["doctor", "--json"])
+    findings = json.loads(capsys.readouterr().out)
+    assert {"part", "works", "detail", "needed"} == set(findings[0])
+    assert status == any(one["needed"] and not one["works"] for one in findings)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
+def test_every_example_in_the_help_is_a_command(command):
+    program, *words = shlex.split(command.EXAMPLE.split(" && ")[0].split(" >> ")[0].split(" (")[0])
+    assert program == "merba"
+    assert command_parser().parse_args(words).run == command.run
+
+
+@pytest.mark.parametrize("arguments", [[], *([command.__name__.rpartition(".")[2]] for command in COMMANDS)])
+def test_every_help_has_an_example_and_the_exit_statuses(capsys, arguments):
+    with pytest.raises(SystemExit):
+        main([*arguments, "--help"])
+    text = capsys.readouterr().out
+    assert re.search(r"examples?:\s+merba \w+", text)
+    assert "exit status: 0 all went well; 1 " in text
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [(["sc"], ["score"]), (["score", "--j"], ["--json"]), (["completion", "z"], ["zsh"]), (["score", "predictions"], [])],
+)
+def test_bash_completes_what_was_begun(capsys, typed, completed):
+    main(["completion", "bash"])
+    words = " ".join(map(shlex.quote, ["merba", *typed]))
+    ask = f'COMP_WORDS=({words}); COMP_CWORD={len(typed)}; _merba; echo "${{COMPREPLY[@]}}"'
+    run = subprocess.run(["bash", "-c", capsys.readouterr().out + ask], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == completed
+
+
+def test_an_unknown_model_is_an_error_that_names_the_known_ones(capsys):
+    assert main(["model", "merba_huge"]) == 1
+    output = capsys.readouterr()
+    assert "merba: unknown model 'merba_huge'; known: merba_base" in output.err
+    assert output.out == ""
+
+
+def test_wrong_usage_ends_with_2():
+    with pytest.raises(SystemExit) as caught:
+        main(["no-such-command"])
+    assert caught.value.code == 2
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = [sys.executable, "-c", "import sys; from merba.cli import main; sys.exit(main(['completion', 'bash']))"]
+    merba = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    merba.stdout.close()  # as `merba completion | head` does, early
+    assert merba.wait() == 0
+    assert merba.stderr.read() == b""
+
+
+def test_an_interrupted_command_says_so(capsys, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("merba.doctor.examine", interrupt)
+    assert main(["doctor"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fps", ["0", "-5", "nan", "inf", "many"])
+def test_a_frame_rate_is_above_0(capsys, fps):
+    with pytest.raises(SystemExit) as end:
+        command_parser().parse_args(["predict", "clip.mp4", "--checkpoint", "m", "--fps", fps])
+    assert end.value.code == 2
+    assert "--fps" in capsys.readouterr().err
+
+
+def test_an_output_that_can_not_be_is_refused_before_the_work(capsys, tmp_path):
+    (tmp_path / "file").touch()
+    assert main(["predict", "clip.mp4", "--checkpoint", "m", "--out", str(tmp_path / "file")]) == 1
+    assert "file is not a folder" in capsys.readouterr().err
+    assert main(["export", str(tmp_path), "--out", str(tmp_path)]) == 1
+    assert "is a folder; name the file to write" in capsys.readouterr().err
+
+
+def test_unlock_wants_a_folder_that_is_there(capsys, tmp_path):
+    assert main(["unlock", str(tmp_path / "absent")]) == 1
+    assert "absent is not a folder" in capsys.readouterr().err
+
+
+def test_small_models_are_counted_in_millions(capsys):
+    assert main(["model", "ststnet"]) == 0
+    out = capsys.readouterr().out
+    assert "<NA>" not in out and "–" in out
+    assert 0 < float(out.split()[-2]) < 10 and out.split()[-1] == "M"
+
+
+def test_score_names_the_classes_and_those_that_are_never_true(capsys, tmp_path):
+    (tmp_path / "p.csv").write_text("subject,true,predicted\n1,a,a\n1,b,B\n2,b,b\n")
+    assert main(["score", str(tmp_path / "p.csv")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "classes: a, b; predicted, but never true: B"
+
+
+def test_samples_prints_the_sheet_beside_the_papers_table(capsys, casme2):
+    assert main(["samples", "--config", str(casme2)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["casme2", "2", "6", "2", "200", "2", "negative,", "2", "positive,", "2", "surprise"] in lines
+    assert ["total", "0", "≠", "164", "6", "≠", "145", "0", "≠", "133", "6", "≠", "442"] in lines
+
+
+def test_samples_counts_without_the_papers_tables(capsys, casme2, monkeypatch, tmp_path, caplog):
+    """As from a wheel, which doesn't bring them."""
+    monkeypatch.setattr("merba.evaluation.clip_counts.PUBLISHED", tmp_path / "absent")
+    assert main(["samples", "--config", str(casme2)]) == 0
+    assert "casme2" in capsys.readouterr().out
+    assert "in a checkout of the repository only" in caplog.text
+
+
+def test_samples_counts_dfme_beside_table_2_and_the_rest_beside_table_3(capsys, tmp_path):
+    adapters = ("dfme", "samm")
+    datasets = {name: {"adapter": name, "root": str(write_release(name, tmp_path / name))} for name in adapters}
+    config = tmp_path / "both.yaml"
+    config.write_text(yaml.safe_dump({"data": "own", "datasets": datasets}))
+    assert main(["samples", "--config", str(config)]) == 0
+    second, third = capsys.readouterr().out.split("Table II, ")[1].split("Table III, ")
+    lines = [line.split() for line in second.splitlines()]
+    assert lines[3][:4] == ["train", "0", "≠", "161"]
+    assert lines[5][0] == "test_b"
+    assert lines[5][-3:] == ["7", "≠", "299"]
+    assert third.split()[-6:] == ["6", "≠", "133", "6", "≠", "442"]
+
+
+def test_samples_gives_programs_one_json_document(capsys, casme2):
+    assert main(["samples", "--config", str(casme2), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["datasets"][0]["clips"] == 6
+    (table,) = document["tables"].values()
+    assert table[0]["class"] == "negative"
+    assert "casme2 2, not 88" in table[0]["differs"]
+
+
+def test_samples_names_what_is_wrong_with_the_data(capsys, casme2):
+    casme2.write_text(casme2.read_text().replace("/casme2\n", "/absent\n"))
+    assert main(["samples", "--config", str(casme2)]) == 1
+    assert "has no 'absent'" in capsys.readouterr().err

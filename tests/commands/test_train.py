@@ -1,0 +1,164 @@
+"""`merba train`, for a machine without Snakemake: the workflow's files, gone on with where it was interrupted."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from workflow_runs import MICRO, configured
+
+from merba import experiments, progress, training
+from merba.cli import main
+from merba.config import fold_settings, load_config
+from merba.training.fold import load_fold, packed_experiment
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture
+def results(micro_demo, tmp_path):
+    """What the documentation says to copy to such a machine: the sample sheet and the packs."""
+    folder = tmp_path / "results"
+    shutil.copytree(micro_demo / "results" / "packed", folder / "packed")
+    shutil.copy(micro_demo / "results" / "samples.parquet", folder)
+    return folder
+
+
+def train(results, *options, config=MICRO, experiment="ststnet"):
+    words = ["train", "--config", config, "--experiment", experiment, "--results", results, *options]
+    return main(list(map(str, words)))
+
+
+def folds_of(results, experiment="ststnet"):
+    """Files of each fold, by the fold's folder."""
+    folders = sorted(results.glob(f"folds/{experiment}/*/*"))
+    return {str(folder.relative_to(results)): sorted(path.name for path in folder.iterdir()) for folder in folders}
+
+
+def test_it_writes_the_workflows_files_and_leaves_finished_folds_alone(results, micro_demo, capsys):
+    assert train(results, "--folds", "samm/006", "casme2/sub02") == 0
+    assert list(folds_of(results)) == ["folds/ststnet/casme2/sub02", "folds/ststnet/samm/006"]
+    assert train(results) == 0
+    assert "4 folds trained" in capsys.readouterr().out
+    assert folds_of(results) == folds_of(micro_demo / "results")
+    for fold in folds_of(results):
+        ours, theirs = (folder / fold for folder in (results, micro_demo / "results"))
+        for name in ("predictions.parquet", "every_epoch.parquet"):
+            pd.testing.assert_frame_equal(pd.read_parquet(ours / name), pd.read_parquet(theirs / name), check_exact=True)
+        assert (ours / "history.csv").read_text() == (theirs / "history.csv").read_text()
+        assert (ours / "split.csv").read_text() == (theirs / "split.csv").read_text()
+        digests = [json.loads((folder / "run.json").read_text())["digest"] for folder in (ours, theirs)]
+        assert digests[0] == digests[1]
+    (results / "folds/ststnet/samm/007/model.safetensors").unlink()
+    assert train(results) == 0
+    assert "1 folds trained" in capsys.readouterr().out
+
+
+def test_the_control_zero_flow_blanks_the_inputs_also_where_resting_flow_is_not_zero(results, tmp_path, monkeypatch):
+    for index in (results / "packed").glob("*.parquet"):
+        table = pd.read_parquet(index)
+        table.attrs["unit"] = "image"
+        table.to_parquet(index, index=False)
+    seen = []
+
+    def keep(build, data, *rest, **settings):
+        seen.append(data)
+        return training.train_fold(build, data, *rest, **settings)
+
+    monkeypatch.setattr(experiments, "train_fold", keep)
+    settings = yaml.safe_load(MICRO.read_text())["experiments"]
+    settings["ststnet"]["control"] = "zero_flow"
+    settings["ststnet"]["training"] = {"flip": True, "mirror_average": True}
+    path = configured(tmp_path, experiments=settings)
+    assert train(results, "--folds", "samm/006", config=path) == 0
+    (data,) = seen
+    assert not data.inputs.any() and not data.mirrored.any() and data.mean[0] != 0
+
+
+def test_packs_of_clips_that_the_sheet_lacks_are_refused(results, capsys):
+    sheet = pd.read_parquet(results / "samples.parquet")
+    sheet[sheet["subject"] != "006"].to_parquet(results / "samples.parquet")
+    assert train(results, "--folds", "casme2/sub02") == 1
+    assert "samm 006" in (message := capsys.readouterr().err) and "has no label in the sample sheet" in message
+
+
+def test_an_interrupted_fold_goes_on_from_its_saved_state(results, micro_demo, monkeypatch, caplog):
+    monkeypatch.setattr(progress, "SAVE_SECONDS", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr("merba.training.loop._validate", interrupt_at(2))
+        assert train(results, "--folds", "samm/006", experiment="merba") == 130
+    assert not list(results.glob("folds/*"))
+    with caplog.at_level("INFO"):
+        assert train(results, "--folds", "samm/006", experiment="merba") == 0
+    assert "going on after epoch 1" in caplog.text
+    fold = "folds/merba/samm/006/predictions.parquet"
+    found, expected = (pd.read_parquet(folder / fold) for folder in (results, micro_demo / "results"))
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
+    assert not list(results.glob("progress/merba/samm/*"))
+
+
+def test_a_fold_whose_files_were_not_all_replaced_is_trained_again(results, tmp_path, monkeypatch, capsys):
+    changed = configured(tmp_path, seed=2)
+    assert train(results, "--folds", "samm/006") == 0
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("merba.training.fold._record", interrupt)  # it comes last
+        assert train(results, "--folds", "samm/006", config=changed) == 130
+    capsys.readouterr()
+    assert train(results, "--folds", "samm/006", config=changed) == 0
+    assert "1 folds trained" in capsys.readouterr().out
+
+
+def interrupt_at(call):
+    """`_validate` that interrupts the process at its n-th call."""
+    validate, calls = training._validate, iter(range(1, call))
+
+    def interrupted(*arguments):
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return validate(*arguments)
+
+    return interrupted
+
+
+def test_clips_with_problems_stop_it_as_the_gate_stops_the_workflow(results, tmp_path, capsys):
+    path = results / "packed" / "samm.parquet"
+    index = pd.read_parquet(path)
+    index["row"] -= 1
+    index.loc[0, "problem"] = "no face"
+    index.to_parquet(path)
+    np.save(path.with_suffix(".npy"), np.load(path.with_suffix(".npy"))[1:])
+    assert train(results) == 1
+    said = capsys.readouterr().err
+    assert "1 clips can't be used" in said
+    assert ": no face" in said
+    assert train(results, "--folds", "samm/007", config=configured(tmp_path, on_problem="drop")) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--folds", "samm/999"], "experiment ststnet has no fold samm/999; it has casme2/sub01"),
+        (["--folds", "samm"], "'samm' is"),
+    ],
+)
+def test_an_unknown_fold_is_named(results, capsys, options, said):
+    assert train(results, *options) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_other_pretrained_weights_make_another_fold(results, tmp_path):
+    config, file = load_config(MICRO), tmp_path / "weights.pth"
+    experiment, sheet, packs = packed_experiment(config, "merba", results)
+    settings = fold_settings(experiment)
+    settings["model"] = settings["model"] | {"pretrained": str(file)}
+    digests = set()
+    for content in (b"weights", b"weights", b"others"):
+        file.write_bytes(content)
+        digests.add(load_fold(config, settings, dataset="samm", subject_id="006", sheet=sheet, packs=packs).digest)
+    assert len(digests) == 2

@@ -1,0 +1,268 @@
+"""The report's page: it holds all that it shows, says what the tables say, never mixes data, and works in a browser."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from browser import opened
+from workflow_runs import snakemake
+
+from merba.preprocessing.figures import flow_colours
+from merba.evaluation.report import write_report
+from merba.evaluation.report_cells import plain_table, score_tables
+from merba.evaluation.runs import Run, fold_table, stage_times, subject_scores
+from merba.evaluation.paper_tables import Reproduced, confusion_table, table_5
+
+ROOT = Path(__file__).parents[2]
+CLASSES = ["negative", "positive", "surprise"]
+SETTINGS = {
+    "method": "MERba-nano",
+    "backbone": "SSM+ViT",
+    "protocol": "loso",
+    "stopping": "validation",
+    "control": "none",
+    "against": None,
+    "datasets": ["casme2", "samm"],
+    "seeds": [0],
+}
+
+
+def write_fold(folder: Path, dataset: str, subject: str, wrong: int) -> None:
+    """A fold of six test clips, two a class, of which the honest choice has `wrong` wrong and the oracle none."""
+    folder.mkdir(parents=True)
+    parts = []
+    for selection, misses in (("validation", wrong), ("oracle", 0)):
+        true = CLASSES * 2
+        predicted = ["surprise" if i < misses and name == "negative" else name for i, name in enumerate(true)]
+        rows = {"clip": [f"c{i}" for i in range(6)], "true": true, "predicted": predicted}
+        part = pd.DataFrame(rows).assign(dataset=dataset, subject=subject, split="all", seed=0, selection=selection, epoch=2)
+        parts.append(part.assign(**{f"p_{name}": 1 / 3 for name in CLASSES}))
+    pd.concat(parts).to_parquet(folder / "predictions.parquet", index=False)
+    epochs = {"seed": 0, "epoch": [1, 2, 3], "train_loss": [1.0, 0.5, 0.4], "validation_uf1": [0.3, 0.6, 0.5]}
+    pd.DataFrame(epochs | {"oracle_test_accuracy": [0.2, 0.5, 1.0]}).to_csv(folder / "history.csv", index=False)
+    record = {
+        "experiment": SETTINGS,
+        "dataset": dataset,
+        "subject": subject,
+        "clips": {"train": 15, "validation": 3, "test": 6},
+        "seeds": {"1": {"epoch": 2, "epochs": 3}},
+        "inputs": {"samm.npy": "ab" * 32},
+        "device": "cpu",
+        "threads": 1,
+        "versions": {"merba": "0.1.0", "torch": "2.13.0"},
+        "seconds": 12.34,
+        "peak_memory_mb": 700,
+    }
+    (folder / "run.json").write_text(json.dumps(record))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished experiment of four folds, and beside them tables, figures and logs."""
+    results = tmp_path_factory.mktemp("run") / "results"
+    subjects = [("casme2", "sub01", 1), ("casme2", "sub02", 4), ("samm", "006", 0), ("samm", "007", 4)]
+    folders = [results / "folds" / "merba" / dataset / subject for dataset, subject, _ in subjects]
+    for folder, (dataset, subject, wrong) in zip(folders, subjects, strict=True):
+        write_fold(folder, dataset, subject, wrong)
+    return Run("merba", SETTINGS, folders)
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    """The report of `run`, written."""
+    import cv2
+
+    results = run.folders[0].parents[3]
+    logs = results.parent / "logs"
+    for name, seconds in (("faces/samm/006", 3.0), ("faces/samm/007", 5.5), ("gate", 0.1)):
+        (logs / name).parent.mkdir(parents=True, exist_ok=True)
+        (logs / f"{name}.log").write_text(f"2026-01-01 00:00:00,000 INFO start: {name}\n2026 INFO done: {name}, {seconds} s\n")
+    honest = run.predictions[run.predictions["selection"] == "validation"]
+    sheet = honest[["dataset", "subject", "clip", "split"]].assign(label=honest["true"]).reset_index(drop=True)
+    published = ROOT / "config" / "published" / "table_5_3db.csv"
+    table = results / "table_5_3db.csv"
+    table_5([Reproduced("merba", SETTINGS, run.predictions)], published, sheet, "demo").to_csv(table, index=False)
+    matrix = results / "confusion.csv"
+    confusion_table(run.predictions, "validation").to_csv(matrix)
+    problems, preprocessing = results / "problems.csv", results / "preprocessing.csv"
+    pd.DataFrame({"dataset": ["samm"], "subject": ["006"], "clip": ["c9"], "problem": ["no face <here>"]}).to_csv(
+        problems, index=False
+    )
+    pd.DataFrame({"dataset": ["samm"], "clips": [12], "head_motion_median": [0.5]}).to_csv(preprocessing, index=False)
+    samples = results / "samples_samm.png"
+    cv2.imwrite(str(samples), flow_colours(np.ones((2, 40, 60)), 2.0))
+    path = results / "summary.html"
+    write_report(
+        path,
+        data="demo",
+        tables=[table],
+        runs=[run],
+        matrices={matrix: "MERba-nano"},
+        samples={"samm": samples},
+        problems=problems,
+        preprocessing=preprocessing,
+        sheet=sheet,
+        logs=logs,
+    )
+    return path
+
+
+class Rows(HTMLParser):
+    """The rows of every table of a page: label → rows of (text, value to sort by or None)."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.tables: dict[str, list[list[list[str]]]] = {}
+        self.images: list[str] = []
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if tag == "table":
+            self.rows = self.tables.setdefault(attributes["aria-label"], [])
+        elif tag == "tr":
+            self.rows.append([])
+        elif tag == "td":
+            self.rows[-1].append(["", attributes.get("data-value")])
+        elif tag == "img":
+            self.images.append(attributes["src"])
+
+    def handle_data(self, data):
+        if getattr(self, "rows", None) and self.rows[-1] and self.lasttag in ("td", "small"):
+            self.rows[-1][-1][0] += data
+
+
+def test_the_page_needs_nothing_beside_itself(page):
+    text = page.read_text()
+    images = Rows(page).images
+    assert len(images) == 4  # scores, subjects, curves, samples
+    assert all(source.startswith(("data:image/svg+xml;base64,", "data:image/webp;base64,")) for source in images)
+    outside = re.sub(r'src="data:[^"]*"', "", text)
+    assert not re.findall(r"https?://", outside)
+    assert not re.findall(r"<(?:script|link)[^>]+(?:src|href)=\"(?!data:)", outside)
+
+
+def test_the_page_shows_the_numbers_of_the_table(page, run):
+    table = pd.read_csv(page.parent / "table_5_3db.csv")
+    ours = table[table["source"] == "reproduced"]
+    shown = [row for row in Rows(page).tables["Table V: leave-one-subject-out on the composite"] if row]
+    for row, cells in zip(ours.to_dict("records"), shown, strict=True):
+        values = [float(value) for value in (value or text for text, value in cells) if re.fullmatch(r"[\d.]+", value)]
+        for column in ("combined_uf1", "combined_uar", "combined_n", "casme2_uf1", "samm_uar", "samm_n"):
+            assert row[column] in values
+        assert f"{row['combined_uf1_low']:.3f}–{row['combined_uf1_high']:.3f}" in "".join(text for text, _ in cells)
+
+
+def test_the_page_shows_the_counts_of_the_matrix(page):
+    counts = pd.read_csv(page.parent / "confusion.csv", index_col="true")
+    _, *rows = Rows(page).tables["Confusion matrix of MERba-nano"]
+    assert [[int(text.split()[0]) for text, _ in row] for row in rows] == counts.to_numpy().tolist()
+
+
+def test_leaking_rows_are_marked_and_others_are_not(page):
+    rows = re.findall(r'<tr class="(\w+)">(.*)', page.read_text())
+    assert [kind for kind, _ in rows] == ["ours", "leaks"]
+    for kind, row in rows:
+        assert ("leaks" in row) == (kind == "leaks")
+
+
+@pytest.mark.parametrize(("data", "parts"), [("demo", [["demo"], ["3db"]]), ("3db", [["3db"]])])
+def test_a_part_of_a_table_holds_one_data_alone(data, parts):
+    rows = [
+        {"method": "A", "source": "published", "data": "3db", "combined_uf1": 0.5},
+        {"method": "B", "source": "reproduced", "data": data, "combined_uf1": 0.6, "leaks": False, "selection": "last"},
+    ]
+    found = score_tables(pd.DataFrame(rows), data)
+    assert [[clips] for _, clips, _ in found] == parts
+    assert sum(len(table.rows) for _, _, table in found) == 2
+    assert found[0][0]
+
+
+def test_numbers_of_a_column_have_equally_many_decimals():
+    table = plain_table(pd.DataFrame({"stage": ["a", "b"], "jobs": [12, 3], "total": [53.0, 1.25], "n": [4.0, np.nan]}))
+    assert [[cell.text for cell in row] for row in table.rows] == [["a", "12", "53.00", "4"], ["b", "3", "1.25", "–"]]
+
+
+def test_a_problem_is_shown_as_text(page):
+    assert "no face &lt;here&gt;" in page.read_text()
+
+
+def test_folds_count_what_was_right(run):
+    folds = fold_table(run)
+    assert folds[["subject", "right", "oracle_right", "epoch", "epochs", "test"]].to_numpy().tolist() == [
+        ["sub01", 5, 6, 2, 3, 6],
+        ["sub02", 4, 6, 2, 3, 6],
+        ["006", 6, 6, 2, 3, 6],
+        ["007", 4, 6, 2, 3, 6],
+    ]
+
+
+def test_a_subjects_uf1_is_of_its_own_clips(run):
+    scores = subject_scores(run.predictions).set_index("subject")
+    # Two of two negative clips taken for surprise: F1 of 0, 1 and 2·2 / (2 + 4).
+    assert scores.loc["sub02", "honest"] == pytest.approx((0 + 1 + 2 / 3) / 3)
+    assert scores.loc["006", "honest"] == 1
+    assert set(scores["oracle"]) == {1}
+    assert set(scores["n"]) == {6}
+
+
+def test_stage_times_come_from_logs_that_ended_well(tmp_path):
+    for name, end in (("a/x", "INFO done: a, 2.5 s"), ("a/y", "INFO done: a, 4.0 s"), ("b", "ERROR failed: b"), ("c", "")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.log").write_text(f"2026-01-01 INFO start: it\n2026-01-01 {end}\n")
+    times = stage_times(tmp_path)
+    assert times.to_dict("records") == [
+        {"stage": "a", "jobs": 2, "total": 6.5, "median": 3.25, "longest": 4.0, "longest_job": "y"}
+    ]
+
+
+LOOK = """
+    const figures = [...document.querySelectorAll("figure img")];
+    const button = [...document.querySelectorAll("th button")].find((one) => one.textContent === "right");
+    const table = button.closest("table"), column = button.parentElement.cellIndex;
+    const values = () => [...table.tBodies[0].rows].map((row) => Number(row.cells[column].textContent));
+    const sorted = () => { button.click(); return values(); };
+    const orders = [sorted(), sorted()];
+    figures[0].click();
+    const large = document.querySelector("dialog[open] img");
+    await large.decode();
+    return {loaded: figures.map((image) => image.naturalWidth > 0), orders, large: [large.width, large.naturalWidth]};
+"""
+
+
+@pytest.mark.slow
+def test_the_page_works_in_a_browser(page, tmp_path):
+    console, found = opened(page, LOOK, tmp_path)
+    assert console == []
+    assert found["loaded"] == [True] * 4
+    assert found["orders"] == [[4, 4, 5, 6], [6, 5, 4, 4]]
+    assert found["large"][0] == found["large"][1]
+
+
+OPEN_SUMMARY = """
+    const links = (wanted) => [...document.querySelectorAll("a")].filter(wanted);
+    const wait = () => new Promise((resolve) => setTimeout(resolve, 1000));
+    await wait();
+    links((one) => one.textContent.trim() === "Summary")[0].click();
+    await wait();
+    const listed = document.body.innerText;
+    links((one) => one.className.includes("inline-block"))[0].click();
+    await wait();
+    return {listed, shown: document.querySelector("iframe")?.src.length};
+"""
+
+
+@pytest.mark.slow
+def test_snakemakes_report_shows_the_summary(micro_demo, tmp_path):
+    report = tmp_path / "report.html"
+    snakemake(micro_demo, "--report", report)
+    console, found = opened(report, OPEN_SUMMARY, tmp_path)
+    # Snakemake's own notice about the style sheet that it embeds.
+    assert [line for line in console if "cdn.tailwindcss.com" not in line] == []
+    assert "results/summary.html" in found["listed"]
+    # Chromium shows no longer data: URL in a frame.
+    assert 0 < found["shown"] < 2 * 2**20

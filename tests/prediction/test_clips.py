@@ -1,0 +1,108 @@
+"""Paths to clips: videos, folders of frames, folders of clips, tables; what can't be used keeps its place."""
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from merba.errors import MerbaError
+from merba.prediction.clips import find_clips
+
+
+def frames(folder, numbers=range(1, 5)):
+    folder.mkdir(parents=True)
+    for number in numbers:
+        cv2.imwrite(str(folder / f"img{number}.png"), np.zeros((8, 8, 3), np.uint8))
+    return folder
+
+
+def video(path, count=4, fps=50):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), fps, (64, 48))
+    for _ in range(count):
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    return path
+
+
+def test_videos_and_folders_of_frames_are_clips(tmp_path):
+    rows = find_clips([video(tmp_path / "a.avi"), str(frames(tmp_path / "b"))], fps=100)
+    assert rows["clip"].tolist() == ["a.avi", "b"]
+    assert rows["kind"].tolist() == ["video", "frames"]
+    assert rows["fps"].tolist() == [50, 100]
+    assert rows["problem"].isna().all()
+    assert rows["subject"].nunique() == 2
+
+
+def test_a_folder_without_frames_stands_for_the_clips_in_it(tmp_path):
+    video(tmp_path / "z.avi")
+    frames(tmp_path / "b")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("")
+    assert find_clips([tmp_path])["clip"].tolist() == ["b", "z.avi"]
+
+
+def test_a_table_names_subjects_and_frames(tmp_path):
+    video(tmp_path / "a.avi")
+    frames(tmp_path / "b")
+    table = tmp_path / "clips.csv"
+    table.write_text("subject,clip,source,onset,apex,offset,fps\ns1,first,a.avi,,,,25\ns1,second,b,1,2,4,\n")
+    rows = find_clips([table])
+    assert rows[["subject", "clip"]].to_numpy().tolist() == [["s1", "first"], ["s1", "second"]]
+    assert rows["fps"][0] == 25
+    assert rows.loc[1, ["onset", "apex", "offset"]].tolist() == [1, 2, 4]
+    assert rows.loc[0, ["onset", "apex", "offset"]].isna().all()
+
+
+def test_a_faulty_row_of_a_table_does_not_hide_the_others(tmp_path):
+    video(tmp_path / "a.avi")
+    table = tmp_path / "clips.csv"
+    table.write_text("subject,clip,source,onset,apex\ns,1,a.avi,x,\ns,2,gone.avi,,\ns,3,a.avi,3,2\ns,4,a.avi,0,2\n")
+    problems = find_clips([table])["problem"]
+    assert "row 2: onset 'x' is not a number" in problems[0]
+    assert "gone.avi does not exist" in problems[1]
+    assert "onset 3 is not before apex 2" in problems[2]
+    assert pd.isna(problems[3])
+
+
+def test_a_table_without_its_columns_is_an_error(tmp_path):
+    table = tmp_path / "clips.csv"
+    table.write_text("subject,file\ns,a.avi\n")
+    with pytest.raises(MerbaError, match="clips.csv: no header row with column 'clip', 'source'"):
+        find_clips([table])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("gone.mp4", None, "gone.mp4 does not exist"),
+        ("notes.txt", "x", "notes.txt is no video"),
+        ("bad.mp4", "x", "bad.mp4 can't be decoded"),
+    ],
+)
+def test_what_is_no_clip_has_a_problem(tmp_path, name, content, message):
+    if content:
+        (tmp_path / name).write_text(content)
+    assert message in find_clips([tmp_path / name])["problem"][0]
+
+
+def test_an_empty_folder_has_a_problem(tmp_path):
+    assert "holds no numbered image" in find_clips([tmp_path])["problem"][0]
+
+
+def test_onset_and_apex_are_for_one_clip(tmp_path):
+    clip = video(tmp_path / "a.avi")
+    rows = find_clips([clip], onset=1, apex=2)
+    assert rows.loc[0, ["onset", "apex"]].tolist() == [1, 2]
+    with pytest.raises(MerbaError, match="is given for 2 clips; list the clips with theirs in a CSV file"):
+        find_clips([clip, clip], onset=1)
+
+
+@pytest.mark.parametrize(("kind", "first"), [("video", 0), ("frames", 7)])
+def test_a_clip_whose_apex_alone_is_given_begins_with_its_first_frame(tmp_path, kind, first):
+    clip = video(tmp_path / "a.avi", 12) if kind == "video" else frames(tmp_path / "b", range(7, 12))
+    assert find_clips([clip], apex=9).loc[0, "onset"] == first
+
+
+def test_no_clip_at_all_is_an_error():
+    with pytest.raises(MerbaError, match="no clips were given"):
+        find_clips([])

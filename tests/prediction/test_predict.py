@@ -1,0 +1,184 @@
+"""From a clip to its class: as the workflow does, with a problem or a warning where something is not as it should be."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from test_checkpoint import CLASSES, CONFIG, checkpoint
+from test_faces import clip_of, photograph  # noqa: F401
+from test_own_clips import video
+from test_spotting import FPS, STILL, movement  # noqa: F401
+
+from merba.preprocessing.apex import apexes_of_subject
+from merba.training.checkpoint import save_checkpoint
+from merba.cli import main
+from merba.datasets.demo.planning import plan
+from merba.datasets.demo.rendering import render
+from merba.errors import MerbaError
+from merba.preprocessing.faces import faces_of_subject
+from merba.preprocessing.flow import flow_of_subject
+from merba.prediction.predict import predict
+from merba.sheet import subject_rows
+
+DEMO = {"subjects": 1, "clips": 3, "size": 0.5, "datasets": ["samm"]}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """The sheet of one subject's rendered clips."""
+    root = tmp_path_factory.mktemp("demo")
+    render(DEMO, "samm", root)
+    return plan(DEMO, root)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("checkpoint") / "model.safetensors"
+    save_checkpoint(path, checkpoint())
+    return path
+
+
+def test_a_clips_flow_is_the_workflows_bit_for_bit(demo, saved):
+    rows = subject_rows(demo, "samm", "006")
+    faces = faces_of_subject(rows, CONFIG["faces"])
+    apexes = apexes_of_subject(rows, faces, CONFIG["apex"], CONFIG["faces"])
+    flow, _ = flow_of_subject(rows, faces, apexes, CONFIG["flow"], CONFIG["faces"])
+    row = rows.iloc[1]
+    (found,) = predict(row["source"], saved, onset=int(row["onset"]), apex=int(row["apex"]))
+    assert found.problem is None
+    assert (found.onset, found.apex) == (row["onset"], row["apex"])
+    assert found.flow.dtype == np.float16
+    assert (found.flow == flow[1]).all()
+    assert found.box == tuple(faces.loc[1, ["x0", "y0", "x1", "y1"]])
+    assert found.predicted == max(found.probabilities, key=found.probabilities.get)
+    assert list(found.probabilities) == CLASSES
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("fold", "selection", "tested"),
+    [
+        ("merba/samm/006", "validation", "all"),
+        ("ststnet/casme2/sub01", "last", "all"),
+        ("merba_dgcm/dfme/holdout", "validation", "test_a"),
+    ],
+)
+def test_a_folds_weights_predict_its_test_clips_as_the_workflow_did(micro_demo, tmp_path, fold, selection, tested):
+    """Bit for bit the same flow, and so the same probabilities, from the frames and the checkpoint alone."""
+    results = micro_demo / "results"
+    expected = pd.read_parquet(results / "folds" / fold / "predictions.parquet")
+    expected = expected[(expected["selection"] == selection) & (expected["split"] == tested)]
+    clips = pd.read_parquet(results / "samples.parquet").merge(expected[["dataset", "subject", "clip"]])
+    clips["source"] = [str(micro_demo / source) for source in clips["source"]]
+    clips.to_csv(tmp_path / "clips.csv", index=False)
+    found = predict(tmp_path / "clips.csv", results / "folds" / fold / "model.safetensors")
+    assert [one.clip for one in found] == expected["clip"].tolist()
+    assert [one.predicted for one in found] == expected["predicted"].tolist()
+    for one, row in zip(found, expected.to_dict("records"), strict=True):
+        assert list(one.probabilities.values()) == pytest.approx([row[f"p_{name}"] for name in one.probabilities], abs=1e-6)
+        with np.load(results / "flow" / row["dataset"] / f"{row['subject']}.npz") as file:
+            (place,) = np.flatnonzero(file["clip"] == row["clip"])
+            assert (one.flow == file["flow"][place]).all()
+
+
+def test_the_five_lines_of_the_documentation_run(demo, saved, capsys):
+    text = (Path(__file__).parents[2] / "docs" / "prediction.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    exec(code.replace("clip.mp4", demo["source"][0]).replace("model.safetensors", str(saved)), {})
+    assert re.match(r"006_1_1 (negative|positive|surprise) \{'negative': 0\.", capsys.readouterr().out)
+
+
+def test_bad_clips_have_problems_and_the_others_go_on(tmp_path, demo, saved):
+    clip_of(tmp_path / "empty", [np.zeros((120, 120, 3), np.uint8)] * 4)
+    video(tmp_path / "one.avi", 1)
+    (tmp_path / "bad.mp4").write_text("no video")
+    names = [tmp_path / "empty", tmp_path / "one.avi", tmp_path / "bad.mp4", demo["source"][0], tmp_path / "gone.mp4"]
+    problems = [one.problem for one in predict(names, saved)]
+    assert "no face was found" in problems[0]
+    assert problems[1]
+    assert "can't be decoded" in problems[2]
+    assert problems[3] is None
+    assert "does not exist" in problems[4]
+
+
+def test_of_several_faces_the_largest_is_taken_with_a_warning_and_status_1(tmp_path, photograph, saved, capsys):  # noqa: F811
+    small = cv2.resize(photograph, None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA)
+    small = cv2.copyMakeBorder(small, 0, 512 - small.shape[0], 0, 0, cv2.BORDER_REPLICATE)
+    both = np.hstack([small, photograph])
+    clip_of(tmp_path / "two", [both] * 3)
+    assert main(["predict", str(tmp_path / "two"), "--checkpoint", str(saved), "--json"]) == 1
+    output = capsys.readouterr()
+    assert "merba: two: the onset frame shows 2 faces; the one around" in output.err
+    (found,) = json.loads(output.out)["predictions"]
+    assert found["faces"] == 2
+    assert found["box"][0] > small.shape[1]
+    assert found["predicted"]
+
+
+def test_a_long_clip_without_an_apex_is_warned_of(tmp_path, demo, saved):
+    (short, slow) = (predict(demo["source"][0], saved, fps=fps)[0] for fps in (200, 10))
+    assert short.warnings == ()
+    assert "a micro-expression at most 0.5 s" in slow.warnings[0]
+    assert slow.predicted
+
+
+def test_a_checkpoint_of_ready_made_flow_is_refused(demo):
+    with pytest.raises(MerbaError, match=r"trained on ready-made flow \(data: public_flow\).*no settings of faces, apex, flow"):
+        predict(demo["source"][0], replace(checkpoint(), faces=None, apex=None, flow=None, data="public_flow"))
+
+
+def test_a_search_without_candidates_is_no_problem(tmp_path, movement, saved):  # noqa: F811
+    clip_of(tmp_path / "still", [movement[0][0]] * 40)
+    (found,) = predict(tmp_path / "still", saved, fps=FPS, spot=True)
+    assert (found.predicted, found.problem) == (None, None)
+    assert "no candidate interval" in found.warnings[0]
+
+
+def test_a_given_apex_needs_no_search(demo, saved):
+    with pytest.raises(MerbaError, match="needs no search"):
+        predict(demo["source"][0], saved, apex=3, spot=True)
+
+
+def test_the_command_prints_a_table_and_writes_json_and_pictures(tmp_path, demo, saved, capsys):
+    assert main(["predict", demo["source"][0], "--checkpoint", str(saved), "--out", str(tmp_path)]) == 0
+    output = capsys.readouterr()
+    header, line = output.out.splitlines()
+    assert header.split() == ["clip", "onset", "apex", "class", *CLASSES]
+    document = json.loads((tmp_path / "predictions.json").read_text())
+    (record,) = document["predictions"]
+    assert line.split()[:4] == [str(record[key]) for key in ("clip", "onset", "apex", "predicted")]
+    assert sum(record["probabilities"].values()) == pytest.approx(1)
+    assert cv2.imread(str(tmp_path / record["picture"])).shape[1] == 1800
+    assert set(record) >= {"onset", "apex", "offset", "box", "warnings", "problem", "score"}
+    assert document["checkpoint"]["data"] == "demo"
+    assert "means nothing" in output.err
+
+
+def test_the_command_ends_with_1_where_a_clip_has_a_problem_and_prints_json(tmp_path, demo, saved, capsys):
+    arguments = [demo["source"][0], str(tmp_path / "gone.mp4"), "--checkpoint", str(saved), "--json"]
+    assert main(["predict", *arguments]) == 1
+    output = capsys.readouterr()
+    assert "merba: gone.mp4:" in output.err
+    assert [one["predicted"] is None for one in json.loads(output.out)["predictions"]] == [False, True]
+
+
+def test_the_command_searches_and_predicts_candidates_like_clips(tmp_path, movement, saved, capsys):  # noqa: F811
+    images, _ = movement
+    clip = tmp_path / "long"
+    clip_of(clip, [images[0]] * STILL + images + [images[-1]] * STILL)
+    arguments = [str(clip), "--spot", "--fps", str(FPS), "--checkpoint", str(saved), "--out", str(tmp_path / "out")]
+    assert main(["predict", *arguments]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split()[:5] == ["clip", "onset", "apex", "offset", "score"]
+    (record,) = json.loads((tmp_path / "out" / "predictions.json").read_text())["predictions"]
+    assert STILL - 5 <= record["onset"] < record["apex"] < record["offset"] <= STILL + len(images) + 5
+    assert record["score"] > 0.15
+    (whole,) = predict(clip, saved, onset=record["onset"], apex=record["apex"])
+    assert record["probabilities"] == whole.probabilities
+    assert record["source"] == whole.source
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"predictions.json", record["picture"], record["search_picture"]}

@@ -1,0 +1,195 @@
+"""Checkpoints: what is saved is loaded, and what can't be used is refused with file, value and remedy."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import merba
+from merba.training.checkpoint import Checkpoint, Member, describe_model, join_checkpoints, load_checkpoint, save_checkpoint
+from merba.config import complete
+from merba.errors import MerbaError
+from merba.models import create_model
+from merba.preprocessing.packs import FlowFormat
+
+CONFIG = complete(
+    {
+        "data": "demo",
+        "demo": {},
+        "datasets": {"d": {"adapter": "clips"}},
+        "experiments": {"e": {"method": "E", "model": {"name": "merba_nano"}}},
+    }
+)
+CLASSES = ["negative", "positive", "surprise"]
+
+
+def member(seed=0, left_out=("samm", "006"), classes=3):
+    torch.manual_seed(seed)
+    weights = create_model("merba_nano", classes).state_dict()
+    return Member(weights, [0.1 * seed, -0.2], [1.5, 2.0], left_out)
+
+
+def checkpoint(*members, **changes):
+    made = Checkpoint(
+        members or (member(),),
+        {"name": "merba_nano"},
+        CLASSES,
+        FlowFormat(("u", "v"), "px"),
+        "demo",
+        "loso",
+        **{stage: CONFIG[stage] for stage in ("faces", "apex", "flow")},
+    )
+    return replace(made, **changes)
+
+
+def rewritten(path, **changes):
+    """The file at `path` with keys of its metadata replaced; a key of None is left out."""
+    with safe_open(path, "pt") as file:
+        found = json.loads(file.metadata()["merba"]) | changes
+    kept = {key: value for key, value in found.items() if value is not None}
+    save_file(load_file(path), path, {"merba": json.dumps(kept)})
+    return path
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, checkpoint())
+    return path
+
+
+def same(weights, others):
+    return weights.keys() == others.keys() and all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    made = checkpoint(member(1), member(2, None), mirror_average=True)
+    save_checkpoint(tmp_path / "deep" / "model.safetensors", made)
+    loaded = load_checkpoint(tmp_path / "deep" / "model.safetensors")
+    assert json.dumps(loaded.description) == json.dumps(made.description)
+    assert [one.left_out for one in loaded.members] == [("samm", "006"), None]
+    assert all(same(one.weights, other.weights) for one, other in zip(loaded.members, made.members, strict=True))
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["model.safetensors"]
+
+
+def test_one_model_keeps_the_names_of_its_state_dict_and_members_are_numbered(saved, tmp_path):
+    names = member().weights.keys()
+    assert load_file(saved).keys() == names
+    save_checkpoint(tmp_path / "both.safetensors", checkpoint(member(1), member(2)))
+    assert load_file(tmp_path / "both.safetensors").keys() == {f"{i}.{name}" for i in (0, 1) for name in names}
+
+
+def test_a_built_model_computes_what_the_trained_one_did(saved):
+    torch.manual_seed(0)
+    trained = create_model("merba_nano", 3).eval()
+    loaded = load_checkpoint(saved)
+    x = torch.randn(2, *loaded.input_shape)
+    with torch.no_grad():
+        assert torch.equal(loaded.build(loaded.members[0])(x), trained(x))
+
+
+def test_the_folder_of_the_detectors_weights_stays_on_its_machine(tmp_path):
+    save_checkpoint(tmp_path / "model.safetensors", checkpoint(faces=CONFIG["faces"] | {"weights": "/some/folder"}))
+    assert b"/some/folder" not in (tmp_path / "model.safetensors").read_bytes()
+    assert load_checkpoint(tmp_path / "model.safetensors").faces == {k: v for k, v in CONFIG["faces"].items() if k != "weights"}
+
+
+def test_weights_in_another_memory_layout_are_saved(tmp_path):
+    weights = create_model("merba_nano", 3).to(memory_format=torch.channels_last).state_dict()
+    save_checkpoint(tmp_path / "model.safetensors", checkpoint(Member(weights, [0, 0], [1, 1])))
+    assert same(load_checkpoint(tmp_path / "model.safetensors").members[0].weights, weights)
+
+
+def test_the_layer_scale_that_pretrained_weights_brought_is_described():
+    weights = create_model("merba_nano", 3, layer_scale=1e-5).state_dict()
+    settings = {"name": "merba_nano", "pretrained": "mambavision.safetensors"}
+    described = describe_model(settings, weights)
+    assert described == {"name": "merba_nano", "layer_scale": 1e-5}
+    assert create_model("merba_nano", 3, layer_scale=1e-5).state_dict().keys() == weights.keys()
+    assert describe_model({**settings, "layer_scale": 0.1}, weights)["layer_scale"] == 0.1
+    assert describe_model({"name": "merba_nano"}, member().weights) == {"name": "merba_nano"}
+
+
+def test_folds_are_joined_to_an_ensemble(tmp_path):
+    folds = {tmp_path / str(i): checkpoint(member(i, ("samm", f"00{i}"))) for i in range(3)}
+    joined = join_checkpoints(folds)
+    assert [one.left_out[1] for one in joined.members] == ["000", "001", "002"]
+    assert joined.model == {"name": "merba_nano"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"model": {"name": "merba_nano", "dropout": 0.3}}, "model is"),
+        ({"classes": CLASSES[::-1]}, "classes is"),
+        ({"flow": CONFIG["flow"] | {"tau": 0.2}}, "flow is"),
+        ({"data": "3db"}, "data is 3db, but demo"),
+        ({"mirror_average": True}, "mirror_average is True"),
+        ({"version": "0.0.9"}, "version is 0.0.9"),
+    ],
+)
+def test_folds_that_differ_in_more_than_weights_are_not_joined(tmp_path, changes, named):
+    with pytest.raises(MerbaError, match=named) as caught:
+        join_checkpoints({tmp_path / "a": checkpoint(), tmp_path / "b": checkpoint(**changes)})
+    assert str(tmp_path / "b") in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(MerbaError, match=r"absent\.safetensors: there is no such checkpoint; give"):
+        load_checkpoint(tmp_path / "absent.safetensors")
+
+
+@pytest.mark.parametrize(("name", "message"), [("a.pth", r"a \.pth file"), ("a.safetensors", "not safetensors")])
+def test_a_pytorch_file_is_refused(tmp_path, name, message):
+    torch.save(member().weights, tmp_path / name)
+    with pytest.raises(MerbaError, match=f"{name}: {message}.* give a model.safetensors"):
+        load_checkpoint(tmp_path / name)
+
+
+def test_a_file_that_is_cut_short_is_refused(saved):
+    saved.write_bytes(saved.read_bytes()[:-100])
+    with pytest.raises(MerbaError, match="not safetensors"):
+        load_checkpoint(saved)
+
+
+def test_safetensors_of_others_are_refused(tmp_path):
+    save_file(dict(member().weights), tmp_path / "other.safetensors")
+    with pytest.raises(MerbaError, match=r"other\.safetensors: a safetensors file without merba's metadata"):
+        load_checkpoint(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"format": 2, "version": "9.9"},
+            f"format 2, written by merba 9.9; this merba .{merba.__version__}. reads up to 1: update",
+        ),
+        ({"model": {"name": "merba_huge"}}, "unknown model 'merba_huge'; known: merba_base"),
+        ({"model": {"name": "merba_nano", "depht": 3}}, "has no argument 'depht'"),
+        ({"model": {"name": "merba_nano", "pretrained": "x.pth"}}, "names a `pretrained` file"),
+        ({"model": {}}, "'name'"),
+        ({"channels": ["u", "w"]}, "unknown flow channel 'w'; this merba makes u, v, strain, magnitude"),
+        ({"channels": ["u"]}, "wants 2 input channels, the flow has 1"),
+        ({"unit": "mm"}, "unknown unit of flow 'mm'"),
+        ({"classes": CLASSES[:2]}, r"2 tensors of member 0 don't fit merba_nano: head\.bias is \(3,\), the model has \(2,\)"),
+        ({"model": {"name": "merba_nano", "layer_scale": 0.1}}, r"gamma_1 is missing"),
+        ({"flow": {"tua": 0.2}}, "settings of flow: .*unknown key 'tua'"),
+        ({"classes": None}, "'classes' is missing: the metadata is damaged"),
+        ({"members": []}, "no members: the metadata is damaged"),
+        ({"members": [{"mean": [0], "std": [1], "left_out": None}]}, "1 means and 1 deviations for 2 channels"),
+    ],
+)
+def test_what_does_not_fit_is_refused(saved, changes, message):
+    with pytest.raises(MerbaError, match=message) as caught:
+        load_checkpoint(rewritten(saved, **changes))
+    assert str(saved) in str(caught.value)
+
+
+def test_what_could_not_be_loaded_is_not_saved(tmp_path):
+    with pytest.raises(MerbaError, match="don't fit merba_nano"):
+        save_checkpoint(tmp_path / "model.safetensors", checkpoint(member(classes=4)))
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,113 @@
+"""An ensemble of all folds, a model of all clips, and what keeps one from being made."""
+
+import json
+
+import numpy as np
+import pytest
+from test_checkpoint import CLASSES, checkpoint, member
+from workflow_runs import MICRO, configured
+
+from merba.training.checkpoint import load_checkpoint, save_checkpoint
+from merba.cli import main
+from merba.config import load_config
+from merba.errors import MerbaError
+from merba.training.export import ensemble_of_folds, retrained
+from merba.prediction.predict import predict
+
+RECORD = {"inputs": {"results/packed/samm.npy": "abc"}, "experiment": {"control": "none"}, "seeds": {}}
+
+
+@pytest.fixture
+def folds(tmp_path):
+    """An experiment's folder with three folds."""
+    for number, subject in enumerate(("samm/006", "samm/007", "casme2/sub01")):
+        fold = tmp_path / "merba" / subject
+        save_checkpoint(fold / "model.safetensors", checkpoint(member(number, tuple(subject.split("/")))))
+        (fold / "predictions.parquet").touch()
+        (fold / "run.json").write_text(json.dumps(RECORD))
+    return tmp_path / "merba"
+
+
+def test_every_fold_becomes_a_member(folds, tmp_path, capsys):
+    out = tmp_path / "ensemble.safetensors"
+    assert main(["export", str(folds), "--out", str(out)]) == 0
+    assert "3 members of merba_nano" in capsys.readouterr().out
+    left_out = [one.left_out for one in load_checkpoint(out).members]
+    assert left_out == [("casme2", "sub01"), ("samm", "006"), ("samm", "007")]
+
+
+def test_a_fold_without_weights_is_named(folds):
+    (folds / "samm" / "007" / "model.safetensors").unlink()
+    with pytest.raises(MerbaError, match=r"1 of 3 folds have no model.safetensors \(samm/007\); train with `keep_weights"):
+        ensemble_of_folds(folds)
+
+
+def test_a_folder_without_folds_is_an_error(tmp_path, capsys):
+    assert main(["export", str(tmp_path), "--out", str(tmp_path / "out.safetensors")]) == 1
+    assert "no fold in it has a model.safetensors" in capsys.readouterr().err
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_folds_that_differ_are_refused_by_file(folds):
+    path = folds / "samm" / "006" / "model.safetensors"
+    save_checkpoint(path, checkpoint(classes=CLASSES[::-1]))
+    with pytest.raises(MerbaError, match="samm/006/model.safetensors: classes is"):
+        ensemble_of_folds(folds)
+
+
+def test_the_fold_of_a_subject_who_has_left_is_refused(folds):
+    (folds / "samm" / "007" / "run.json").write_text(json.dumps(RECORD | {"inputs": {"results/packed/samm.npy": "def"}}))
+    with pytest.raises(MerbaError, match="samm/007 were trained on different files; run the workflow again, and delete"):
+        ensemble_of_folds(folds)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("text", [None, "{", "{}"])
+def test_a_fold_without_its_record_is_named(folds, text):
+    path = folds / "samm" / "007" / "run.json"
+    path.unlink() if text is None else path.write_text(text)
+    with pytest.raises(MerbaError, match=r"samm/007/run.json can't be read as a fold's record .*train this fold again"):
+        ensemble_of_folds(folds)
+
+
+def test_folds_of_a_control_are_refused(folds):
+    (folds / "samm" / "007" / "run.json").write_text(json.dumps(RECORD | {"experiment": {"control": "shuffled_labels"}}))
+    with pytest.raises(MerbaError, match=r"samm/007 is of a control \(shuffled_labels\): a model of it is of no use"):
+        ensemble_of_folds(folds)
+
+
+def test_a_retrained_model_has_seen_every_clip_and_says_so(micro_demo, tmp_path, capsys):
+    results, out = micro_demo / "results", tmp_path / "model.safetensors"
+    assert main(["export", str(results / "folds" / "merba"), "--retrain", str(MICRO), "--out", str(out)]) == 0
+    assert "1 model of merba_nano, classes negative, positive, surprise" in capsys.readouterr().out
+    made = load_checkpoint(out)
+    (alone,) = made.members
+    assert (made.protocol, alone.left_out) == ("everybody", None)
+    flow = np.concatenate([np.load(results / "packed" / f"{name}.npy") for name in ("casme2", "samm", "smic_hs")])
+    # Shrinking averages areas, which keeps the mean of all clips.
+    assert alone.mean == pytest.approx(flow.astype(np.float64).mean((0, 2, 3)), abs=1e-4)
+    (found,) = predict(next((micro_demo / "results/demo/samm/SAMM").glob("*/*")), made)
+    assert found.predicted in made.classes
+
+
+@pytest.mark.long
+def test_a_model_is_retrained_for_the_median_of_the_folds_epochs(micro_demo, monkeypatch):
+    folder = micro_demo / "results" / "folds" / "merba"
+    chosen = [json.loads(path.read_text())["seeds"]["1"]["epoch"] for path in folder.glob("*/*/run.json")]
+    taken = []
+    monkeypatch.setattr("merba.training.export.train_on_everybody", lambda *_, epochs: taken.append(epochs))
+    retrained(load_config(MICRO), folder)
+    assert taken == [round(float(np.median(chosen)))]
+
+
+@pytest.mark.long
+def test_folds_of_other_settings_are_no_measure_of_a_retrained_model(micro_demo, tmp_path):
+    changed = load_config(configured(tmp_path, training={"epochs": 4}))
+    with pytest.raises(MerbaError, match=r"run\.json: the fold was trained with other settings or clips; run the workflow"):
+        retrained(changed, micro_demo / "results" / "folds" / "merba")
+
+
+@pytest.mark.long
+def test_an_experiment_that_the_configuration_lacks_is_named(micro_demo):
+    with pytest.raises(MerbaError, match="has no experiment 'mine'; it has merba"):
+        retrained(load_config(MICRO), micro_demo / "results" / "folds" / "mine")

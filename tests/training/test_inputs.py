@@ -1,0 +1,94 @@
+"""What a model sees of flow: sizes, mirrors, shifts, the faces' points; normalised by the training clips alone."""
+
+import numpy as np
+import pytest
+import torch
+from test_training import CPU, PIXELS, clips
+from torch.nn import functional as F
+
+from merba.errors import MerbaError
+from merba.training.inputs import USUAL_FACE, face_points, mirrored_points, prepare, shifted
+from merba.models.htnet import htnet_regions
+
+
+def test_inputs_have_mean_zero_and_deviation_one_over_the_training_clips_alone():
+    flow, labels = clips()
+    flow[40:] *= 100
+    train = np.arange(40)
+    data = prepare(flow, labels, train, PIXELS, shape=(2, 6, 6), normalise=True, device=CPU)
+    part = data.inputs[:40].numpy()
+    assert part.mean((0, 2, 3)) == pytest.approx([0, 0], abs=1e-5)
+    assert part.std((0, 2, 3)) == pytest.approx([1, 1], abs=1e-5)
+    assert data.mean == pytest.approx(flow[:40].astype(np.float64).mean((0, 2, 3)), abs=1e-5)
+
+
+def test_mirrored_inputs_are_those_of_the_mirrored_flow():
+    flow, labels = clips()
+    mirrored = flow[..., ::-1].copy()
+    mirrored[:, 0] *= -1
+    data = prepare(flow, labels, np.arange(48), PIXELS, shape=(2, 6, 6), normalise=False, device=CPU)
+    assert (data.mirrored.numpy() == mirrored.astype(np.float32)).all()
+
+
+def test_inputs_are_resized_keeping_their_mean():
+    flow, labels = clips(size=12)
+    data = prepare(flow, labels, np.arange(48), PIXELS, shape=(2, 6, 6), normalise=False, device=CPU)
+    expected = flow.astype(np.float32).reshape(48, 2, 6, 2, 6, 2).mean((3, 5))
+    assert data.inputs.numpy() == pytest.approx(expected, abs=1e-4)
+
+
+def test_more_channels_than_the_flow_has_are_refused():
+    flow, labels = clips()
+    with pytest.raises(MerbaError, match="wants 3 input channels, the flow has 2"):
+        prepare(flow, labels, np.arange(48), PIXELS, shape=(3, 6, 6), normalise=True, device=CPU)
+
+
+def test_a_model_that_arranges_its_input_gets_the_points_in_its_own_pixels():
+    """A mark lies at the image-left eye, 12 px of flow become 6 of the model: both mirrors show it at an eye."""
+    flow, labels = clips(n=3, size=12)
+    flow[:] = 0
+    flow[:, 1, 2:4, 8:10] = 1
+    points = np.zeros((3, 5, 2))
+    points[:, 0] = 8.5, 2.5
+    seen = []
+
+    def arrange(x, points):
+        seen.append((x, points))
+        return x
+
+    prepare(flow, labels, np.arange(3), PIXELS, shape=(2, 6, 6), normalise=False, device=CPU, arrange=arrange, points=points)
+    (x, there), (mirrored, back) = seen
+    assert there[0, 0].tolist() == [4, 1] and x[0, 1, 1, 4] == 1
+    assert back[0, 1].tolist() == [1, 1] and mirrored[0, 1, 1, 1] == 1
+
+
+def test_a_shifted_input_is_a_crop_of_one_whose_edges_are_repeated():
+    x = torch.randn(3, 2, 4, 5)
+    padded = F.pad(x, (2, 2, 2, 2), mode="replicate")
+    by = torch.tensor([[0, 0], [2, -1], [-2, 1]])
+    moved = shifted(x, by)
+    for clip, (down, right) in enumerate(by.tolist()):
+        assert torch.equal(moved[clip], padded[clip, :, 2 + down : 6 + down, 2 + right : 7 + right])
+
+
+def test_points_are_those_of_a_usual_face_where_flow_comes_without():
+    points = np.full((2, 5, 2), 13.5)
+    points[1] = np.nan
+    known, usual = face_points(points, (28, 28), (56, 56))
+    assert (known == 27.5).all()
+    torch.testing.assert_close(usual / 56, torch.tensor(USUAL_FACE))
+
+
+@pytest.mark.parametrize("x", [9.0, np.nan])
+def test_regions_of_a_mirrored_face_are_the_mirrored_regions(x):
+    """Eyes and mouth corners change sides, and each shows what it showed before; without landmarks as well."""
+    flow = torch.randn(1, 1, 28, 28)
+    seen = face_points(np.array([[[x, 10], [19, 10], [14, 15], [x, 21], [19, 21]]]), (28, 28), (28, 28)).round()
+    regions = htnet_regions(flow, seen)
+    mirrored = htnet_regions(flow.flip(-1), mirrored_points(seen, 28))
+    for top, other in ((0, 14), (14, 0)):  # image-left parts above, image-right ones below
+        for left in (0, 14):
+            part = regions[0, 0, top : top + 14, left : left + 14]
+            back = mirrored[0, 0, other : other + 14, left : left + 14].flip(-1)
+            # A window of an even side can't lie symmetrically around a pixel: one column is another.
+            assert torch.equal(back[:, :-1], part[:, 1:]) or torch.equal(back, part)

@@ -1,0 +1,74 @@
+"""A run says where it is: stages by name and count on the terminal, what is done and left in the logs of long jobs."""
+
+import logging
+import re
+from itertools import count
+
+import numpy as np
+import pytest
+from test_checkpoint import CONFIG
+from test_prediction import demo  # noqa: F401
+from test_spotting import clip_of
+from test_training import clips, fold, split
+from workflow_runs import planned
+
+from merba.preprocessing.apex import apexes_of_subject
+from merba.errors import ClipProblem
+from merba.preprocessing.faces import faces_of_subject
+from merba.preprocessing.flow import flow_of_subject
+from merba.prediction.spotting import search
+
+STAGES = {
+    "faces": "faces: ",
+    "apex": "apexes: ",
+    "flow": "flow: ",
+    "pack": "pack: ",
+    "fold": "training: ",
+    "results_table": "table: table_",
+}
+
+
+@pytest.mark.long
+def test_a_run_names_every_stage_and_counts_its_steps(micro_demo):
+    output = (micro_demo.parent / "output.txt").read_text()
+    jobs = planned(output)
+    for rule, message in STAGES.items():
+        assert len(re.findall(rf"\b{message}\w", output)) == jobs[rule] > 0
+    steps = [(int(done), int(total)) for done, total in re.findall(r"(\d+) of (\d+) steps \(\d+%\) done", output)]
+    assert steps == [(done, jobs["total"]) for done in range(1, jobs["total"] + 1)]
+
+
+@pytest.fixture
+def slow(monkeypatch, caplog):
+    """A clock that goes on by 20 s whenever somebody looks, as if each clip took that long; the log."""
+    clock = count(0, 20)
+    monkeypatch.setattr("merba.joblog.time.monotonic", lambda: next(clock))
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+def said(log, of):
+    return [message for message in log.messages if re.match(rf"\d+ of {of}, [\d.e-]+ a second, about \d+ s left$", message)]
+
+
+def test_long_preprocessing_says_what_is_done_and_left(demo, slow):  # noqa: F811
+    faces = faces_of_subject(demo, CONFIG["faces"])
+    assert len(said(slow, "3 clips searched")) == 2
+    apexes = apexes_of_subject(demo, faces, CONFIG["apex"], CONFIG["faces"])
+    assert len(said(slow, "3 clips")) == 2
+    flow_of_subject(demo, faces, apexes, CONFIG["flow"], CONFIG["faces"])
+    assert len(said(slow, "3 clips")) == 4
+
+
+def test_a_long_search_says_what_is_done_and_left(tmp_path, slow):
+    clip = clip_of(tmp_path / "a", [np.zeros((100, 100, 3), np.uint8)] * 40)
+    with pytest.raises(ClipProblem, match="no face"):
+        search(clip, 60, {}, {})
+    # Every second frame is looked at.
+    assert len(said(slow, "20 frames of a")) == 19
+
+
+def test_a_long_training_says_what_is_done_and_left(slow):
+    flow, labels = clips()
+    fold(flow, labels, split())
+    assert len(said(slow, "12 epochs at most")) == 11
