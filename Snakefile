@@ -31,18 +31,18 @@ localrules:
     labels,
 
 
-if LEFT_OUT and workflow.is_main_process:
-    for name, reason in LEFT_OUT.items():
+if plan.left_out and workflow.is_main_process:
+    for name, reason in plan.left_out.items():
         logger.info(f"Experiment {name} is left out: {reason}.")
 
 
 rule all:
     default_target: True
     input:
-        tables(config["ablations"]),
-        figures(config["ablations"]),
+        plan.tables(ablations=config["ablations"]),
+        plan.figures(ablations=config["ablations"]),
         # Named here, so that a deleted one is made again although the tables exist.
-        every_prediction(config["ablations"]),
+        plan.every_prediction(ablations=config["ablations"]),
         "results/samples.parquet",
         "results/problems.csv",
         "results/summary.html",
@@ -50,26 +50,26 @@ rule all:
 
 rule tables:
     input:
-        tables(config["ablations"]),
+        plan.tables(ablations=config["ablations"]),
 
 
 rule figures:
     input:
-        figures(config["ablations"]),
+        plan.figures(ablations=config["ablations"]),
 
 
 rule report:
     input:
         "results/summary.html",
-        tables(config["ablations"]),
-        figures(config["ablations"]),
+        plan.tables(ablations=config["ablations"]),
+        plan.figures(ablations=config["ablations"]),
 
 
 rule ablations:
     input:
-        tables(True),
-        figures(True),
-        every_prediction(True),
+        plan.tables(ablations=True),
+        plan.figures(ablations=True),
+        plan.every_prediction(ablations=True),
         "results/summary_ablations.html",
 
 
@@ -77,8 +77,8 @@ rule packed:
     input:
         "results/problems.checked",
         "results/samples.parquet",
-        expand("results/packed/{dataset}.npy", dataset=DATASETS),
-        sample_figures(),
+        expand("results/packed/{dataset}.npy", dataset=plan.datasets),
+        plan.sample_figures(),
 
 
 rule demo:
@@ -87,7 +87,7 @@ rule demo:
 
 
 # Each table IV to VII and each experiment is a target too: `snakemake table_5 experiment_merba`.
-for name in result_tables(True):
+for name in plan.result_tables(ablations=True):
 
     rule:
         name:
@@ -96,10 +96,10 @@ for name in result_tables(True):
             f"results/{name}.csv",
 
 
-for name in EXPERIMENTS:
+for name in plan.experiments:
 
     rule:
         name:
             f"experiment_{name}"
         input:
-            predictions(name),
+            plan.predictions(name),

@@ -21,8 +21,8 @@ from machine import machine, write
 from torch import Tensor, nn
 
 from merba import create_model
-from merba.training.devices import keep_freed_memory
 from merba.scan import BACKEND_VARIABLE
+from merba.training.devices import keep_freed_memory
 
 GOALS = {"merba_nano": 6.0, "ststnet": 1.5}  # times as fast
 

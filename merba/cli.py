@@ -16,7 +16,7 @@ EXIT_STATUS = "exit status: 0 all went well; 1 something is wrong, which the mes
 
 
 def command_parser() -> argparse.ArgumentParser:
-    """The command line's parser; parsed options have the subcommand's `run`."""
+    """The command line's parser; parsed options have the subcommand's `run`, and the parser itself as `parser`."""
     examples = "\n".join(f"  {command.EXAMPLE}" for command in COMMANDS)
     parser = argparse.ArgumentParser(
         prog="merba",
@@ -28,15 +28,15 @@ def command_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in COMMANDS:
         about = command.__doc__.strip()
-        one = commands.add_parser(
+        subparser = commands.add_parser(
             command.__name__.rpartition(".")[2],
             help=about,
             description=about,
             epilog=f"example: {command.EXAMPLE}\n{EXIT_STATUS}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.add_arguments(one)
-        one.set_defaults(run=command.run)
+        command.add_arguments(subparser)
+        subparser.set_defaults(run=command.run, parser=parser)
     return parser
 
 

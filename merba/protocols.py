@@ -53,6 +53,11 @@ def folds(sheet: pd.DataFrame, experiment: Mapping[str, Any]) -> list[tuple[str,
     return [(experiment["datasets"][0], HOLDOUT)]
 
 
+def honest_name(experiment: Mapping[str, Any]) -> str:
+    """What the honest selection is called in predictions and tables: `validation` or `last` (epoch)."""
+    return "validation" if experiment["stopping"] == "validation" else "last"
+
+
 def make_split(clips: pd.DataFrame, protocol: str, dataset: str, subject: str, *, stopping: str, seed: int) -> Split:
     """The split of one fold of `folds`: see `loso_split` and `holdout_split`; with EVERYBODY all clips are trained on."""
     if protocol == EVERYBODY:

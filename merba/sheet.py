@@ -6,7 +6,6 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import fastjsonschema
@@ -16,27 +15,23 @@ from merba.config import schema
 from merba.errors import MerbaError
 
 COLUMNS = tuple(schema("samples")["properties"])
+NUMBERS = {"onset": "Int64", "apex": "Int64", "offset": "Int64", "fps": "float64"}
+"""The columns that hold numbers; the others are text."""
 KEY = ["dataset", "subject", "clip"]
 PREPROCESSING = [*KEY, "source", "kind", "onset", "apex", "offset"]
 """Columns that faces, apex and flow depend on; a new label reruns training only."""
-DEMO_ROOT = Path("results/demo")
-"""Where the workflow renders the demo's datasets, one folder each."""
 
 
-def plan_sheet(config: Mapping[str, Any]) -> pd.DataFrame:
-    """The sample sheet of a complete configuration, before anything ran: the demo's follows from its settings."""
-    if config["data"] != "demo":
-        return read_sheet(config)
-    from merba.datasets.demo.planning import plan
+def sample_rows(rows: pd.DataFrame | Iterable[Mapping[str, object]]) -> pd.DataFrame:
+    """The rows as a sample sheet, sorted by dataset, subject and clip.
 
-    return make_sheet(plan({**config["demo"], "datasets": list(config["datasets"])}, DEMO_ROOT))
-
-
-def read_sheet(config: Mapping[str, Any]) -> pd.DataFrame:
-    """The sample sheet of a complete configuration, as its datasets' adapters read it from disk."""
-    from merba.datasets import load_dataset
-
-    return make_sheet(pd.concat([load_dataset(name, settings) for name, settings in config["datasets"].items()]))
+    A column that they lack is null (apex, fps, …); emotion and split default to "" and "all".
+    """
+    given = pd.DataFrame(rows)
+    defaults = {column: value for column, value in (("emotion", ""), ("split", "all")) if column not in given}
+    sheet = given.assign(**defaults).reindex(columns=list(COLUMNS))
+    sheet = sheet.astype({column: NUMBERS.get(column, "str") for column in COLUMNS})
+    return sheet.sort_values(["dataset", "subject", "clip"], ignore_index=True)
 
 
 def make_sheet(rows: pd.DataFrame) -> pd.DataFrame:
@@ -47,7 +42,7 @@ def make_sheet(rows: pd.DataFrame) -> pd.DataFrame:
     missing = [column for column in COLUMNS if column not in rows]
     if missing:
         raise MerbaError(f"sample sheet: missing column {', '.join(missing)}; it has {', '.join(rows.columns)}")
-    sheet = rows.loc[:, list(COLUMNS)].astype({"onset": "Int64", "apex": "Int64", "offset": "Int64", "fps": "float64"})
+    sheet = rows.loc[:, list(COLUMNS)].astype(NUMBERS)
     sheet = sheet.sort_values(["dataset", "subject"], kind="stable", ignore_index=True)
     check_sheet(sheet)
     return sheet

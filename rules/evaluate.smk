@@ -19,7 +19,7 @@ rule table_1:
     params:
         models=[
             ("merba_base", {}, 7),
-            *trained_models(),
+            *plan.models(),
         ],
     message:
         "table: I, sizes of the models"
@@ -28,8 +28,12 @@ rule table_1:
 
 
 for number, name, datasets in (
-    (2, "table_2_dfme_counts", DFME),
-    (3, "table_3_3db_counts", [name for name in DATASETS if name not in DFME]),
+    (2, "table_2_dfme_counts", plan.dfme),
+    (
+        3,
+        "table_3_3db_counts",
+        [name for name in plan.datasets if name not in plan.dfme],
+    ),
 ):
 
     rule:
@@ -38,7 +42,6 @@ for number, name, datasets in (
         input:
             samples="results/samples.parquet",
             problems="results/problems.csv",
-            published=f"{workflow.basedir}/merba/evaluation/published/{name}.csv",
         output:
             report(
                 f"results/{name}.csv",
@@ -56,6 +59,7 @@ for number, name, datasets in (
         params:
             data=config["data"],
             datasets=datasets,
+            published=published_digest(name),
         message:
             f"table: {number}, clips by class"
         script:
@@ -66,10 +70,9 @@ rule results_table:
     input:
         lambda wildcards: [
             path
-            for experiment in in_table(wildcards.table)
-            for path in predictions(experiment)
+            for experiment in plan.in_table(wildcards.table)
+            for path in plan.predictions(experiment)
         ],
-        published=f"{workflow.basedir}/merba/evaluation/published/{{table}}.csv",
         samples=ancient("results/samples.parquet"),
     output:
         report(
@@ -88,10 +91,8 @@ rule results_table:
         runtime=10,
     params:
         data=config["data"],
-        experiments=lambda wildcards: {
-            name: {"settings": EXPERIMENTS[name], "predictions": predictions(name)}
-            for name in in_table(wildcards.table)
-        },
+        experiments=lambda wildcards: plan.runs(plan.in_table(wildcards.table)),
+        published=lambda wildcards: published_digest(wildcards.table),
     message:
         "table: {wildcards.table}"
     script:
@@ -100,7 +101,7 @@ rule results_table:
 
 rule confusion:
     input:
-        lambda wildcards: predictions(CONFUSIONS[wildcards.matrix]["experiment"]),
+        lambda wildcards: plan.predictions(confused(wildcards)),
     output:
         table=report(
             "results/figures/figure_3_confusion_{matrix}.csv",
@@ -123,9 +124,7 @@ rule confusion:
         runtime=10,
     params:
         data=config["data"],
-        experiment=lambda wildcards: EXPERIMENTS[
-            CONFUSIONS[wildcards.matrix]["experiment"]
-        ],
+        experiment=lambda wildcards: plan.experiments[confused(wildcards)],
         split=lambda wildcards: CONFUSIONS[wildcards.matrix]["split"],
     message:
         "confusion matrix: {wildcards.matrix}"
@@ -154,7 +153,7 @@ rule samples_figure:
         mem_mb=1500,
         runtime=10,
     params:
-        subject=lambda wildcards: subjects(wildcards.dataset)[0],
+        subject=lambda wildcards: plan.subjects(wildcards.dataset)[0],
         faces=config["faces"],
         curve=config["apex"]["curve"],
     message:

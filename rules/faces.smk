@@ -15,7 +15,7 @@ rule samples:
         mem_mb=1000,
         runtime=10,
     params:
-        planned=digest(sheet, sheet.columns),
+        planned=digest(plan.sheet, plan.sheet.columns),
     message:
         "sample sheet"
     script:

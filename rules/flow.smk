@@ -31,7 +31,7 @@ rule pack:
         lambda wildcards: expand(
             "results/flow/{dataset}/{subject}.npz",
             dataset=wildcards.dataset,
-            subject=subjects(wildcards.dataset),
+            subject=plan.subjects(wildcards.dataset),
         ),
     output:
         array="results/packed/{dataset}.npy",
@@ -52,7 +52,7 @@ rule pack:
 
 rule problems:
     input:
-        expand("results/packed/{dataset}.parquet", dataset=DATASETS),
+        expand("results/packed/{dataset}.parquet", dataset=plan.datasets),
     output:
         problems=report(
             "results/problems.csv",

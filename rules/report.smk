@@ -3,10 +3,10 @@
 
 rule summary:
     input:
-        lambda wildcards: every_prediction(bool(wildcards.ablations)),
-        tables=lambda wildcards: tables(bool(wildcards.ablations)),
-        matrices=lambda wildcards: matrices(bool(wildcards.ablations)),
-        figures=sample_figures(),
+        lambda wildcards: plan.every_prediction(ablations=bool(wildcards.ablations)),
+        tables=lambda wildcards: plan.tables(ablations=bool(wildcards.ablations)),
+        matrices=lambda wildcards: plan.matrices(ablations=bool(wildcards.ablations)),
+        figures=plan.sample_figures(),
         problems="results/problems.csv",
         preprocessing="results/preprocessing.csv",
         samples=ancient("results/samples.parquet"),
@@ -26,13 +26,14 @@ rule summary:
         runtime=20,
     params:
         data=config["data"],
-        experiments=lambda wildcards: {
-            name: {"settings": EXPERIMENTS[name], "predictions": predictions(name)}
-            for name in trained(bool(wildcards.ablations))
-        },
+        experiments=lambda wildcards: plan.runs(
+            plan.trained(ablations=bool(wildcards.ablations))
+        ),
         matrices=lambda wildcards: [
-            (EXPERIMENTS[matrix["experiment"]]["method"], matrix["split"])
-            for matrix in confusions(trained(bool(wildcards.ablations))).values()
+            (plan.experiments[matrix["experiment"]]["method"], matrix["split"])
+            for matrix in plan.confusions(
+                plan.trained(ablations=bool(wildcards.ablations))
+            ).values()
         ],
     message:
         "summary of the run"

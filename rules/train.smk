@@ -15,8 +15,8 @@ rule labels:
         mem_mb=1000,
         runtime=10,
     params:
-        rows=lambda wildcards: labels_of(wildcards.experiment),
-        model=lambda wildcards: EXPERIMENTS[wildcards.experiment]["model"],
+        rows=lambda wildcards: plan.labels(wildcards.experiment),
+        model=lambda wildcards: settings_of(wildcards)["model"],
     message:
         "labels and model of {wildcards.experiment}"
     script:
@@ -27,10 +27,13 @@ rule fold:
     input:
         "results/problems.checked",
         labels="results/labels/{experiment}.parquet",
-        arrays=lambda wildcards: check_fold(wildcards) or packs_of(wildcards.experiment),
-        pretrained=lambda wildcards: pretrained_of(wildcards.experiment),
+        arrays=packs_of,
+        pretrained=pretrained_of,
     output:
-        **fold_outputs(),
+        **{
+            kind: f"results/folds/{{experiment}}/{{dataset}}/{{subject}}/{name}"
+            for kind, name in plan.fold_files().items()
+        },
     log:
         "logs/fold/{experiment}/{dataset}/{subject}.log",
     conda:
@@ -38,11 +41,11 @@ rule fold:
     threads: config["threads"]
     resources:
         # Only where training runs on CUDA: `--resources gpu=1` must not serialise folds on the CPU.
-        gpu=1 if ON_GPU else 0,
+        gpu=1 if plan.on_gpu else 0,
         mem_mb=4000,
         runtime=240,
     params:
-        experiment=lambda wildcards: fold_settings(EXPERIMENTS[wildcards.experiment]),
+        experiment=lambda wildcards: fold_settings(settings_of(wildcards)),
         seed=config["seed"],
         deterministic=config["deterministic"],
     message:

@@ -9,6 +9,7 @@ from workflow_runs import snakemake
 
 from merba.datasets.demo.planning import plan
 from merba.datasets.demo.rendering import render
+from merba.frames import open_clip
 
 DEMO = {"seed": 0}
 
@@ -54,3 +55,27 @@ def releases(tmp_path_factory):
 def copied(releases, tmp_path):
     """Copies a layout, to be changed."""
     return lambda adapter: Path(shutil.copytree(releases[adapter], tmp_path / adapter))
+
+
+@pytest.fixture(scope="session")
+def photograph():
+    """A real face, BGR uint8 (512, 512, 3)."""
+    from skimage.data import astronaut
+
+    return astronaut()[:, :, ::-1].copy()
+
+
+@pytest.fixture(scope="session")
+def samm_clips(tmp_path_factory):
+    """The sheet of one subject's three rendered clips, as a release of SAMM."""
+    root, settings = tmp_path_factory.mktemp("samm_clips"), {"subjects": 1, "clips": 3, "size": 0.5, "datasets": ["samm"]}
+    render(settings, "samm", root)
+    return plan(settings, root)
+
+
+@pytest.fixture(scope="session")
+def movement(samm_clips):
+    """Frames of a demo clip from onset to offset, and the index of the apex among them."""
+    row = samm_clips.iloc[2]
+    images = [image for _, image in open_clip(row["source"], "frames").frames(row["onset"], row["offset"])]
+    return images, row["apex"] - row["onset"]

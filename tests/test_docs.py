@@ -14,7 +14,8 @@ from snakemake.cli import get_argument_parser
 
 import merba
 from merba.cli import command_parser
-from merba.config import complete, reference, schema
+from merba.config import complete, schema
+from merba.config.reference import reference
 from merba.datasets import ADAPTERS
 
 ROOT = Path(__file__).parents[1]

@@ -1,16 +1,17 @@
 """What an installed package needs and brings, and what a job loads of it."""
 
 import ast
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
-
-from merba.config import LIBRARY
 
 ROOT = Path(__file__).parents[1]
 # numba, torch and dlib-bin bring the first three; the others are used where somebody has installed them.
@@ -63,10 +64,49 @@ def test_training_needs_no_extra(started):
 
 def test_a_training_job_loads_nothing_of_other_stages(started):
     assert not {"cv2", "dlib", "matplotlib", "sklearn", "openpyxl", "jinja2", "snakemake"} & set(started)
-    assert not {"merba.preprocessing.faces", "merba.preprocessing.flow", "merba.datasets", "merba.models.merba", "merba.models.htnet"} & set(started)
+    assert not {
+        "merba.preprocessing.faces",
+        "merba.preprocessing.flow",
+        "merba.datasets",
+        "merba.models.merba",
+        "merba.models.htnet",
+    } & set(started)
 
 
-def test_the_package_brings_the_shipped_experiments():
-    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["merba"]
-    assert LIBRARY.relative_to(ROOT / "merba").name in patterns
-    assert not LIBRARY.is_symlink(), "some checkouts have no links"
+@pytest.mark.long
+def test_a_wheel_brings_every_file_that_the_package_reads(tmp_path):
+    options = ["-q", "--no-deps", "--no-build-isolation", "-w"]
+    copied = shutil.ignore_patterns(".*", "results", "docs", "tests", "bench", "build", "*.egg-info")
+    shutil.copytree(ROOT, tmp_path / "source", ignore=copied)
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, tmp_path, tmp_path / "source"], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    tracked = {str(path.relative_to(ROOT)) for path in (ROOT / "merba").rglob("*") if path.is_file()}
+    tracked = {name for name in tracked if "__pycache__" not in name}
+    assert {"merba/config/experiments.yaml", "merba/evaluation/published/table_5_3db.csv"} <= tracked
+    assert tracked <= set(ZipFile(wheel).namelist())
+
+
+def test_planning_does_not_load_pytorch():
+    code = "import sys, merba.plan; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("module", "line", "contract"),
+    [
+        ("preprocessing/faces.py", "from merba.training.loop import predict", "Imports run one way"),
+        ("sheet.py", "import torch", "Planning never imports PyTorch"),
+        ("models/heads.py", "import merba.models.merba", "No module imports itself by way of others"),
+    ],
+)
+def test_an_import_that_goes_the_wrong_way_is_found(tmp_path, module, line, contract):
+    shutil.copytree(ROOT / "merba", tmp_path / "merba")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    with (tmp_path / "merba" / module).open("a") as file:
+        file.write(f"{line}\n")
+    lint = Path(sys.executable).with_name("lint-imports")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    run = subprocess.run([lint, "--no-cache"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert f"{contract} BROKEN" in run.stdout

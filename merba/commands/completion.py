@@ -23,10 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from merba.cli import command_parser
-
     # zsh takes bash's completions once it is told to.
-    print("autoload -U +X bashcompinit && bashcompinit\n" * (options.shell == "zsh") + _script(command_parser()), end="")
+    print("autoload -U +X bashcompinit && bashcompinit\n" * (options.shell == "zsh") + _script(options.parser), end="")
     return 0
 
 

@@ -22,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from merba.training.checkpoint import save_checkpoint
     from merba.config import load_config
+    from merba.training.checkpoint import save_checkpoint
     from merba.training.export import ensemble_of_folds, retrained
 
     if options.out.is_dir():

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from merba.errors import MerbaError
 
 if TYPE_CHECKING:
-    from merba.training.checkpoint import Checkpoint
     from merba.prediction.predict import Prediction
+    from merba.training.checkpoint import Checkpoint
 
 EXAMPLE = "merba predict clip.mp4 --checkpoint model.safetensors --out predictions"
 
@@ -40,8 +40,8 @@ def _rate(text: str) -> float:
 
 
 def run(options: argparse.Namespace) -> int:
-    from merba.training.checkpoint import load_checkpoint
     from merba.prediction.predict import predict
+    from merba.training.checkpoint import load_checkpoint
 
     if options.out and options.out.exists() and not options.out.is_dir():
         raise MerbaError(f"--out: {options.out} is not a folder; name one, or a new name")
@@ -76,10 +76,10 @@ def _say(message: str) -> None:
 def _log_progress() -> None:
     """Progress to stderr. What the stages warn of stands in the predictions, and is said there once."""
     logging.basicConfig(format="merba: %(message)s")
-    for part in ("prediction", "joblog"):
+    for part in ("prediction.predict", "joblog"):
         logging.getLogger(f"merba.{part}").setLevel(logging.INFO)
     for stage in ("faces", "apex", "flow"):
-        logging.getLogger(f"merba.{stage}").setLevel(logging.ERROR)
+        logging.getLogger(f"merba.preprocessing.{stage}").setLevel(logging.ERROR)
 
 
 def _document(predictions: Sequence[Prediction], checkpoint: Checkpoint, path: Path) -> dict[str, Any]:

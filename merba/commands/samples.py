@@ -18,10 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from merba.preprocessing.apex_check import apex_differences, difference_summary, histogram
     from merba.config import load_config
+    from merba.datasets import plan_sheet
     from merba.evaluation.clip_counts import paper_tables, sheet_summary, side_by_side
-    from merba.sheet import plan_sheet
+    from merba.preprocessing.apex_check import apex_differences, difference_summary, histogram
 
     config = load_config(options.config)
     sheet = plan_sheet(config)

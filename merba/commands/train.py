@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from merba.config import load_config
-    from merba.training.fold import train_experiment
+    from merba.training.experiments import train_experiment
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     only = [tuple(fold.split("/", 1)) for fold in options.folds or []]

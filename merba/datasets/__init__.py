@@ -13,13 +13,30 @@ import pandas as pd
 from merba.datasets import casme2, casme3, clips, dfme, flow_images, samm, smic_hs
 from merba.datasets.layout import nearest
 from merba.errors import MerbaError
+from merba.sheet import make_sheet
 
 ADAPTERS: dict[str, Callable[..., pd.DataFrame]] = {
     module.ADAPTER: module.read for module in (smic_hs, casme2, samm, dfme, casme3, flow_images, clips)
 }
 
+DEMO_ROOT = Path("results/demo")
+"""Where the workflow renders the demo's datasets, one folder each."""
 
 _TYPES = {str: "text", float: "a number", int: "a whole number", bool: "true or false", Mapping: "names with values"}
+
+
+def plan_sheet(config: Mapping[str, Any]) -> pd.DataFrame:
+    """The sample sheet of a complete configuration, before anything ran: the demo's follows from its settings."""
+    if config["data"] != "demo":
+        return read_sheet(config)
+    from merba.datasets.demo.planning import plan
+
+    return make_sheet(plan({**config["demo"], "datasets": list(config["datasets"])}, DEMO_ROOT))
+
+
+def read_sheet(config: Mapping[str, Any]) -> pd.DataFrame:
+    """The sample sheet of a complete configuration, as its datasets' adapters read it from disk."""
+    return make_sheet(pd.concat([load_dataset(name, settings) for name, settings in config["datasets"].items()]))
 
 
 def load_dataset(name: str, settings: Mapping[str, object]) -> pd.DataFrame:

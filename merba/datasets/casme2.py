@@ -8,8 +8,8 @@ import pandas as pd
 
 from merba.datasets.annotations import checked_frames, correct, read_annotations
 from merba.datasets.layout import find_folder, find_table, frame_candidates, open_root, with_frames
-from merba.datasets.rows import sample_rows
 from merba.datasets.tasks import label_rows
+from merba.sheet import sample_rows
 
 ADAPTER = "casme2"
 TABLES = ("CASME2-coding-20140508.xlsx", "CASME2-coding-updated.xlsx", "CASME2-coding-20140508.csv")

@@ -8,8 +8,8 @@ import pandas as pd
 
 from merba.datasets.annotations import checked_frames, correct, read_annotations
 from merba.datasets.layout import find_folder, find_table, open_root, with_frames
-from merba.datasets.rows import sample_rows
 from merba.datasets.tasks import label_rows
+from merba.sheet import sample_rows
 
 ADAPTER = "casme3"
 TABLES = ("cas(me)3_part_A_ME_label_JpgIndex_v2.xlsx", "annotation/cas(me)3_part_A_ME_label_JpgIndex_v2.xlsx")

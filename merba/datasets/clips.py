@@ -10,11 +10,10 @@ import pandas as pd
 
 from merba.datasets.annotations import checked_frames, read_annotations, report
 from merba.datasets.layout import find_table, open_root, reach_towards, report_absent
-from merba.datasets.rows import sample_rows
 from merba.datasets.tasks import label_rows
 from merba.errors import ClipProblem
 from merba.frames import VIDEO_SUFFIXES, frame_names
-from merba.sheet import plain_rows
+from merba.sheet import plain_rows, sample_rows
 
 ADAPTER = "clips"
 COLUMNS = {name: name for name in ("subject", "clip", "source", "emotion")}

@@ -9,9 +9,9 @@ import pandas as pd
 
 from merba.datasets.annotations import checked_frames, correct, read_annotations, report
 from merba.datasets.layout import find_table, layout_error, nearest, open_root, with_frames
-from merba.datasets.rows import sample_rows
 from merba.datasets.tasks import label_rows
 from merba.errors import MerbaError
+from merba.sheet import sample_rows
 
 ADAPTER = "dfme"
 SPLITS = ("train", "test_a", "test_b")

@@ -11,10 +11,10 @@ import pandas as pd
 
 from merba.datasets.annotations import read_annotations, report
 from merba.datasets.layout import find_folder, find_table, layout_error, nearest, open_root, report_missing
-from merba.datasets.rows import sample_rows
 from merba.datasets.tasks import CLASSES, composite
 from merba.errors import MerbaError
 from merba.files import DRAFT
+from merba.sheet import sample_rows
 
 ADAPTER = "flow_images"
 TABLE = "combined_3_class2_for_optical_flow.csv"

@@ -18,10 +18,10 @@ from merba.datasets.layout import (
     report_missing,
     shown,
 )
-from merba.datasets.rows import sample_rows
 from merba.datasets.tasks import CLASSES, label_rows
 from merba.errors import ClipProblem
 from merba.frames import frame_names
+from merba.sheet import sample_rows
 
 ADAPTER = "smic_hs"
 FRAMES = {"raw": ("SMIC_all_raw/HS", "HS", ""), "cropped": ("SMIC_all_cropped/HS", "HS", "")}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -33,6 +35,11 @@ THREE_CLASSES_OF_CASME2 = {
 COMPOSITE = Path(__file__).with_name("megc2019.csv")
 
 log = logging.getLogger(__name__)
+
+
+def dfme_datasets(config: Mapping[str, Any]) -> list[str]:
+    """Names of the configured datasets that Table II counts: those with the adapter dfme. Table III counts the others."""
+    return [name for name, settings in config["datasets"].items() if settings["adapter"] == "dfme"]
 
 
 @cache

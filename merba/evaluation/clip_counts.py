@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from merba.datasets.tasks import DATASETS_3DB
+from merba.datasets.tasks import DATASETS_3DB, dfme_datasets
+from merba.evaluation.published import published
 from merba.sheet import KEY
-
-log = logging.getLogger(__name__)
-
-PUBLISHED = Path(__file__).parents[1] / "config" / "published"
-"""The paper's tables as CSV."""
 
 
 def sheet_summary(sheet: pd.DataFrame) -> pd.DataFrame:
@@ -36,39 +30,28 @@ def sheet_summary(sheet: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def dfme_datasets(config: Mapping[str, Any]) -> list[str]:
-    """Names of the configured datasets that Table II counts: those with the adapter dfme. Table III counts the others."""
-    return [name for name, settings in config["datasets"].items() if settings["adapter"] == "dfme"]
-
-
 def paper_tables(sheet: pd.DataFrame, config: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     """Those of `table_2` and `table_3` that the sheet's datasets belong to, by title.
 
-    None of the demo and of other datasets than the paper's. None, and a warning, where the paper's tables aren't there: they
-    are part of the repository, not of the package.
+    None of the demo and of other datasets than the paper's.
     """
     if config["data"] == "demo":
-        return {}
-    if not PUBLISHED.is_dir():
-        log.warning("the paper's tables are in a checkout of the repository only: nothing stands beside these counts")
         return {}
     is_dfme = sheet["dataset"].isin(dfme_datasets(config))
     tables = {}
     if is_dfme.any():
-        published = PUBLISHED / "table_2_dfme_counts.csv"
-        tables["Table II, clips by split and class"] = table_2(sheet[is_dfme], config["data"], published)
+        tables["Table II, clips by split and class"] = table_2(sheet[is_dfme], config["data"])
     if sheet["dataset"].isin(DATASETS_3DB).any():
-        published = PUBLISHED / "table_3_3db_counts.csv"
-        tables["Table III, clips by class and dataset"] = table_3(sheet[~is_dfme], config["data"], published)
+        tables["Table III, clips by class and dataset"] = table_3(sheet[~is_dfme], config["data"])
     return tables
 
 
-def table_2(sheet: pd.DataFrame, data: str, published: Path, problems: pd.DataFrame | None = None) -> pd.DataFrame:
+def table_2(sheet: pd.DataFrame, data: str, problems: pd.DataFrame | None = None) -> pd.DataFrame:
     """Table II: clips of DFME by split and class, above the published counts; `differs` names what differs.
 
     `problems` (dataset, subject, clip) adds the column `unusable`: how many of a split's clips are among them.
     """
-    paper = pd.read_csv(published).set_index("split")
+    paper = published("table_2_dfme_counts").set_index("split")
     counted = _counts(sheet["split"], sheet["label"], paper)
     if problems is not None:
         unusable = sheet.merge(problems[KEY], on=KEY)["split"].value_counts()
@@ -76,12 +59,12 @@ def table_2(sheet: pd.DataFrame, data: str, published: Path, problems: pd.DataFr
     return _beside(counted, paper, data, "dfme")
 
 
-def table_3(sheet: pd.DataFrame, data: str, published: Path, problems: pd.DataFrame | None = None) -> pd.DataFrame:
+def table_3(sheet: pd.DataFrame, data: str, problems: pd.DataFrame | None = None) -> pd.DataFrame:
     """Table III: clips by class and dataset, above the published counts; `differs` names what differs.
 
     `problems` (dataset, subject, clip) adds the row `unusable`: how many of a dataset's clips are among them.
     """
-    paper = pd.read_csv(published).set_index("class")
+    paper = published("table_3_3db_counts").set_index("class")
     counted = _counts(sheet["label"], sheet["dataset"], paper)
     if problems is not None:
         unusable = sheet.merge(problems[KEY], on=KEY)["dataset"].value_counts().reindex(counted.columns, fill_value=0)

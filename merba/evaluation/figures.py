@@ -1,4 +1,4 @@
-"""Figures of results: scores with intervals, subjects, learning curves. Each is drawn to a file, as in `merba.preprocessing.figures`."""
+"""Figures of results: scores with intervals, confusion matrices, subjects, learning curves. Each is drawn to a file."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-DPI = 130
-HONEST, LEAKS, MUTED = "#0072b2", "#d55e00", "#777777"
-"""Blue, vermilion and grey of Okabe and Ito's palette, which colour-blind people tell apart; markers differ too."""
+from merba.figures import BLUE, GREY, ORANGE, pyplot, save
+
+HONEST, LEAKS = BLUE, ORANGE
+"""Markers differ too."""
 
 CURVES = {
-    "train_loss": ("training loss", MUTED),
+    "train_loss": ("training loss", GREY),
     "validation_loss": ("validation loss", HONEST),
     "validation_uf1": ("validation UF1", HONEST),
     "oracle_test_accuracy": ("test accuracy (for the record:\nit decides nothing but the oracle)", LEAKS),
@@ -24,7 +25,7 @@ def plot_scores(rows: pd.DataFrame, *, path: Path) -> None:
 
     Rows of one label share a line: the honest choice is a dot, the oracle's, which leaks, an open diamond below it.
     """
-    plt = _pyplot()
+    plt = pyplot()
     labels = list(dict.fromkeys(rows["label"]))
     figure, axes = plt.subplots(figsize=(7.5, 0.9 + 0.42 * len(labels)), layout="constrained")
     for leaks, style in ((False, {"marker": "o", "color": HONEST}), (True, {"marker": "D", "color": LEAKS, "mfc": "white"})):
@@ -40,12 +41,33 @@ def plot_scores(rows: pd.DataFrame, *, path: Path) -> None:
     axes.set(xlim=(0, 1), xlabel="UF1, with 95 % interval by bootstrap over subjects")
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside upper right", ncols=2, fontsize=8, frameon=False)
-    _save(figure, path)
+    save(figure, path)
+
+
+def plot_confusion(counts: pd.DataFrame, *, title: str, path: Path) -> None:
+    """Confusion matrix as an image: shade and second line are the share of the true class, first line the clips.
+
+    `counts` has true classes as rows and predicted ones as columns. `path` ends in .png, .svg or .pdf.
+    """
+    shares = counts.div(counts.sum(axis=1).replace(0, float("nan")), axis=0)
+    size = 1.6 + 0.9 * len(counts)
+    figure, axes = pyplot().subplots(figsize=(size + 0.8, size), layout="constrained")
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for i, true in enumerate(counts.index):
+        for j, predicted in enumerate(counts.columns):
+            share = shares.loc[true, predicted]
+            text = f"{counts.loc[true, predicted]}\n{share:.0%}" if share == share else "–"
+            axes.text(j, i, text, ha="center", va="center", color="white" if share > 0.55 else "black")
+    axes.set_xticks(range(len(counts.columns)), counts.columns, rotation=30 if len(counts) > 4 else 0)
+    axes.set_yticks(range(len(counts.index)), counts.index)
+    axes.set(xlabel="predicted", ylabel="true", title=f"{title} (n = {int(counts.to_numpy().sum())})")
+    figure.colorbar(image, label="share of the true class", shrink=0.8)
+    save(figure, path)
 
 
 def plot_subjects(subjects: pd.DataFrame, *, title: str, path: Path) -> None:
     """UF1 of every subject by the honest choice and by the oracle, from the table of `merba.evaluation.runs.subject_scores`."""
-    plt = _pyplot()
+    plt = pyplot()
     subjects = subjects.sort_values(["dataset", "split", "subject"], ignore_index=True)
     figure, axes = plt.subplots(figsize=(max(7.5, 2 + 0.2 * len(subjects)), 3.4), layout="constrained")
     places = subjects.index
@@ -71,12 +93,12 @@ def plot_subjects(subjects: pd.DataFrame, *, title: str, path: Path) -> None:
     axes.grid(axis="y", alpha=0.3)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_curves(history: pd.DataFrame, *, title: str, path: Path) -> None:
     """Learning curves of all folds, a thin line each, and their median; columns of `merba.evaluation.runs.Run.history`."""
-    plt = _pyplot()
+    plt = pyplot()
     known = {name: about for name, about in CURVES.items() if name in history}
     figure, grid = plt.subplots(1, len(known), figsize=(3.3 * len(known), 2.9), squeeze=False, layout="constrained")
     for axes, (name, (label, colour)) in zip(grid[0], known.items(), strict=True):
@@ -90,22 +112,4 @@ def plot_curves(history: pd.DataFrame, *, title: str, path: Path) -> None:
         axes.grid(alpha=0.3)
     folds = history.groupby(["fold", "seed"]).ngroups
     figure.suptitle(f"{title}: a thin line for each training (n = {folds}), thick: their median", x=0.01, ha="left", fontsize=10)
-    _save(figure, path)
-
-
-def _pyplot():
-    """matplotlib.pyplot, drawing to files alone. Text in SVG stays text, and equal figures give equal files."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "merba"})
-    from matplotlib import pyplot
-
-    return pyplot
-
-
-def _save(figure, path: Path) -> None:
-    from matplotlib import pyplot as plt
-
-    figure.savefig(path, dpi=DPI, metadata={"Date": None} if path.suffix == ".svg" else None)
-    plt.close(figure)
+    save(figure, path)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,8 @@ import pandas as pd
 
 from merba.datasets.tasks import DATASETS_3DB
 from merba.evaluation.metrics import bootstrap_interval, confusion, paired_bootstrap, scores, subject_counts, unweighted
+from merba.evaluation.published import published
+from merba.evaluation.runs import Run
 from merba.protocols import shared_subjects
 from merba.sheet import KEY
 
@@ -33,35 +33,26 @@ def table_1(models: Sequence[tuple[str, Mapping[str, Any], int]]) -> pd.DataFram
     return pd.concat(parts, ignore_index=True)
 
 
-@dataclass(frozen=True)
-class Reproduced:
-    """An experiment of this run: its name, settings (`merba.config.experiment_settings`) and all folds' predictions."""
-
-    name: str
-    settings: Mapping[str, Any]
-    predictions: pd.DataFrame
-
-
-def table_4(ours: Sequence[Reproduced], published: Path, sheet: pd.DataFrame, data: str) -> pd.DataFrame:
+def table_4(ours: Sequence[Run], sheet: pd.DataFrame, data: str) -> pd.DataFrame:
     """Table IV: DFME's test sets A and B, a row each; the published rows, then ours."""
     rows = [row for one in ours for row in holdout_rows(one, _rival(one, ours), sheet, data)]
-    return _beside(published, rows, data="dfme", protocol="holdout")
+    return _beside("table_4_dfme", rows, data="dfme", protocol="holdout")
 
 
-def table_5(ours: Sequence[Reproduced], published: Path, sheet: pd.DataFrame, data: str) -> pd.DataFrame:
+def table_5(ours: Sequence[Run], sheet: pd.DataFrame, data: str) -> pd.DataFrame:
     """Table V: the composite and each of its datasets by LOSO; the published rows, then ours.
 
     `source`, `data` and `leaks` say what may be compared with what.
     """
     rows = [row for one in ours for row in loso_rows(one, _rival(one, ours), sheet, data)]
-    table = _beside(published, rows, data="3db", protocol="loso")
+    table = _beside("table_5_3db", rows, data="3db", protocol="loso")
     groups = ("combined", *DATASETS_3DB)
     scores = [column for column in table if column.startswith(tuple(f"{group}_" for group in groups))]
     scores.sort(key=lambda column: next(i for i, group in enumerate(groups) if column.startswith(f"{group}_")))
     return table[[column for column in table if column not in scores] + scores]
 
 
-def table_6(ours: Sequence[Reproduced], published: Path, sheet: pd.DataFrame, data: str) -> pd.DataFrame:
+def table_6(ours: Sequence[Run], sheet: pd.DataFrame, data: str) -> pd.DataFrame:
     """Table VI: whether extractors and attention look into windows or over the whole map, on test B."""
     rows = []
     for one in ours:
@@ -70,10 +61,10 @@ def table_6(ours: Sequence[Reproduced], published: Path, sheet: pd.DataFrame, da
             "self_attention": one.settings["model"].get("attention", "global"),
         }
         rows += [about | row for row in holdout_rows(one, _rival(one, ours), sheet, data) if row["test_set"] == "test_b"]
-    return _beside(published, rows, data="dfme", protocol="holdout")
+    return _beside("table_6_lgfi", rows, data="dfme", protocol="holdout")
 
 
-def table_7(ours: Sequence[Reproduced], published: Path, sheet: pd.DataFrame, data: str) -> pd.DataFrame:
+def table_7(ours: Sequence[Run], sheet: pd.DataFrame, data: str) -> pd.DataFrame:
     """Table VII: directions of scanning on test B, with each set's parameters and FLOPs (of merba_base where published)."""
     from merba.models.summary import direction_costs
     from merba.scan import PRESETS
@@ -88,7 +79,7 @@ def table_7(ours: Sequence[Reproduced], published: Path, sheet: pd.DataFrame, da
         cost = direction_costs({one.name: directions}, model.pop("name"), classes, **model).iloc[0]
         about = {"directions": directions, "directions_known": "stated", **cost[["parameters", "flops"]]}
         rows += [about | row for row in holdout_rows(one, _rival(one, ours), sheet, data) if row["test_set"] == "test_b"]
-    table = _beside(published, rows, data="dfme", protocol="holdout")
+    table = _beside("table_7_scanning", rows, data="dfme", protocol="holdout")
     sets = {row: directions for row, directions in table.loc[table["source"] == "published", "directions"].items()}
     costs = direction_costs(sets, head="dgcm").set_index("set")
     for column in ("parameters", "flops"):
@@ -97,7 +88,7 @@ def table_7(ours: Sequence[Reproduced], published: Path, sheet: pd.DataFrame, da
     return table
 
 
-def holdout_rows(one: Reproduced, rival: Reproduced | None, sheet: pd.DataFrame, data: str) -> list[dict[str, Any]]:
+def holdout_rows(one: Run, rival: Run | None, sheet: pd.DataFrame, data: str) -> list[dict[str, Any]]:
     """A row for each selection rule and test set of an experiment with protocol holdout (see `loso_rows`).
 
     `shared_subjects` counts those who have training clips as well: with any, the test sets' scores are too good.
@@ -117,7 +108,7 @@ def holdout_rows(one: Reproduced, rival: Reproduced | None, sheet: pd.DataFrame,
     return rows
 
 
-def loso_rows(one: Reproduced, rival: Reproduced | None, sheet: pd.DataFrame, data: str) -> list[dict[str, Any]]:
+def loso_rows(one: Run, rival: Run | None, sheet: pd.DataFrame, data: str) -> list[dict[str, Any]]:
     """A row for each selection rule (the honest one and the oracle) of an experiment with protocol loso.
 
     Scores are of counts summed over folds, mean and spread over seeds; intervals, of that mean, are by bootstrap over
@@ -138,7 +129,7 @@ def loso_rows(one: Reproduced, rival: Reproduced | None, sheet: pd.DataFrame, da
     return rows
 
 
-def _about(one: Reproduced, selection: str, data: str) -> dict[str, Any]:
+def _about(one: Run, selection: str, data: str) -> dict[str, Any]:
     return {
         "method": one.settings["method"],
         "backbone": one.settings["backbone"],
@@ -153,12 +144,12 @@ def _about(one: Reproduced, selection: str, data: str) -> dict[str, Any]:
     }
 
 
-def _rival(one: Reproduced, ours: Sequence[Reproduced]) -> Reproduced | None:
+def _rival(one: Run, ours: Sequence[Run]) -> Run | None:
     """The experiment of the same table with which `against` wants this one compared."""
     return next((other for other in ours if other.name == one.settings["against"]), None)
 
 
-def _against(part: pd.DataFrame, rival: Reproduced | None, selection: str, test_set: str | None = None) -> dict[str, Any]:
+def _against(part: pd.DataFrame, rival: Run | None, selection: str, test_set: str | None = None) -> dict[str, Any]:
     """Difference in UF1 to the rival on the clips that both predicted: honest to honest choice, oracle to oracle."""
     if rival is None:
         return {}
@@ -222,9 +213,9 @@ def _scores(part: pd.DataFrame, *, prefix: str, spread: bool) -> dict[str, Any]:
     return found
 
 
-def _beside(published: Path, rows: Sequence[Mapping[str, Any]], **paper: str) -> pd.DataFrame:
+def _beside(name: str, rows: Sequence[Mapping[str, Any]], **paper: str) -> pd.DataFrame:
     """The published table with `paper`'s columns added, above our rows; scores to four digits."""
-    table = pd.concat([pd.read_csv(published).assign(source="published", **paper), pd.DataFrame(rows)], ignore_index=True)
+    table = pd.concat([published(name).assign(source="published", **paper), pd.DataFrame(rows)], ignore_index=True)
     whole = [column for column in table if column in ("year", "row", "seeds", "n", "shared_subjects") or column.endswith("_n")]
     return table.astype(dict.fromkeys(whole, "Int64")).round(4)
 

@@ -17,9 +17,10 @@ from typing import Any
 import pandas as pd
 
 import merba
+from merba.evaluation.figures import plot_curves, plot_scores, plot_subjects
 from merba.evaluation.report_cells import NAMES, WORDS, named, plain_table, score_tables
-from merba.evaluation.figures import DPI, plot_curves, plot_scores, plot_subjects
 from merba.evaluation.runs import Run, fold_table, stage_times, subject_scores
+from merba.figures import DPI
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
+from merba.evaluation.metrics import confusion, unweighted
 from merba.files import FOLD_FILES
 from merba.joblog import job_seconds
-from merba.evaluation.metrics import confusion, unweighted
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,14 @@ class Run:
             for folder in self.folders
         ]
         return pd.concat(parts, ignore_index=True)
+
+
+def runs_of(experiments: Mapping[str, Mapping[str, Any]]) -> list[Run]:
+    """The runs of experiments as a rule's parameters have them: by name, `settings` and the files of `predictions`."""
+    return [
+        Run(name, experiment["settings"], [Path(path).parent for path in experiment["predictions"]])
+        for name, experiment in experiments.items()
+    ]
 
 
 def fold_table(run: Run) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """Dropout, and the first layer of an MLP with its GELU and dropout, that cost one pass after the product on the CPU; drop path.
 
-The CPU kernels are in `merba.models._dropout_cpu`. Elsewhere, in other types and when compiling, the modules are
+The CPU kernels are in `merba.models.cpu.dropout`. Elsewhere, in other types and when compiling, the modules are
 PyTorch's own functions.
 """
 
@@ -26,7 +26,7 @@ class Dropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and self.p > 0 and for_cpu_kernels(x):
-            from merba.models._dropout_cpu import dropout
+            from merba.models.cpu.dropout import dropout
 
             return dropout(x, self.p)
         return F.dropout(x, self.p, self.training)
@@ -41,7 +41,7 @@ class LinearGELUDropout(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and for_cpu_kernels(x):
-            from merba.models._dropout_cpu import gelu_dropout
+            from merba.models.cpu.dropout import gelu_dropout
 
             return gelu_dropout(F.linear(x, self.weight), self.bias, self.dropout.p)
         return self.dropout(F.gelu(super().forward(x)))

@@ -75,7 +75,7 @@ def _conv_norm_pool(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Convolution, ReLU, batch norm by batch statistics, max pooling; also the batch's mean and biased variance."""
     if for_cpu_kernels(x) and not x.requires_grad:
-        from merba.models._ststnet_cpu import ConvNormPool
+        from merba.models.cpu.ststnet import ConvNormPool
 
         return ConvNormPool.apply(x, weight, bias, gamma, beta, eps)
     x = F.relu(F.conv2d(x, weight, bias, padding=2))

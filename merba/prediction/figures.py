@@ -7,11 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from merba.preprocessing.figures import flow_colours
+from merba.figures import BLUE, GREY, ORANGE, flow_colours, pyplot, save
 from merba.prediction.predict import Prediction
 from merba.prediction.spotting import LEAST, Search
-
-BLUE, GREY, ORANGE = "#0072b2", "#999999", "#d55e00"  # Okabe & Ito: told apart by everybody
 
 
 def plot_prediction(prediction: Prediction, *, data: str, path: Path) -> None:
@@ -19,12 +17,7 @@ def plot_prediction(prediction: Prediction, *, data: str, path: Path) -> None:
 
     `data` is what the checkpoint was trained on. `path` ends in .png, .svg or .pdf.
     """
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 5, figsize=(15, 4.4))
+    figure, axes = pyplot().subplots(1, 5, figsize=(15, 4.4))
     figure.subplots_adjust(left=0.01, right=0.99, top=0.8, bottom=0.2, wspace=0.06)
     for one, image, name in zip(axes, prediction.images, ("onset", "apex"), strict=False):
         one.imshow(image)
@@ -45,8 +38,7 @@ def plot_prediction(prediction: Prediction, *, data: str, path: Path) -> None:
     # Under onset and apex, which they are about.
     warnings = "\n".join(textwrap.fill(warning, 70) for warning in prediction.warnings)
     figure.text(0.015, 0.17, warnings, va="top", color=ORANGE)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    save(figure, path)
 
 
 def _plot_flow(axes, prediction: Prediction) -> None:
@@ -106,13 +98,8 @@ def _plot_probabilities(axes, prediction: Prediction) -> None:
 
 def plot_search(search: Search, *, title: str, path: Path) -> None:
     """Every window's score by its first frame, candidates shaded; which windows return, and which show no face."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot as plt
-
     faceless = [window.first for window in search.windows if np.isnan(window.score)]
-    figure, axes = plt.subplots(figsize=(11, 3), layout="constrained")
+    figure, axes = pyplot().subplots(figsize=(11, 3), layout="constrained")
     for number, candidate in enumerate(search.candidates):
         label = "candidate interval" if number == 0 else None
         axes.axvspan(candidate.onset, candidate.offset, color=ORANGE, alpha=0.3, linewidth=0, label=label)
@@ -131,5 +118,4 @@ def plot_search(search: Search, *, title: str, path: Path) -> None:
     axes.set_ylim(bottom=-0.02)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    save(figure, path)

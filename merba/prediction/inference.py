@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from merba.training.checkpoint import Checkpoint, Member
-from merba.training.inputs import face_points, mirrored_flow, mirrored_points, resized
 from merba.joblog import counted
 from merba.models.heads import Outputs, class_probabilities, predicted_class
+from merba.training.checkpoint import Checkpoint, Member
+from merba.training.inputs import face_points, mirrored_flow, mirrored_points, resized
 from merba.training.loop import mean_outputs, model_outputs
 
 WINDOW = 1 / 7

@@ -13,18 +13,18 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from merba.preprocessing.alignment import align
-from merba.preprocessing.apex import apexes_of_subject
-from merba.training.checkpoint import STAGES, Checkpoint, load_checkpoint
-from merba.training.devices import training_device
 from merba.errors import ClipProblem, MerbaError
-from merba.preprocessing.faces import FaceSettings, faces_of_subject, transform_of
-from merba.preprocessing.flow import flow_of_subject
 from merba.frames import open_clip
-from merba.prediction.inference import classify
 from merba.joblog import counted
 from merba.prediction.clips import find_clips
+from merba.prediction.inference import classify
 from merba.prediction.spotting import LONGEST, Search, search
+from merba.preprocessing.alignment import align
+from merba.preprocessing.apex import apexes_of_subject
+from merba.preprocessing.faces import FaceSettings, faces_of_subject, transform_of
+from merba.preprocessing.flow import flow_of_subject
+from merba.training.checkpoint import STAGES, Checkpoint, load_checkpoint
+from merba.training.devices import training_device
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +38,9 @@ class Prediction:
 
     onset, apex, offset are frame numbers, box is the face (x0, y0, x1, y1) in px of the onset frame, faces how many that frame
     shows, probabilities are by class. score is a candidate interval's, px, None for whole clips; search is what it comes from
-    (see `merba.prediction.spotting`). flow is float16 (C, H, W), in px of the aligned face, points are that face's (10 values, see
-    `merba.preprocessing.packs`). With `explain`: images, the aligned onset and apex, uint8 RGB (2, size, size, 3), and saliency, float32
-    (H, W) of the model's input (see `merba.prediction.inference.classify`).
+    (see `merba.prediction.spotting`). flow is float16 (C, H, W), in px of the aligned face, points are that face's (10 values,
+    see `merba.preprocessing.packs`). With `explain`: images, the aligned onset and apex, uint8 RGB (2, size, size, 3), and
+    saliency, float32 (H, W) of the model's input (see `merba.prediction.inference.classify`).
     """
 
     clip: str

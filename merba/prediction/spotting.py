@@ -18,13 +18,13 @@ from typing import Any
 import cv2
 import numpy as np
 
+from merba.errors import ClipProblem
+from merba.frames import Clip
+from merba.joblog import counted
 from merba.preprocessing.alignment import alignment_transform
 from merba.preprocessing.apex import ApexSettings, motion_curve
 from merba.preprocessing.detectors import Detector, Face, detectors
-from merba.errors import ClipProblem
 from merba.preprocessing.faces import FaceSettings, aligned_grey, chosen_face, credible_faces
-from merba.frames import Clip
-from merba.joblog import counted
 from merba.preprocessing.unimodal import unimodal
 
 LONGEST = 0.5

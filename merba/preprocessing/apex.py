@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 
 from merba.errors import ClipProblem
-from merba.preprocessing.faces import FaceSettings, aligned_grey, aligned_landmarks, transform_of
 from merba.frames import open_clip
-from merba.preprocessing.head_motion import RADIUS, STABLE, disc_mask
 from merba.joblog import counted
-from merba.sheet import KEY
+from merba.preprocessing.faces import FaceSettings, aligned_grey, aligned_landmarks, transform_of
+from merba.preprocessing.head_motion import RADIUS, STABLE, disc_mask
 from merba.preprocessing.unimodal import unimodal
+from merba.sheet import KEY
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from merba.preprocessing.apex import apexes_of_subject
 from merba.errors import MerbaError
+from merba.preprocessing.apex import apexes_of_subject
 from merba.preprocessing.faces import faces_of_subject
 from merba.sheet import KEY
 

@@ -15,11 +15,11 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from merba.preprocessing.alignment import align, alignment_transform
-from merba.preprocessing.detectors import Detector, Face, detectors
 from merba.errors import ClipProblem
 from merba.frames import open_clip
 from merba.joblog import counted
+from merba.preprocessing.alignment import align, alignment_transform
+from merba.preprocessing.detectors import Detector, Face, detectors
 from merba.sheet import KEY
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Figures. Every function draws one figure and writes it to a file; matplotlib is imported where it is used."""
+"""A figure of a few clips on their way from frames to flow."""
 
 from __future__ import annotations
 
@@ -9,42 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-
-def plot_confusion(counts: pd.DataFrame, *, title: str, path: Path) -> None:
-    """Confusion matrix as an image: shade and second line are the share of the true class, first line the clips.
-
-    `counts` has true classes as rows and predicted ones as columns. `path` ends in .png, .svg or .pdf.
-    """
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot as plt
-
-    shares = counts.div(counts.sum(axis=1).replace(0, float("nan")), axis=0)
-    size = 1.6 + 0.9 * len(counts)
-    figure, axes = plt.subplots(figsize=(size + 0.8, size), layout="constrained")
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for i, true in enumerate(counts.index):
-        for j, predicted in enumerate(counts.columns):
-            share = shares.loc[true, predicted]
-            text = f"{counts.loc[true, predicted]}\n{share:.0%}" if share == share else "–"
-            axes.text(j, i, text, ha="center", va="center", color="white" if share > 0.55 else "black")
-    axes.set_xticks(range(len(counts.columns)), counts.columns, rotation=30 if len(counts) > 4 else 0)
-    axes.set_yticks(range(len(counts.index)), counts.index)
-    axes.set(xlabel="predicted", ylabel="true", title=f"{title} (n = {int(counts.to_numpy().sum())})")
-    figure.colorbar(image, label="share of the true class", shrink=0.8)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-
-
-def flow_colours(flow: np.ndarray, longest: float) -> np.ndarray:
-    """A flow (2, H, W) as RGB uint8 (H, W, 3): hue is the direction, saturation the length up to `longest` px."""
-    from matplotlib.colors import hsv_to_rgb
-
-    u, v = flow.astype(np.float32)
-    hue = np.arctan2(v, u) / (2 * np.pi) % 1
-    saturation = np.clip(np.hypot(u, v) / longest, 0, 1)
-    return np.uint8(255 * hsv_to_rgb(np.stack([hue, saturation, np.ones_like(hue)], -1)))
+from merba.figures import BLUE, GREY, ORANGE, flow_colours, pyplot, save
 
 
 def plot_samples(
@@ -64,16 +29,12 @@ def plot_samples(
     sees at a glance whether preprocessing went right.
     """
     import cv2
-    import matplotlib
 
-    matplotlib.use("agg")
-    from matplotlib import pyplot as plt
-
-    from merba.preprocessing.faces import FaceSettings, align
     from merba.frames import open_clip
+    from merba.preprocessing.faces import FaceSettings, align
 
     settings = FaceSettings(**face_settings)
-    figure, grid = plt.subplots(len(rows), 5, figsize=(13, 2.7 * len(rows)), squeeze=False, layout="constrained")
+    figure, grid = pyplot().subplots(len(rows), 5, figsize=(13, 2.7 * len(rows)), squeeze=False, layout="constrained")
     titles = ("onset and landmarks", "aligned onset", "aligned apex", "flow onset → apex", "motion curve")
     found = (flow[name] for name in ("flow", "head_motion", "problem"))
     records = zip(rows.itertuples(), faces.to_dict("records"), apexes.to_dict("records"), *found, strict=True)
@@ -100,8 +61,7 @@ def plot_samples(
         _plot_curve(axes[4], apex, unit)
     for one, title in zip(grid[0], titles, strict=True):
         one.set_title(title)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    save(figure, path)
 
 
 def _plot_flow(axes, flow: Mapping[str, np.ndarray], moved: float) -> None:
@@ -140,8 +100,8 @@ def _plot_curve(axes, apex, unit: str) -> None:
         axes.text(0.5, 0.5, f"apex {apex['apex']} is annotated", ha="center", transform=axes.transAxes)
         axes.set_axis_off()
         return
-    axes.plot(apex["frames"], apex["curve"], "o", markersize=3, color="#777777", label="motion")
-    axes.plot(apex["frames"], apex["fit"], color="#0072b2", label="unimodal fit")
-    axes.axvline(apex["apex"], color="#d55e00", linestyle="--", label=f"apex {apex['apex']}")
+    axes.plot(apex["frames"], apex["curve"], "o", markersize=3, color=GREY, label="motion")
+    axes.plot(apex["frames"], apex["fit"], color=BLUE, label="unimodal fit")
+    axes.axvline(apex["apex"], color=ORANGE, linestyle="--", label=f"apex {apex['apex']}")
     axes.set(xlabel="frame", ylabel=f"motion, {unit}")
     axes.legend(fontsize=7)

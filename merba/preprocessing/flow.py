@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from merba.preprocessing.alignment import compose, five_points
 from merba.errors import ClipProblem, MerbaError
-from merba.preprocessing.faces import FaceSettings, aligned_grey, aligned_landmarks, transform_of
 from merba.frames import open_clip, read_image
-from merba.preprocessing.head_motion import head_motion
 from merba.joblog import counted
+from merba.preprocessing.alignment import compose, five_points
+from merba.preprocessing.faces import FaceSettings, aligned_grey, aligned_landmarks, transform_of
+from merba.preprocessing.head_motion import head_motion
 from merba.preprocessing.packs import ClipFlow, FlowFormat
 from merba.sheet import KEY
 
@@ -169,7 +169,7 @@ def flow_of_subject(
     settings: Mapping[str, Any],
     face_settings: Mapping[str, Any],
 ) -> tuple[np.ndarray, pd.DataFrame]:
-    """`flow_of_clips` all at once: flow, float16 (n, C, H, W), and its table as in `merba.preprocessing.packs.pack`, without rows."""
+    """`flow_of_clips` all at once: flow, float16 (n, C, H, W), and its table as in `packs.pack`, without rows."""
     found = list(flow_of_clips(rows, faces, apexes, settings, face_settings))
     table = rows[KEY].assign(
         points=[one.points.ravel() for one in found],

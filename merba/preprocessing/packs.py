@@ -47,7 +47,7 @@ class FlowFormat:
 class ClipFlow(NamedTuple):
     """One clip's flow, float16 (C, H, W), zeros where it has a problem.
 
-    `points`: the landmarks that the face was aligned by (5, 2), px of the aligned face (see `merba.preprocessing.alignment.five_points`).
+    `points`: the landmarks that the face was aligned by (5, 2), px of the aligned face (see `alignment.five_points`).
     `head_motion`: what the head moved from onset to apex, in px of the aligned face, before any of that is removed (see
     `merba.preprocessing.head_motion`). Both are NaN for ready-made flow and with a problem.
     """

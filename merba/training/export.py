@@ -9,12 +9,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from merba.training.checkpoint import Checkpoint, join_checkpoints, load_checkpoint
 from merba.config import fold_settings
 from merba.errors import MerbaError
-from merba.training.fold import load_fold, packed_experiment, train_on_everybody
 from merba.files import FOLD_FILES, WEIGHTS
 from merba.protocols import EVERYBODY
+from merba.training.checkpoint import Checkpoint, join_checkpoints, load_checkpoint
+from merba.training.experiments import packed_experiment
+from merba.training.fold import load_fold, train_on_everybody
 
 log = logging.getLogger(__name__)
 STALE = "run the workflow again, and delete the folds of subjects who are no longer in the sample sheet"

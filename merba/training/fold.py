@@ -1,4 +1,4 @@
-"""Experiments: data + protocol + model + training; running one fold and writing what it found."""
+"""One fold of an experiment: loading it, training it, and writing what it found."""
 
 from __future__ import annotations
 
@@ -23,18 +23,17 @@ import torch
 from torch import Tensor
 
 import merba
-from merba.training.checkpoint import STAGES, Checkpoint, Member, describe_model, save_checkpoint
-from merba.config import experiment_settings, fold_settings
-from merba.training.devices import training_device
 from merba.errors import MerbaError
-from merba.files import FOLD_FILES, WEIGHTS, atomic, checksum, read_parquet
-from merba.training.inputs import FoldData, prepare
-from merba.models import check_model, create_model
-from merba.preprocessing.packs import FlowFormat, check_packed, load_packs
-from merba.training.resume import Selection
-from merba.protocols import EVERYBODY, Split, folds, make_split
+from merba.files import FOLD_FILES, WEIGHTS, atomic, checksum
+from merba.models import create_model
+from merba.preprocessing.packs import FlowFormat, load_packs
+from merba.protocols import EVERYBODY, Split, honest_name, make_split
 from merba.sheet import KEY, class_names, safe_id
+from merba.training.checkpoint import STAGES, Checkpoint, Member, describe_model, save_checkpoint
+from merba.training.devices import training_device
+from merba.training.inputs import FoldData, prepare
 from merba.training.loop import FoldResult, TrainingSettings, train_fold, train_without_test
+from merba.training.resume import Selection
 
 log = logging.getLogger(__name__)
 
@@ -229,61 +228,6 @@ def is_finished(folder: Path, fold: Fold, *, weights: bool) -> bool:
     return record.get("digest") == fold.digest and all((folder / name).exists() for name in names)
 
 
-def train_experiment(
-    config: Mapping[str, Any], name: str, results: Path, *, only: Sequence[tuple[str, str]] | None = None
-) -> int:
-    """Train an experiment's folds, or `only` some (dataset, subject's safe id), one after the other in this process.
-
-    For a machine without Snakemake: reads `results`/samples.parquet and `results`/packed, which the workflow's
-    preprocessing wrote, and writes the workflow's files. Finished folds are left alone. Returns how many were trained.
-    Raises MerbaError, as the workflow's gate does, where clips can't be used and the configuration doesn't drop them.
-    """
-    experiment, sheet, packs = packed_experiment(config, name, results)
-    settings = fold_settings(experiment)
-    check_packed([index for _, index in packs], drop=config["on_problem"] == "drop")
-    every = [(dataset, safe_id(subject)) for dataset, subject in folds(sheet, experiment)]
-    unknown = [f"{dataset}/{subject}" for dataset, subject in only or [] if (dataset, subject) not in every]
-    if unknown:
-        names = ", ".join(f"{dataset}/{subject}" for dataset, subject in every)
-        raise MerbaError(f"experiment {name} has no fold {', '.join(unknown)}; it has {names}")
-    trained, started = 0, time.monotonic()
-    chosen = list(only or every)
-    for done, (dataset, subject_id) in enumerate(chosen, start=1):
-        fold = load_fold(config, settings, dataset=dataset, subject_id=subject_id, sheet=sheet, packs=packs)
-        folder = results / "folds" / name / dataset / subject_id
-        if not is_finished(folder, fold, weights=config["keep_weights"]):
-            run_fold(config, settings, fold, folder, progress=results / "progress" / name / dataset / subject_id)
-            trained += 1
-        left = (time.monotonic() - started) / done * (len(chosen) - done)
-        log.info("%s: %d of %d folds done, about %.0f s left", name, done, len(chosen), left)
-    return trained
-
-
-def packed_experiment(
-    config: Mapping[str, Any], name: str, results: Path
-) -> tuple[dict[str, Any], pd.DataFrame, list[tuple[Path, Path]]]:
-    """An experiment's settings, the sample sheet, and the (array, index) files of its datasets, from `results`.
-
-    Raises MerbaError where the configuration has no such experiment, its model can't be made, or a file is missing.
-    """
-    if name not in config["experiments"]:
-        raise MerbaError(f"the configuration has no experiment {name!r}; it has {', '.join(config['experiments'])}")
-    sheet = read_parquet(_packed(results / "samples.parquet"))
-    experiment = experiment_settings(config, name, sheet["dataset"].unique())
-    check_model(experiment["model"], len(class_names(sheet, experiment["datasets"])))
-    packs = [
-        (_packed(results / "packed" / f"{dataset}.npy"), _packed(results / "packed" / f"{dataset}.parquet"))
-        for dataset in experiment["datasets"]
-    ]
-    return experiment, sheet, packs
-
-
-def _packed(path: Path) -> Path:
-    if not path.exists():
-        raise MerbaError(f"{path} is missing: run the preprocessing first (`snakemake --cores 4 packed`), or copy it here")
-    return path
-
-
 def train_on_everybody(config: Mapping[str, Any], experiment: Mapping[str, Any], fold: Fold, *, epochs: int) -> Checkpoint:
     """A model of all clips of `fold` (of the protocol EVERYBODY), of the experiment's first seed, after so many epochs."""
     torch.set_num_threads(config["threads"])
@@ -294,11 +238,6 @@ def train_on_everybody(config: Mapping[str, Any], experiment: Mapping[str, Any],
         seed = config["seed"] + experiment["seeds"][0]
         weights = train_without_test(build, data, rows, len(fold.classes), settings, epochs=epochs, seed=seed)
     return _checkpoint(config, experiment, fold, weights, data)
-
-
-def honest_name(experiment: Mapping[str, Any]) -> str:
-    """What the honest selection is called in predictions and tables: `validation` or `last` (epoch)."""
-    return "validation" if experiment["stopping"] == "validation" else "last"
 
 
 def shuffle_labels(labels: np.ndarray, split: Split, *, seed: int) -> np.ndarray:

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from merba.errors import MerbaError
-from merba.training.inputs import FoldData, shifted
-from merba.joblog import counted
 from merba.evaluation.metrics import confusion, unweighted
+from merba.joblog import counted
 from merba.models.heads import Outputs, class_probabilities, classification_loss, predicted_class
-from merba.training.resume import Progress, Selection
 from merba.protocols import Split
+from merba.training.inputs import FoldData, shifted
+from merba.training.resume import Progress, Selection
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def train_fold(
     nothing = np.empty(0, np.int64), np.empty((0, classes), np.float32)
     epochs = range(len(state.history) + 1, settings.epochs + 1)
     for epoch in counted(epochs, len(epochs), "epochs at most"):
-        if state.stopped(settings, validates=len(split.validation) > 0):
+        if len(split.validation) and _stopped(state, settings):
             break
         train_loss = _train_epoch(step, data, split.train, state, weights, settings, epoch)
         model = state.judged()
@@ -137,6 +137,13 @@ def train_fold(
         weights_digest(state.chosen),
         time.perf_counter() - started,
     )
+
+
+def _stopped(state: Progress, settings: TrainingSettings) -> bool:
+    """Whether the validation part has not improved for the patience, counted from the end of the warm-up."""
+    if state.honest is None:
+        return False
+    return len(state.history) - max(state.honest.epoch, settings.warmup) >= settings.patience
 
 
 def train_without_test(

@@ -7,7 +7,6 @@ import pickle
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,9 +15,6 @@ from torch.optim.swa_utils import AveragedModel
 
 from merba.errors import MerbaError
 from merba.files import atomic
-
-if TYPE_CHECKING:
-    from merba.training.loop import TrainingSettings
 
 log = logging.getLogger(__name__)
 
@@ -62,12 +58,6 @@ class Progress:
         """Validation UF1 and negated validation loss of the chosen epoch; larger is better."""
         row = self.history[self.honest.epoch - 1]
         return row["validation_uf1"], -row["validation_loss"]
-
-    def stopped(self, settings: TrainingSettings, *, validates: bool) -> bool:
-        """Whether the validation part has not improved for the patience, counted from the end of the warm-up."""
-        if not validates or self.honest is None:
-            return False
-        return len(self.history) - max(self.honest.epoch, settings.warmup) >= settings.patience
 
     def save_when_due(self) -> None:
         """Write the state to its file, whole or not at all, if the last time was SAVE_SECONDS ago."""

@@ -103,7 +103,7 @@ def test_an_interrupted_command_says_so(capsys, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("merba.doctor.examine", interrupt)
+    monkeypatch.setattr("merba.commands.doctor.examine", interrupt)
     assert main(["doctor"]) == 130
     assert "interrupted" in capsys.readouterr().err
 
@@ -147,14 +147,6 @@ def test_samples_prints_the_sheet_beside_the_papers_table(capsys, casme2):
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["casme2", "2", "6", "2", "200", "2", "negative,", "2", "positive,", "2", "surprise"] in lines
     assert ["total", "0", "≠", "164", "6", "≠", "145", "0", "≠", "133", "6", "≠", "442"] in lines
-
-
-def test_samples_counts_without_the_papers_tables(capsys, casme2, monkeypatch, tmp_path, caplog):
-    """As from a wheel, which doesn't bring them."""
-    monkeypatch.setattr("merba.evaluation.clip_counts.PUBLISHED", tmp_path / "absent")
-    assert main(["samples", "--config", str(casme2)]) == 0
-    assert "casme2" in capsys.readouterr().out
-    assert "in a checkout of the repository only" in caplog.text
 
 
 def test_samples_counts_dfme_beside_table_2_and_the_rest_beside_table_3(capsys, tmp_path):

@@ -6,8 +6,8 @@ import types
 
 import pytest
 
-from merba import doctor
 from merba.cli import main
+from merba.commands import doctor
 
 
 def finding(part):

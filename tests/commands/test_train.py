@@ -9,10 +9,11 @@ import pytest
 import yaml
 from workflow_runs import MICRO, configured
 
-from merba import experiments, progress, training
 from merba.cli import main
 from merba.config import fold_settings, load_config
-from merba.training.fold import load_fold, packed_experiment
+from merba.training import loop, resume
+from merba.training.experiments import packed_experiment
+from merba.training.fold import load_fold
 
 pytestmark = pytest.mark.long
 
@@ -65,9 +66,9 @@ def test_the_control_zero_flow_blanks_the_inputs_also_where_resting_flow_is_not_
 
     def keep(build, data, *rest, **settings):
         seen.append(data)
-        return training.train_fold(build, data, *rest, **settings)
+        return loop.train_fold(build, data, *rest, **settings)
 
-    monkeypatch.setattr(experiments, "train_fold", keep)
+    monkeypatch.setattr("merba.training.fold.train_fold", keep)
     settings = yaml.safe_load(MICRO.read_text())["experiments"]
     settings["ststnet"]["control"] = "zero_flow"
     settings["ststnet"]["training"] = {"flip": True, "mirror_average": True}
@@ -85,7 +86,7 @@ def test_packs_of_clips_that_the_sheet_lacks_are_refused(results, capsys):
 
 
 def test_an_interrupted_fold_goes_on_from_its_saved_state(results, micro_demo, monkeypatch, caplog):
-    monkeypatch.setattr(progress, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(resume, "SAVE_SECONDS", 0)
     with monkeypatch.context() as patch:
         patch.setattr("merba.training.loop._validate", interrupt_at(2))
         assert train(results, "--folds", "samm/006", experiment="merba") == 130
@@ -116,7 +117,7 @@ def test_a_fold_whose_files_were_not_all_replaced_is_trained_again(results, tmp_
 
 def interrupt_at(call):
     """`_validate` that interrupts the process at its n-th call."""
-    validate, calls = training._validate, iter(range(1, call))
+    validate, calls = loop._validate, iter(range(1, call))
 
     def interrupted(*arguments):
         if next(calls, None) is None:

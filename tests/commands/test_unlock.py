@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from merba.commands.unlock import unlock
 from merba.errors import MerbaError
-from merba.unlock import unlock
 
 
 @pytest.fixture

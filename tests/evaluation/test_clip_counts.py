@@ -1,21 +1,17 @@
 """Counts beside the paper's Tables II and III: the same numbers where the data is the paper's, differences marked."""
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
-from merba.evaluation.clip_counts import dfme_datasets, sheet_summary, side_by_side, table_2, table_3
-from merba.datasets.tasks import composite
-
-PUBLISHED = Path(__file__).parents[2] / "config" / "published"
-TABLE_2, TABLE_3 = PUBLISHED / "table_2_dfme_counts.csv", PUBLISHED / "table_3_3db_counts.csv"
+from merba.datasets.tasks import composite, dfme_datasets
+from merba.evaluation.clip_counts import sheet_summary, side_by_side, table_2, table_3
+from merba.evaluation.published import published
 
 
 @pytest.fixture
 def dfme():
     """As many clips of each split and class as the paper's Table II has."""
-    counts = pd.read_csv(TABLE_2).set_index("split").drop(columns="total").stack()
+    counts = published("table_2_dfme_counts").set_index("split").drop(columns="total").stack()
     rows = [(split, label) for (split, label), count in counts.items() for _ in range(count)]
     sheet = pd.DataFrame(rows, columns=["split", "label"])
     return sheet.assign(dataset="dfme", subject="s", clip=[f"c{n}" for n in range(len(sheet))])
@@ -26,7 +22,7 @@ def counted(table):
 
 
 def test_the_composite_has_the_paper_s_counts_of_table_3():
-    table = table_3(composite(), "3db", TABLE_3)
+    table = table_3(composite(), "3db")
     assert (counted(table)["differs"] == "").all()
     ours, paper = (table[table["source"] == source].iloc[:, :5] for source in ("counted", "published"))
     pd.testing.assert_frame_equal(ours, paper)
@@ -35,14 +31,14 @@ def test_the_composite_has_the_paper_s_counts_of_table_3():
 def test_a_clip_that_is_missing_or_of_another_class_is_marked_where_it_counts():
     lacking = composite()[lambda rows: rows["clip"] != "006_1_2"]
     (label,) = composite()[lambda rows: rows["clip"] == "006_1_2"]["label"]
-    differs = counted(table_3(lacking, "3db", TABLE_3))["differs"]
+    differs = counted(table_3(lacking, "3db"))["differs"]
     assert differs["total"] == "samm 132, not 133; combined 441, not 442"
     assert set(differs[differs != ""].index) == {label, "total"}
 
 
 def test_datasets_and_classes_that_the_paper_does_not_have_stand_behind_its_own():
     mine = pd.DataFrame({"dataset": "mine", "subject": "s", "clip": ["a", "b"], "label": ["joy", "surprise"]})
-    table = counted(table_3(mine, "own", TABLE_3))
+    table = counted(table_3(mine, "own"))
     assert list(table.columns[:5]) == ["smic_hs", "casme2", "samm", "mine", "combined"]
     assert table.index.tolist() == ["negative", "positive", "surprise", "joy", "total"]
     assert table["mine"].tolist() == [0, 0, 1, 1, 2]
@@ -51,25 +47,25 @@ def test_datasets_and_classes_that_the_paper_does_not_have_stand_behind_its_own(
 
 def test_unusable_clips_are_counted_by_dataset_and_split(dfme):
     problems = composite().query("dataset == 'samm'").head(2).assign(problem="no face")
-    row = counted(table_3(composite(), "3db", TABLE_3, problems)).loc["unusable"]
+    row = counted(table_3(composite(), "3db", problems)).loc["unusable"]
     assert row[["smic_hs", "casme2", "samm", "combined"]].tolist() == [0, 0, 2, 2]
     problems = dfme[dfme["split"] == "test_b"].head(3).assign(problem="no face")
-    table = counted(table_2(dfme, "dfme", TABLE_2, problems))
+    table = counted(table_2(dfme, "dfme", problems))
     assert table["unusable"].to_dict() == {"train": 0, "test_a": 0, "test_b": 3}
 
 
 def test_table_2_counts_splits_by_class(dfme):
-    table = table_2(dfme, "dfme", TABLE_2)
+    table = table_2(dfme, "dfme")
     assert (counted(table)["differs"] == "").all()
     assert counted(table)["total"].to_dict() == {"train": 1856, "test_a": 474, "test_b": 299}
-    differs = counted(table_2(dfme.iloc[1:], "dfme", TABLE_2))["differs"]
+    differs = counted(table_2(dfme.iloc[1:], "dfme"))["differs"]
     assert differs.tolist() == ["anger 160, not 161; total 1855, not 1856", "", ""]
 
 
 def test_the_text_shows_the_paper_s_number_only_where_it_is_another_one():
-    text = side_by_side(table_3(composite().iloc[:-1], "3db", TABLE_3)).splitlines()
+    text = side_by_side(table_3(composite().iloc[:-1], "3db")).splitlines()
     assert text[-1].split() == ["total", "163", "≠", "164", "145", "133", "441", "≠", "442"]
-    assert "≠" not in side_by_side(table_3(composite(), "3db", TABLE_3))
+    assert "≠" not in side_by_side(table_3(composite(), "3db"))
 
 
 def test_the_summary_has_one_row_a_dataset():

@@ -1,15 +1,13 @@
 """Tables: counts, rows of results with their n, published rows kept apart."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
 
-from merba.evaluation.paper_tables import Reproduced, confusion_table, loso_rows, table_1, table_4, table_5, table_6, table_7
+from merba.evaluation.paper_tables import confusion_table, loso_rows, table_1, table_4, table_5, table_6, table_7
+from merba.evaluation.runs import Run
 
-PUBLISHED = Path(__file__).parents[2] / "config" / "published"
 CLASSES = ["negative", "positive", "surprise"]
 EXPERIMENT = {
     "method": "MERba-nano",
@@ -45,9 +43,16 @@ def predictions(sheet, seeds=(1,), selection=("validation", "oracle")):
     return pd.concat(parts, ignore_index=True)
 
 
+def finished(name, settings, predictions):
+    """An experiment whose folds' predictions are at hand."""
+    run = Run(name, settings, folders=[])
+    vars(run)["predictions"] = predictions  # where the cached property keeps what it has read
+    return run
+
+
 def rows_of(predictions, sheet):
     """Rows of one experiment, by loso."""
-    return pd.DataFrame(loso_rows(Reproduced("merba", EXPERIMENT, predictions), None, sheet, "demo"))
+    return pd.DataFrame(loso_rows(finished("merba", EXPERIMENT, predictions), None, sheet, "demo"))
 
 
 def test_scores_of_a_row_equal_scikit_learn(sheet):
@@ -76,7 +81,7 @@ def test_seeds_give_their_mean_and_spread(sheet):
 def test_intervals_and_differences_are_of_the_mean_over_seeds(sheet):
     found = predictions(sheet, seeds=(1, 2, 3))
     single = predictions(sheet, seeds=(1,))
-    ours, theirs = Reproduced("merba", EXPERIMENT, found), Reproduced("first", EXPERIMENT, single)
+    ours, theirs = finished("merba", EXPERIMENT, found), finished("first", EXPERIMENT, single)
     row = loso_rows(ours, theirs, sheet, "demo")[0]
     assert row["combined_uf1_low"] < row["combined_uf1"] < row["combined_uf1_high"]
     assert row["difference"] == pytest.approx(row["combined_uf1"] - rows_of(single, sheet).iloc[0]["combined_uf1"])
@@ -94,8 +99,8 @@ def test_dropped_clips_and_missing_folds_show(sheet):
 
 
 def test_table_5_keeps_published_and_reproduced_rows_apart(sheet):
-    ours = [Reproduced("merba", EXPERIMENT, predictions(sheet))]
-    table = table_5(ours, PUBLISHED / "table_5_3db.csv", sheet, "demo")
+    ours = [finished("merba", EXPERIMENT, predictions(sheet))]
+    table = table_5(ours, sheet, "demo")
     published = table[table["source"] == "published"]
     assert len(published) == 10
     assert set(published["data"]) == {"3db"}
@@ -108,8 +113,8 @@ def test_a_difference_is_taken_on_the_clips_that_both_predicted(sheet):
     theirs = predictions(sheet, seeds=(4,))[lambda rows: rows["clip"] != "c0"].assign(
         selection=lambda rows: rows["selection"].replace("validation", "last")
     )
-    ours = [Reproduced("a", EXPERIMENT | {"against": "b"}, mine), Reproduced("b", EXPERIMENT, theirs)]
-    table = table_5(ours, PUBLISHED / "table_5_3db.csv", sheet, "demo").set_index(["experiment", "selection"])
+    ours = [finished("a", EXPERIMENT | {"against": "b"}, mine), finished("b", EXPERIMENT, theirs)]
+    table = table_5(ours, sheet, "demo").set_index(["experiment", "selection"])
     row = table.loc[("a", "validation")]
     scores = [
         f1_score(one["true"], one["predicted"], average="macro")
@@ -133,7 +138,7 @@ HOLDOUT = EXPERIMENT | {"protocol": "holdout", "datasets": ["dfme"], "model": {"
 
 def test_table_4_has_a_row_for_each_test_set(divided):
     found = predictions(divided[divided["split"] != "train"])
-    table = table_4([Reproduced("m", HOLDOUT, found)], PUBLISHED / "table_4_dfme.csv", divided, "demo")
+    table = table_4([finished("m", HOLDOUT, found)], divided, "demo")
     assert (table["source"] == "published").sum() == 14
     ours = table[(table["source"] == "reproduced") & (table["selection"] == "validation")].set_index("test_set")
     assert ours["clips"].to_dict() == {"test_a": "12/12", "test_b": "12/12"}
@@ -144,10 +149,10 @@ def test_table_4_has_a_row_for_each_test_set(divided):
 def test_table_6_names_where_extractors_and_attention_look(divided):
     found = predictions(divided[divided["split"] != "train"])
     ours = [
-        Reproduced("whole", HOLDOUT, found),
-        Reproduced("local", HOLDOUT | {"model": {"name": "merba_nano", "attention": "local"}}, found),
+        finished("whole", HOLDOUT, found),
+        finished("local", HOLDOUT | {"model": {"name": "merba_nano", "attention": "local"}}, found),
     ]
-    table = table_6(ours, PUBLISHED / "table_6_lgfi.csv", divided, "demo")
+    table = table_6(ours, divided, "demo")
     rows = table[(table["source"] == "reproduced") & (table["selection"] == "oracle")]
     assert set(rows["test_set"]) == {"test_b"}
     looks = rows.set_index("experiment")[["extractor", "self_attention"]]
@@ -157,8 +162,8 @@ def test_table_6_names_where_extractors_and_attention_look(divided):
 
 def test_table_7_has_the_cost_of_every_direction_set(divided):
     found = predictions(divided[divided["split"] != "train"])
-    ours = [Reproduced("hr", HOLDOUT | {"model": {"name": "merba_nano", "directions": "hr"}}, found)]
-    table = table_7(ours, PUBLISHED / "table_7_scanning.csv", divided, "demo")
+    ours = [finished("hr", HOLDOUT | {"model": {"name": "merba_nano", "directions": "hr"}}, found)]
+    table = table_7(ours, divided, "demo")
     published = table[table["source"] == "published"].set_index("row")
     assert published["parameters"].nunique() == 1, "directions share one mixer"
     assert published.loc[1, "flops"] < published.loc[2, "flops"] < published.loc[6, "flops"]

@@ -11,11 +11,11 @@ import pytest
 from browser import opened
 from workflow_runs import snakemake
 
-from merba.preprocessing.figures import flow_colours
+from merba.evaluation.paper_tables import confusion_table, table_5
 from merba.evaluation.report import write_report
 from merba.evaluation.report_cells import plain_table, score_tables
 from merba.evaluation.runs import Run, fold_table, stage_times, subject_scores
-from merba.evaluation.paper_tables import Reproduced, confusion_table, table_5
+from merba.figures import flow_colours
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ["negative", "positive", "surprise"]
@@ -83,9 +83,8 @@ def page(run):
         (logs / f"{name}.log").write_text(f"2026-01-01 00:00:00,000 INFO start: {name}\n2026 INFO done: {name}, {seconds} s\n")
     honest = run.predictions[run.predictions["selection"] == "validation"]
     sheet = honest[["dataset", "subject", "clip", "split"]].assign(label=honest["true"]).reset_index(drop=True)
-    published = ROOT / "config" / "published" / "table_5_3db.csv"
     table = results / "table_5_3db.csv"
-    table_5([Reproduced("merba", SETTINGS, run.predictions)], published, sheet, "demo").to_csv(table, index=False)
+    table_5([run], sheet, "demo").to_csv(table, index=False)
     matrix = results / "confusion.csv"
     confusion_table(run.predictions, "validation").to_csv(matrix)
     problems, preprocessing = results / "problems.csv", results / "preprocessing.csv"

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from merba import create_model
-from merba.models._ststnet_cpu import ConvNormPool
+from merba.models.cpu.ststnet import ConvNormPool
 
 
 class ThreeStreams(nn.Module):

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from moving_faces import video
 
 from merba.errors import MerbaError
 from merba.prediction.clips import find_clips
@@ -14,14 +15,6 @@ def frames(folder, numbers=range(1, 5)):
     for number in numbers:
         cv2.imwrite(str(folder / f"img{number}.png"), np.zeros((8, 8, 3), np.uint8))
     return folder
-
-
-def video(path, count=4, fps=50):
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), fps, (64, 48))
-    for _ in range(count):
-        writer.write(np.zeros((48, 64, 3), np.uint8))
-    writer.release()
-    return path
 
 
 def test_videos_and_folders_of_frames_are_clips(tmp_path):

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from test_checkpoint import CLASSES, checkpoint, member
+from checkpoints import CLASSES, checkpoint, member
 from torch import nn
 
-from merba.training.checkpoint import Checkpoint, Member
-from merba.prediction.inference import classify
-from merba.training.inputs import prepare
 from merba.models import create_model
 from merba.models.heads import predicted_class
+from merba.prediction.inference import classify
 from merba.preprocessing.packs import FlowFormat
+from merba.training.checkpoint import Checkpoint, Member
+from merba.training.inputs import prepare
 from merba.training.loop import TrainingSettings, predict
 
 CPU = torch.device("cpu")

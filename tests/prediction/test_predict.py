@@ -9,31 +9,19 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from test_checkpoint import CLASSES, CONFIG, checkpoint
-from test_faces import clip_of, photograph  # noqa: F401
-from test_own_clips import video
-from test_spotting import FPS, STILL, movement  # noqa: F401
+from checkpoints import CLASSES, CONFIG, checkpoint
+from face_clips import clip_of
+from moving_faces import FPS, STILL, video
 
-from merba.preprocessing.apex import apexes_of_subject
-from merba.training.checkpoint import save_checkpoint
 from merba.cli import main
-from merba.datasets.demo.planning import plan
-from merba.datasets.demo.rendering import render
 from merba.errors import MerbaError
+from merba.figures import DPI
+from merba.prediction.predict import predict
+from merba.preprocessing.apex import apexes_of_subject
 from merba.preprocessing.faces import faces_of_subject
 from merba.preprocessing.flow import flow_of_subject
-from merba.prediction.predict import predict
 from merba.sheet import subject_rows
-
-DEMO = {"subjects": 1, "clips": 3, "size": 0.5, "datasets": ["samm"]}
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    """The sheet of one subject's rendered clips."""
-    root = tmp_path_factory.mktemp("demo")
-    render(DEMO, "samm", root)
-    return plan(DEMO, root)
+from merba.training.checkpoint import save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +31,8 @@ def saved(tmp_path_factory):
     return path
 
 
-def test_a_clips_flow_is_the_workflows_bit_for_bit(demo, saved):
-    rows = subject_rows(demo, "samm", "006")
+def test_a_clips_flow_is_the_workflows_bit_for_bit(samm_clips, saved):
+    rows = subject_rows(samm_clips, "samm", "006")
     faces = faces_of_subject(rows, CONFIG["faces"])
     apexes = apexes_of_subject(rows, faces, CONFIG["apex"], CONFIG["faces"])
     flow, _ = flow_of_subject(rows, faces, apexes, CONFIG["flow"], CONFIG["faces"])
@@ -86,18 +74,18 @@ def test_a_folds_weights_predict_its_test_clips_as_the_workflow_did(micro_demo, 
             assert (one.flow == file["flow"][place]).all()
 
 
-def test_the_five_lines_of_the_documentation_run(demo, saved, capsys):
+def test_the_five_lines_of_the_documentation_run(samm_clips, saved, capsys):
     text = (Path(__file__).parents[2] / "docs" / "prediction.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
-    exec(code.replace("clip.mp4", demo["source"][0]).replace("model.safetensors", str(saved)), {})
+    exec(code.replace("clip.mp4", samm_clips["source"][0]).replace("model.safetensors", str(saved)), {})
     assert re.match(r"006_1_1 (negative|positive|surprise) \{'negative': 0\.", capsys.readouterr().out)
 
 
-def test_bad_clips_have_problems_and_the_others_go_on(tmp_path, demo, saved):
+def test_bad_clips_have_problems_and_the_others_go_on(tmp_path, samm_clips, saved):
     clip_of(tmp_path / "empty", [np.zeros((120, 120, 3), np.uint8)] * 4)
     video(tmp_path / "one.avi", 1)
     (tmp_path / "bad.mp4").write_text("no video")
-    names = [tmp_path / "empty", tmp_path / "one.avi", tmp_path / "bad.mp4", demo["source"][0], tmp_path / "gone.mp4"]
+    names = [tmp_path / "empty", tmp_path / "one.avi", tmp_path / "bad.mp4", samm_clips["source"][0], tmp_path / "gone.mp4"]
     problems = [one.problem for one in predict(names, saved)]
     assert "no face was found" in problems[0]
     assert problems[1]
@@ -106,7 +94,7 @@ def test_bad_clips_have_problems_and_the_others_go_on(tmp_path, demo, saved):
     assert "does not exist" in problems[4]
 
 
-def test_of_several_faces_the_largest_is_taken_with_a_warning_and_status_1(tmp_path, photograph, saved, capsys):  # noqa: F811
+def test_of_several_faces_the_largest_is_taken_with_a_warning_and_status_1(tmp_path, photograph, saved, capsys):
     small = cv2.resize(photograph, None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA)
     small = cv2.copyMakeBorder(small, 0, 512 - small.shape[0], 0, 0, cv2.BORDER_REPLICATE)
     both = np.hstack([small, photograph])
@@ -120,32 +108,32 @@ def test_of_several_faces_the_largest_is_taken_with_a_warning_and_status_1(tmp_p
     assert found["predicted"]
 
 
-def test_a_long_clip_without_an_apex_is_warned_of(tmp_path, demo, saved):
-    (short, slow) = (predict(demo["source"][0], saved, fps=fps)[0] for fps in (200, 10))
+def test_a_long_clip_without_an_apex_is_warned_of(tmp_path, samm_clips, saved):
+    (short, slow) = (predict(samm_clips["source"][0], saved, fps=fps)[0] for fps in (200, 10))
     assert short.warnings == ()
     assert "a micro-expression at most 0.5 s" in slow.warnings[0]
     assert slow.predicted
 
 
-def test_a_checkpoint_of_ready_made_flow_is_refused(demo):
+def test_a_checkpoint_of_ready_made_flow_is_refused(samm_clips):
     with pytest.raises(MerbaError, match=r"trained on ready-made flow \(data: public_flow\).*no settings of faces, apex, flow"):
-        predict(demo["source"][0], replace(checkpoint(), faces=None, apex=None, flow=None, data="public_flow"))
+        predict(samm_clips["source"][0], replace(checkpoint(), faces=None, apex=None, flow=None, data="public_flow"))
 
 
-def test_a_search_without_candidates_is_no_problem(tmp_path, movement, saved):  # noqa: F811
+def test_a_search_without_candidates_is_no_problem(tmp_path, movement, saved):
     clip_of(tmp_path / "still", [movement[0][0]] * 40)
     (found,) = predict(tmp_path / "still", saved, fps=FPS, spot=True)
     assert (found.predicted, found.problem) == (None, None)
     assert "no candidate interval" in found.warnings[0]
 
 
-def test_a_given_apex_needs_no_search(demo, saved):
+def test_a_given_apex_needs_no_search(samm_clips, saved):
     with pytest.raises(MerbaError, match="needs no search"):
-        predict(demo["source"][0], saved, apex=3, spot=True)
+        predict(samm_clips["source"][0], saved, apex=3, spot=True)
 
 
-def test_the_command_prints_a_table_and_writes_json_and_pictures(tmp_path, demo, saved, capsys):
-    assert main(["predict", demo["source"][0], "--checkpoint", str(saved), "--out", str(tmp_path)]) == 0
+def test_the_command_prints_a_table_and_writes_json_and_pictures(tmp_path, samm_clips, saved, capsys):
+    assert main(["predict", samm_clips["source"][0], "--checkpoint", str(saved), "--out", str(tmp_path)]) == 0
     output = capsys.readouterr()
     header, line = output.out.splitlines()
     assert header.split() == ["clip", "onset", "apex", "class", *CLASSES]
@@ -153,21 +141,21 @@ def test_the_command_prints_a_table_and_writes_json_and_pictures(tmp_path, demo,
     (record,) = document["predictions"]
     assert line.split()[:4] == [str(record[key]) for key in ("clip", "onset", "apex", "predicted")]
     assert sum(record["probabilities"].values()) == pytest.approx(1)
-    assert cv2.imread(str(tmp_path / record["picture"])).shape[1] == 1800
+    assert cv2.imread(str(tmp_path / record["picture"])).shape[1] == 15 * DPI
     assert set(record) >= {"onset", "apex", "offset", "box", "warnings", "problem", "score"}
     assert document["checkpoint"]["data"] == "demo"
     assert "means nothing" in output.err
 
 
-def test_the_command_ends_with_1_where_a_clip_has_a_problem_and_prints_json(tmp_path, demo, saved, capsys):
-    arguments = [demo["source"][0], str(tmp_path / "gone.mp4"), "--checkpoint", str(saved), "--json"]
+def test_the_command_ends_with_1_where_a_clip_has_a_problem_and_prints_json(tmp_path, samm_clips, saved, capsys):
+    arguments = [samm_clips["source"][0], str(tmp_path / "gone.mp4"), "--checkpoint", str(saved), "--json"]
     assert main(["predict", *arguments]) == 1
     output = capsys.readouterr()
     assert "merba: gone.mp4:" in output.err
     assert [one["predicted"] is None for one in json.loads(output.out)["predictions"]] == [False, True]
 
 
-def test_the_command_searches_and_predicts_candidates_like_clips(tmp_path, movement, saved, capsys):  # noqa: F811
+def test_the_command_searches_and_predicts_candidates_like_clips(tmp_path, movement, saved, capsys):
     images, _ = movement
     clip = tmp_path / "long"
     clip_of(clip, [images[0]] * STILL + images + [images[-1]] * STILL)

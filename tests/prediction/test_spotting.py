@@ -1,41 +1,16 @@
 """The search finds where a face moves and returns, and nothing where it only moves."""
 
-import cv2
 import numpy as np
 import pytest
+from moving_faces import FPS, STILL, opened_clip
 
-from merba.datasets.demo.planning import plan
-from merba.datasets.demo.rendering import render
 from merba.errors import ClipProblem
-from merba.frames import open_clip
 from merba.prediction.spotting import Window, best_windows, search
-
-FPS = 60
-STILL = 36  # frames before and after the movement
-
-
-@pytest.fixture(scope="module")
-def movement(tmp_path_factory):
-    """Frames of a demo clip from onset to offset, and the index of the apex among them."""
-    root = tmp_path_factory.mktemp("demo")
-    demo = {"subjects": 1, "clips": 3, "size": 0.5, "datasets": ["samm"]}
-    render(demo, "samm", root)
-    row = plan(demo, root).iloc[2]
-    return [image for _, image in open_clip(row["source"], "frames").frames(row["onset"], row["offset"])], row["apex"] - row[
-        "onset"
-    ]
-
-
-def clip_of(folder, images):
-    folder.mkdir()
-    for number, image in enumerate(images):
-        cv2.imwrite(str(folder / f"{number}.bmp"), image)
-    return open_clip(folder, "frames")
 
 
 def test_a_movement_that_returns_is_found_between_still_parts(tmp_path, movement):
     images, apex = movement
-    found = search(clip_of(tmp_path / "a", [images[0]] * STILL + images + [images[-1]] * STILL), FPS, {}, {})
+    found = search(opened_clip(tmp_path / "a", [images[0]] * STILL + images + [images[-1]] * STILL), FPS, {}, {})
     (candidate,) = found.candidates
     assert STILL - 5 <= candidate.onset < STILL + apex < candidate.offset <= STILL + len(images) + 5
     assert candidate.score > 0.15
@@ -47,7 +22,7 @@ def test_a_movement_that_returns_is_found_between_still_parts(tmp_path, movement
 def test_a_movement_that_stays_is_no_candidate(tmp_path, movement):
     images, apex = movement
     rising = images[: apex + 1]
-    found = search(clip_of(tmp_path / "a", [images[0]] * STILL + rising + [rising[-1]] * STILL), FPS, {}, {})
+    found = search(opened_clip(tmp_path / "a", [images[0]] * STILL + rising + [rising[-1]] * STILL), FPS, {}, {})
     assert found.candidates == []
 
 
@@ -73,6 +48,6 @@ def test_a_candidate_moves_and_moves_back(rise, score, returns):
     ],
 )
 def test_what_can_not_be_searched_is_a_problem(tmp_path, fps, frames, message):
-    clip = clip_of(tmp_path / "a", [np.zeros((100, 100, 3), np.uint8)] * frames)
+    clip = opened_clip(tmp_path / "a", [np.zeros((100, 100, 3), np.uint8)] * frames)
     with pytest.raises(ClipProblem, match=message):
         search(clip, fps, {}, {})

@@ -3,20 +3,20 @@
 import numpy as np
 import pandas as pd
 import pytest
-from test_faces import clip_of, photograph, rows_of  # noqa: F401
+from face_clips import clip_of, rows_of
 
 from merba.preprocessing.apex import apexes_of_subject
 from merba.preprocessing.faces import faces_of_subject
 
 
-def test_an_annotated_apex_is_kept(tmp_path, photograph):  # noqa: F811
+def test_an_annotated_apex_is_kept(tmp_path, photograph):
     rows = rows_of(clip_of(tmp_path / "a", [photograph] * 5, apex=3))
     apexes = apexes_of_subject(rows, faces_of_subject(rows, {}), {}, {})
     assert apexes.loc[0, ["onset", "apex", "offset"]].tolist() == [1, 3, 5]
     assert apexes.loc[0, "source"] == "annotation"
 
 
-def test_clips_without_room_for_an_apex_are_named_problems(tmp_path, photograph):  # noqa: F811
+def test_clips_without_room_for_an_apex_are_named_problems(tmp_path, photograph):
     rows = rows_of(
         clip_of(tmp_path / "two", [photograph] * 2),
         clip_of(tmp_path / "cut", [photograph] * 4, offset=9),

@@ -3,11 +3,11 @@
 import pandas as pd
 import pytest
 
-from merba.preprocessing.apex_check import apex_differences, difference_summary, histogram
 from merba.config import complete
 from merba.datasets.demo.planning import plan
 from merba.datasets.demo.rendering import render
 from merba.errors import MerbaError
+from merba.preprocessing.apex_check import apex_differences, difference_summary, histogram
 
 DIFFERENCES = pd.DataFrame(
     {

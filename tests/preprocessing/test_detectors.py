@@ -3,17 +3,17 @@
 import cv2
 import numpy as np
 import pytest
+from face_clips import clip_of, rows_of
 from shared_data import shared_data
-from test_faces import clip_of, photograph, rows_of  # noqa: F401
 
-from merba.preprocessing.apex import apexes_of_subject
 from merba.datasets.demo.planning import plan
 from merba.datasets.demo.rendering import render
-from merba.preprocessing.detectors import Dlib, Face, FaceAlignment, detectors, missing_weights
 from merba.errors import MerbaError
+from merba.frames import open_clip
+from merba.preprocessing.apex import apexes_of_subject
+from merba.preprocessing.detectors import Dlib, Face, FaceAlignment, detectors, missing_weights
 from merba.preprocessing.faces import aligned_landmarks, credible_faces, faces_of_subject
 from merba.preprocessing.flow import flow_of_subject
-from merba.frames import open_clip
 
 
 def test_a_face_that_scores_far_below_the_best_is_a_false_alarm():
@@ -22,7 +22,7 @@ def test_a_face_that_scores_far_below_the_best_is_a_false_alarm():
     assert credible_faces([false]) == [false]
 
 
-def test_a_false_alarm_is_not_taken_where_it_is_the_larger_one(monkeypatch, tmp_path, photograph):  # noqa: F811
+def test_a_false_alarm_is_not_taken_where_it_is_the_larger_one(monkeypatch, tmp_path, photograph):
     true = Dlib(0).faces(photograph)[0]
     false = Face((100.0, 300.0, 240.0, 440.0), 0.1 * true.score)
     monkeypatch.setattr(Dlib, "faces", lambda self, image: [false, true])
@@ -31,7 +31,7 @@ def test_a_false_alarm_is_not_taken_where_it_is_the_larger_one(monkeypatch, tmp_
     assert faces["faces"][0] == 1
 
 
-def test_landmarks_hardly_follow_the_place_of_the_box(photograph):  # noqa: F811
+def test_landmarks_hardly_follow_the_place_of_the_box(photograph):
     face = Dlib(0).faces(photograph)[0]
     moved = Face(tuple(edge + 0.08 * face.size for edge in face.box), face.score)
     first, second = (Dlib(0).landmarks([photograph], one) for one in (face, moved))
@@ -50,7 +50,7 @@ def test_auto_tries_dlib_and_then_face_alignment_where_its_weights_are_in_the_fo
     assert [one.name for one in detectors("auto", 1, network, str(tmp_path))] == ["dlib", "face_alignment"]
 
 
-def test_auto_falls_back_clip_by_clip(monkeypatch, tmp_path, photograph):  # noqa: F811
+def test_auto_falls_back_clip_by_clip(monkeypatch, tmp_path, photograph):
     class Second(Dlib):
         name = "second"
 

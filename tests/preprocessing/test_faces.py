@@ -4,11 +4,12 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from face_clips import clip_of, rows_of
 from scipy.spatial.transform import Rotation
 
+from merba.errors import MerbaError
 from merba.preprocessing.alignment import TEMPLATE, align, alignment_transform, five_points, similarity
 from merba.preprocessing.detectors import Dlib, Face, landmark_model
-from merba.errors import MerbaError
 from merba.preprocessing.faces import chosen_face, faces_of_subject
 
 
@@ -18,25 +19,6 @@ def detect_faces(image, upsample):
 
 def landmarks(image, face):
     return Dlib(0).landmarks([image], face)
-
-
-@pytest.fixture(scope="module")
-def photograph():
-    from skimage.data import astronaut
-
-    return astronaut()[:, :, ::-1].copy()
-
-
-def clip_of(folder, frames, **changes):
-    folder.mkdir()
-    for number, frame in enumerate(frames, 1):
-        cv2.imwrite(str(folder / f"img{number}.png"), frame)
-    row = {"dataset": "d", "subject": "s", "clip": folder.name, "source": str(folder), "kind": "frames"}
-    return row | {"onset": 1, "apex": None, "offset": len(frames)} | changes
-
-
-def rows_of(*rows):
-    return pd.DataFrame(rows).astype({"onset": "Int64", "apex": "Int64", "offset": "Int64"})
 
 
 def test_the_similarity_is_recovered_exactly():

@@ -3,12 +3,13 @@
 import cv2
 import numpy as np
 import pytest
-from test_faces import clip_of, photograph, rows_of  # noqa: F401
+from face_clips import clip_of, rows_of
 
+from merba.figures import flow_colours
 from merba.preprocessing.apex import apexes_of_subject
 from merba.preprocessing.faces import faces_of_subject
+from merba.preprocessing.figures import plot_samples
 from merba.preprocessing.flow import flow_of_subject
-from merba.preprocessing.figures import flow_colours, plot_samples
 
 
 @pytest.mark.parametrize(("direction", "channel"), [((1, 0), 0), ((-0.5, 0.866), 1), ((-0.5, -0.866), 2)])
@@ -21,7 +22,7 @@ def test_a_direction_has_one_hue_and_no_motion_is_white(direction, channel):
 
 
 @pytest.fixture
-def shown(monkeypatch, tmp_path, photograph):  # noqa: F811
+def shown(monkeypatch, tmp_path, photograph):
     """Draws the figure of a good clip and of one whose apex frame is damaged; its axes, two rows of five."""
     from matplotlib import pyplot
 

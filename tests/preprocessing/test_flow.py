@@ -3,14 +3,14 @@
 import cv2
 import numpy as np
 import pytest
-from test_faces import clip_of, photograph, rows_of  # noqa: F401
+from face_clips import clip_of, rows_of
 
+from merba.errors import MerbaError
+from merba.frames import open_clip
 from merba.preprocessing.alignment import TEMPLATE, five_points
 from merba.preprocessing.apex import apexes_of_subject
-from merba.errors import MerbaError
 from merba.preprocessing.faces import FaceSettings, aligned_grey, aligned_landmarks, faces_of_subject, transform_of
 from merba.preprocessing.flow import FlowSettings, flow_channels, flow_format, flow_of_subject, strain, tv_l1
-from merba.frames import open_clip
 
 
 def shifted(image, dx, dy):
@@ -42,7 +42,7 @@ def test_channels_come_in_the_order_asked_for():
     assert channels[0] == pytest.approx(np.sqrt((flow**2).sum(0)))
 
 
-def test_flow_points_right_and_down_in_pixels_of_the_aligned_face(tmp_path, photograph):  # noqa: F811
+def test_flow_points_right_and_down_in_pixels_of_the_aligned_face(tmp_path, photograph):
     """A face that moves 2 px right and 1 px down in the frame does so, times the alignment's scale, in the flow."""
     frames = [photograph, shifted(photograph, 1, 0.5), shifted(photograph, 2, 1)]
     rows = rows_of(clip_of(tmp_path / "a", frames, apex=3))
@@ -59,7 +59,7 @@ def test_flow_points_right_and_down_in_pixels_of_the_aligned_face(tmp_path, phot
     assert points == pytest.approx(five_points(aligned_landmarks(faces.iloc[0])), abs=1e-3)
 
 
-def test_the_shift_of_the_whole_head_can_be_subtracted(tmp_path, photograph):  # noqa: F811
+def test_the_shift_of_the_whole_head_can_be_subtracted(tmp_path, photograph):
     rows = rows_of(clip_of(tmp_path / "a", [photograph, photograph, shifted(photograph, 2, 1)], apex=3))
     faces = faces_of_subject(rows, {})
     apexes = apexes_of_subject(rows, faces, {}, {})
@@ -70,7 +70,7 @@ def test_the_shift_of_the_whole_head_can_be_subtracted(tmp_path, photograph):  #
     assert np.ptp(kept[0] - removed[0], axis=(1, 2)) == pytest.approx([0, 0], abs=4e-3)
 
 
-def test_an_annotated_clip_needs_its_first_frames_and_its_apex_and_no_other(tmp_path, photograph):  # noqa: F811
+def test_an_annotated_clip_needs_its_first_frames_and_its_apex_and_no_other(tmp_path, photograph):
     rows = rows_of(clip_of(tmp_path / "a", [photograph] * 9, apex=7, offset=12))
     for number in (4, 5, 6, 8, 9):
         (tmp_path / "a" / f"img{number}.png").write_bytes(b"damaged")
@@ -80,7 +80,7 @@ def test_an_annotated_clip_needs_its_first_frames_and_its_apex_and_no_other(tmp_
 
 
 @pytest.mark.parametrize("gone", [1, 3])
-def test_a_missing_onset_or_apex_is_a_named_problem_and_not_the_next_frame(tmp_path, photograph, gone):  # noqa: F811
+def test_a_missing_onset_or_apex_is_a_named_problem_and_not_the_next_frame(tmp_path, photograph, gone):
     rows = rows_of(clip_of(tmp_path / "a", [photograph] * 4, apex=3))
     (tmp_path / "a" / f"img{gone}.png").unlink()
     faces = faces_of_subject(rows, {"landmark_frames": 1})
@@ -88,7 +88,7 @@ def test_a_missing_onset_or_apex_is_a_named_problem_and_not_the_next_frame(tmp_p
     assert f"frame {gone} is missing" in clips["problem"][0]
 
 
-def test_a_clip_with_a_problem_has_no_flow_and_keeps_its_place(tmp_path, photograph):  # noqa: F811
+def test_a_clip_with_a_problem_has_no_flow_and_keeps_its_place(tmp_path, photograph):
     rows = rows_of(
         clip_of(tmp_path / "empty", [np.zeros((200, 200, 3), np.uint8)] * 3),
         clip_of(tmp_path / "good", [photograph, photograph, shifted(photograph, 1, 1)], apex=3),

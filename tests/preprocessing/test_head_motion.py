@@ -3,13 +3,13 @@
 import cv2
 import numpy as np
 import pytest
-from test_faces import clip_of, photograph, rows_of  # noqa: F401
+from face_clips import clip_of, rows_of
 
+from merba.frames import open_clip
 from merba.preprocessing.alignment import compose
 from merba.preprocessing.apex import apexes_of_subject
 from merba.preprocessing.faces import FaceSettings, aligned_grey, aligned_landmarks, faces_of_subject, transform_of
 from merba.preprocessing.flow import flow_of_subject
-from merba.frames import open_clip
 from merba.preprocessing.head_motion import STABLE, disc_mask, head_motion
 
 
@@ -34,7 +34,7 @@ def test_composing_applies_the_first_transform_first():
 
 
 @pytest.mark.parametrize(("angle", "scale", "shift"), [(0, 1, (1.5, -1)), (1.5, 1, (0, 0)), (-1, 1.01, (0.6, 0.4))])
-def test_a_moved_head_is_measured_and_taken_out(tmp_path, photograph, angle, scale, shift):  # noqa: F811
+def test_a_moved_head_is_measured_and_taken_out(tmp_path, photograph, angle, scale, shift):
     """Before and after: the mean length of the flow on the face, px."""
     apex, _ = turned(photograph, (222, 120), angle, scale, shift)
     rows = rows_of(clip_of(tmp_path / "a", [noisy(photograph, 1), noisy(apex, 2)], apex=2))
@@ -50,7 +50,7 @@ def test_a_moved_head_is_measured_and_taken_out(tmp_path, photograph, angle, sca
     assert after < 0.15 < before / 4
 
 
-def test_a_head_at_rest_has_no_motion(tmp_path, photograph):  # noqa: F811
+def test_a_head_at_rest_has_no_motion(tmp_path, photograph):
     rows = rows_of(clip_of(tmp_path / "a", [noisy(photograph, 1), noisy(photograph, 2)], apex=2))
     face = faces_of_subject(rows, {}).iloc[0]
     frames = [

@@ -133,7 +133,8 @@ CHECKS = {
 def problems() -> dict[str, str]:
     """What went wrong in each check, or an empty string."""
     pytest.importorskip("triton", reason="triton is not installed")
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    tests = Path(__file__).parents[1]
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": f"{tests}:{tests.parent}"}
     command = [sys.executable, __file__]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr

@@ -1,48 +1,17 @@
 """Checkpoints: what is saved is loaded, and what can't be used is refused with file, value and remedy."""
 
 import json
-from dataclasses import replace
 
 import pytest
 import torch
+from checkpoints import CLASSES, CONFIG, checkpoint, member
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import merba
-from merba.training.checkpoint import Checkpoint, Member, describe_model, join_checkpoints, load_checkpoint, save_checkpoint
-from merba.config import complete
 from merba.errors import MerbaError
 from merba.models import create_model
-from merba.preprocessing.packs import FlowFormat
-
-CONFIG = complete(
-    {
-        "data": "demo",
-        "demo": {},
-        "datasets": {"d": {"adapter": "clips"}},
-        "experiments": {"e": {"method": "E", "model": {"name": "merba_nano"}}},
-    }
-)
-CLASSES = ["negative", "positive", "surprise"]
-
-
-def member(seed=0, left_out=("samm", "006"), classes=3):
-    torch.manual_seed(seed)
-    weights = create_model("merba_nano", classes).state_dict()
-    return Member(weights, [0.1 * seed, -0.2], [1.5, 2.0], left_out)
-
-
-def checkpoint(*members, **changes):
-    made = Checkpoint(
-        members or (member(),),
-        {"name": "merba_nano"},
-        CLASSES,
-        FlowFormat(("u", "v"), "px"),
-        "demo",
-        "loso",
-        **{stage: CONFIG[stage] for stage in ("faces", "apex", "flow")},
-    )
-    return replace(made, **changes)
+from merba.training.checkpoint import Member, describe_model, join_checkpoints, load_checkpoint, save_checkpoint
 
 
 def rewritten(path, **changes):

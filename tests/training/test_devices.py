@@ -5,8 +5,8 @@ from contextlib import ExitStack
 import pytest
 import torch
 
-from merba.training.devices import claim, training_device
 from merba.errors import MerbaError
+from merba.training.devices import claim, training_device
 
 
 def test_jobs_spread_over_the_devices_and_share_when_there_are_more(tmp_path):

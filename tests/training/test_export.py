@@ -4,15 +4,15 @@ import json
 
 import numpy as np
 import pytest
-from test_checkpoint import CLASSES, checkpoint, member
+from checkpoints import CLASSES, checkpoint, member
 from workflow_runs import MICRO, configured
 
-from merba.training.checkpoint import load_checkpoint, save_checkpoint
 from merba.cli import main
 from merba.config import load_config
 from merba.errors import MerbaError
-from merba.training.export import ensemble_of_folds, retrained
 from merba.prediction.predict import predict
+from merba.training.checkpoint import load_checkpoint, save_checkpoint
+from merba.training.export import ensemble_of_folds, retrained
 
 RECORD = {"inputs": {"results/packed/samm.npy": "abc"}, "experiment": {"control": "none"}, "seeds": {}}
 

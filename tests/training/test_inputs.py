@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from test_training import CPU, PIXELS, clips
+from small_folds import CPU, PIXELS, clips
 from torch.nn import functional as F
 
 from merba.errors import MerbaError
-from merba.training.inputs import USUAL_FACE, face_points, mirrored_points, prepare, shifted
 from merba.models.htnet import htnet_regions
+from merba.training.inputs import USUAL_FACE, face_points, mirrored_points, prepare, shifted
 
 
 def test_inputs_have_mean_zero_and_deviation_one_over_the_training_clips_alone():

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -12,50 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from small_folds import CPU, PIXELS, QUICK, Small, clips, fold, split
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from merba import progress, training
 from merba.errors import MerbaError
+from merba.training import loop, resume
 from merba.training.inputs import prepare, shifted
-from merba.preprocessing.packs import FlowFormat
-from merba.protocols import Split
 from merba.training.loop import TrainingSettings, rate_at, train_fold, train_without_test, weights_digest
-
-CPU = torch.device("cpu")
-PIXELS = FlowFormat(("u", "v"), "px")
-QUICK = TrainingSettings(epochs=12, batch_size=8, rate=0.05, warmup=2, cooldown=2, patience=100)
-
-
-class Small(nn.Module):
-    """One linear layer on all pixels, with dropout so that randomness counts."""
-
-    def __init__(self, classes=3, size=6):
-        super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), nn.Dropout(0.1), nn.Linear(2 * size * size, classes))
-
-    def forward(self, x):
-        return self.layers(x)
-
-
-def clips(n=48, size=6, seed=0):
-    """Flow whose class is the sign and place of v, and labels; noise on top."""
-    random = np.random.default_rng(seed)
-    labels = np.arange(n) % 3
-    flow = random.normal(0, 1, (n, 2, size, size))
-    for code, rows in enumerate((slice(0, 2), slice(2, 4), slice(4, 6))):
-        flow[labels == code, 1, rows] += 1.5
-    return flow.astype(np.float16), labels
-
-
-def split(n=48, validation=True):
-    rows = np.arange(n)
-    return Split(rows[: n - 12] if validation else rows[: n - 6], rows[n - 12 : n - 6][: 6 * validation], rows[n - 6 :])
-
-
-def fold(flow, labels, parts, settings=QUICK, seed=1, build=Small):
-    data = prepare(flow, labels, parts.train, PIXELS, shape=(2, 6, 6), normalise=True, device=CPU)
-    return train_fold(build, data, parts, 3, settings, seed=seed)
 
 
 def test_the_rate_warms_up_decays_as_a_cosine_and_cools_down():
@@ -76,7 +40,7 @@ def test_a_constant_rate_is_constant():
 def test_every_training_clip_is_shifted_by_up_to_the_setting_each_way(monkeypatch):
     flow, labels = clips()
     drawn = []
-    monkeypatch.setattr(training, "shifted", lambda x, by: drawn.append(by) or shifted(x, by))
+    monkeypatch.setattr(loop, "shifted", lambda x, by: drawn.append(by) or shifted(x, by))
     result = fold(flow, labels, split(), replace(QUICK, epochs=2, shift=1))
     assert len(torch.cat(drawn)) == 2 * len(split().train)
     assert torch.cat(drawn).unique().tolist() == [-1, 0, 1]
@@ -240,14 +204,14 @@ def test_every_epochs_predictions_are_recorded():
 @pytest.mark.parametrize("dies_at", [1, 2, 5, 6, 7, 33])
 @pytest.mark.parametrize("settings", [QUICK, replace(QUICK, shift=1, weight_average=0.9)])
 def test_an_interrupted_training_goes_on_to_the_same_bits(tmp_path, monkeypatch, validation, dies_at, settings):
-    monkeypatch.setattr(progress, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(resume, "SAVE_SECONDS", 0)
     flow, labels = clips()
     parts = split(validation=validation)
     data = prepare(flow, labels, parts.train, PIXELS, shape=(2, 6, 6), normalise=True, device=CPU)
     undisturbed = train_fold(Small, data, parts, 3, settings, seed=1)
 
     # Losses are computed at every step (5 or 6 an epoch) and for the validation part.
-    loss, losses = training.classification_loss, iter(range(1, dies_at))
+    loss, losses = loop.classification_loss, iter(range(1, dies_at))
 
     def dying(*arguments, **options):
         if next(losses, None) is None:
@@ -256,7 +220,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(tmp_path, monkeypatch,
 
     file = tmp_path / "progress.pt"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training, "classification_loss", dying)
+        patch.setattr(loop, "classification_loss", dying)
         train_fold(Small, data, parts, 3, settings, seed=1, resume=file)
     assert file.exists() == (dies_at > 1)
     resumed = train_fold(Small, data, parts, 3, settings, seed=1, resume=file)
@@ -269,7 +233,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(tmp_path, monkeypatch,
 @pytest.mark.parametrize(("seconds", "saves"), [(30, False), (59, True)])
 def test_a_state_is_saved_before_it_is_a_minute_old(tmp_path, seconds, saves):
     model = Small()
-    state = progress.Progress(model, torch.optim.Adam(model.parameters()), torch.Generator(), tmp_path / "progress.pt")
+    state = resume.Progress(model, torch.optim.Adam(model.parameters()), torch.Generator(), tmp_path / "progress.pt")
     state.loss, state.epoch_random = torch.zeros(()), state.random.get_state()
     state.save_when_due()
     assert not state.file.exists(), "a training of seconds needs no state"
@@ -280,18 +244,25 @@ def test_a_state_is_saved_before_it_is_a_minute_old(tmp_path, seconds, saves):
 
 @pytest.mark.parametrize("death", [signal.SIGTERM, signal.SIGKILL])
 def test_a_training_process_that_dies_goes_on_to_the_same_bits(tmp_path, death):
-    undisturbed = subprocess.run([sys.executable, __file__, tmp_path / "other.pt"], capture_output=True, text=True, check=True)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}  # for the helpers that this file imports
+
+    def start(file):
+        command = [sys.executable, __file__, file]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+    undisturbed, _ = start(tmp_path / "other.pt").communicate()
     file = tmp_path / "progress.pt"
     for _ in range(3):
-        process = subprocess.Popen([sys.executable, __file__, file], stdout=subprocess.PIPE, text=True)
+        process = start(file)
         before = file.stat().st_mtime_ns if file.exists() else 0
         while process.poll() is None and not (file.exists() and file.stat().st_mtime_ns > before):
             time.sleep(0.01)
         process.send_signal(death)
-        assert process.wait() == -death
-    resumed = subprocess.run([sys.executable, __file__, file], capture_output=True, text=True, check=True)
-    assert "going on after epoch" in resumed.stderr
-    assert resumed.stdout == undisturbed.stdout
+        process.communicate()
+        assert process.returncode == -death
+    resumed, log = start(file).communicate()
+    assert "going on after epoch" in log
+    assert resumed == undisturbed != ""
 
 
 def test_a_damaged_save_is_ignored_with_a_warning(tmp_path, caplog):
@@ -307,7 +278,7 @@ def test_a_damaged_save_is_ignored_with_a_warning(tmp_path, caplog):
 if __name__ == "__main__":
     # The process that dies above: saves after every step, takes a few seconds, prints its result.
     logging.basicConfig(level=logging.INFO)
-    progress.SAVE_SECONDS = 0
+    resume.SAVE_SECONDS = 0
     flow, labels = clips()
     data = prepare(flow, labels, split().train, PIXELS, shape=(2, 6, 6), normalise=True, device=CPU)
     long = TrainingSettings(epochs=30, batch_size=8, rate=0.05, warmup=2, cooldown=2, patience=30)

@@ -20,17 +20,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from releases import edit_workbook, load, message, write_release
 from safetensors.torch import save_file
-from test_faces import photograph  # noqa: F401
 from workflow_runs import configured, snakemake
 
-from merba.preprocessing.apex import apexes_of_subject
 from merba.datasets.annotations import checked_frames, read_annotations
 from merba.errors import ClipProblem, MerbaError
-from merba.preprocessing.faces import faces_of_subject
 from merba.files import atomic, remove_drafts
-from merba.preprocessing.flow import flow_of_clips
 from merba.frames import open_clip, read_image
 from merba.joblog import job_log
+from merba.preprocessing.apex import apexes_of_subject
+from merba.preprocessing.faces import faces_of_subject
+from merba.preprocessing.flow import flow_of_clips
 from merba.preprocessing.packs import ClipFlow, FlowFormat, pack, save_subject
 from merba.sheet import make_sheet, safe_id
 
@@ -220,7 +219,7 @@ def test_an_empty_video_is_a_named_problem_of_its_clip(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["frames", "video"])
-def test_a_clip_of_one_frame_is_a_named_problem(tmp_path, kind, photograph):  # noqa: F811
+def test_a_clip_of_one_frame_is_a_named_problem(tmp_path, kind, photograph):
     if kind == "frames":
         source = tmp_path / "clip"
         source.mkdir()
@@ -348,7 +347,7 @@ def test_a_damaged_workbook_is_read_right_or_a_named_error(tmp_path_factory, wor
 
 
 @pytest.fixture
-def own_clips(tmp_path, photograph):  # noqa: F811
+def own_clips(tmp_path, photograph):
     """Writes a table of clips under strange names, each a folder of three frames."""
 
     def write(names):

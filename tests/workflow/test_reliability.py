@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from workflow_runs import MICRO, ROOT, snakemake
 
+from merba.commands.unlock import unlock
 from merba.files import DRAFT, IDLE
-from merba.unlock import unlock
 
 TABLES = [
     "table_2_dfme_counts.csv",

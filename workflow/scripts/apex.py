@@ -1,8 +1,8 @@
 import pandas as pd
 
-from merba.preprocessing.apex import apexes_of_subject
 from merba.files import atomic
 from merba.joblog import job_log
+from merba.preprocessing.apex import apexes_of_subject
 from merba.sheet import from_plain_rows
 
 dataset, subject = snakemake.wildcards.dataset, snakemake.wildcards.subject

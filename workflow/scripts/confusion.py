@@ -1,10 +1,10 @@
 import pandas as pd
 
-from merba.training.fold import honest_name
+from merba.evaluation.figures import plot_confusion
+from merba.evaluation.paper_tables import confusion_table
 from merba.files import atomic
 from merba.joblog import job_log
-from merba.preprocessing.figures import plot_confusion
-from merba.evaluation.paper_tables import confusion_table
+from merba.protocols import honest_name
 
 experiment, split = snakemake.params.experiment, snakemake.params.split
 with job_log(snakemake.log[0], f"confusion matrix {snakemake.wildcards.matrix}"):

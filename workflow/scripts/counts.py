@@ -1,8 +1,6 @@
-from pathlib import Path
-
 import pandas as pd
 
-from merba import counts
+from merba.evaluation import clip_counts
 from merba.files import atomic
 from merba.joblog import job_log
 
@@ -10,6 +8,6 @@ with job_log(snakemake.log[0], snakemake.rule.replace("_", " ")):
     sheet = pd.read_parquet(snakemake.input.samples)
     rows = sheet[sheet["dataset"].isin(snakemake.params.datasets)]
     problems = pd.read_csv(snakemake.input.problems, dtype=str, keep_default_na=False)
-    table = getattr(counts, snakemake.rule)  # table_2 or table_3
+    table = getattr(clip_counts, snakemake.rule)  # table_2 or table_3
     with atomic(snakemake.output[0]) as draft:
-        table(rows, snakemake.params.data, Path(snakemake.input.published), problems).to_csv(draft, index=False)
+        table(rows, snakemake.params.data, problems).to_csv(draft, index=False)

@@ -1,6 +1,6 @@
-from merba.preprocessing.faces import faces_of_subject
 from merba.files import atomic
 from merba.joblog import job_log
+from merba.preprocessing.faces import faces_of_subject
 from merba.sheet import from_plain_rows
 
 dataset, subject = snakemake.wildcards.dataset, snakemake.wildcards.subject

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from merba.preprocessing.flow import flow_format, flow_of_clips, flow_shape
 from merba.joblog import job_log
+from merba.preprocessing.flow import flow_format, flow_of_clips, flow_shape
 from merba.preprocessing.packs import save_subject
 from merba.sheet import from_plain_rows
 

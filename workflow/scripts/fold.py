@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from merba.training.fold import load_fold, run_fold
 from merba.joblog import job_log
+from merba.training.fold import load_fold, run_fold
 
 dataset, subject, name = (snakemake.wildcards[key] for key in ("dataset", "subject", "experiment"))
 with job_log(snakemake.log[0], f"fold {dataset} {subject} of {name}"):

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import cv2
 
+from merba.datasets import DEMO_ROOT
 from merba.datasets.demo.rendering import render
 from merba.joblog import job_log
-from merba.sheet import DEMO_ROOT
 
 dataset = snakemake.wildcards.dataset
 with job_log(snakemake.log[0], f"render demo {dataset}"):

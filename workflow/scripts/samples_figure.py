@@ -1,9 +1,9 @@
 import numpy as np
 import pandas as pd
 
-from merba.preprocessing.apex import UNITS
 from merba.files import atomic
 from merba.joblog import job_log
+from merba.preprocessing.apex import UNITS
 from merba.preprocessing.figures import plot_samples
 from merba.sheet import subject_rows
 

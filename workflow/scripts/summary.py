@@ -2,17 +2,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from merba.files import atomic
-from merba.joblog import job_log
 from merba.evaluation.report import write_report
 from merba.evaluation.report_cells import WORDS
-from merba.evaluation.runs import Run
+from merba.evaluation.runs import runs_of
+from merba.files import atomic
+from merba.joblog import job_log
 
 with job_log(snakemake.log[0], "summary of the run"):
-    runs = [
-        Run(name, found["settings"], [Path(path).parent for path in found["predictions"]])
-        for name, found in snakemake.params.experiments.items()
-    ]
+    runs = runs_of(snakemake.params.experiments)
     titles = [f"{method}, test set {WORDS[split]}" if split else method for method, split in snakemake.params.matrices]
     figures = [Path(path) for path in snakemake.input.figures]
     with atomic(snakemake.output[0]) as draft:

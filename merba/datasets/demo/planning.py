@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from merba.datasets.demo.layouts import LAYOUTS, ClipPlan
-from merba.datasets.rows import sample_rows
 from merba.errors import MerbaError
+from merba.sheet import sample_rows
 
 
 @dataclass(frozen=True)

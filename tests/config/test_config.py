@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from merba.preprocessing.apex import ApexSettings
-from merba.config import complete, expects_gpu, experiment_settings, library, load_config, reference, runnable_experiments, schema
+from merba.config import complete, expects_gpu, experiment_settings, library, load_config, runnable_experiments, schema
+from merba.config.reference import reference
 from merba.errors import MerbaError
+from merba.preprocessing.apex import ApexSettings
 from merba.preprocessing.faces import FaceSettings
 from merba.preprocessing.flow import FlowSettings
 from merba.training.loop import TrainingSettings
 
-CONFIG = Path(__file__).parents[1] / "config"
+CONFIG = Path(__file__).parents[2] / "config"
 
 
 def minimal(**extra):

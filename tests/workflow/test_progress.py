@@ -6,17 +6,16 @@ from itertools import count
 
 import numpy as np
 import pytest
-from test_checkpoint import CONFIG
-from test_prediction import demo  # noqa: F401
-from test_spotting import clip_of
-from test_training import clips, fold, split
+from checkpoints import CONFIG
+from moving_faces import opened_clip
+from small_folds import clips, fold, split
 from workflow_runs import planned
 
-from merba.preprocessing.apex import apexes_of_subject
 from merba.errors import ClipProblem
+from merba.prediction.spotting import search
+from merba.preprocessing.apex import apexes_of_subject
 from merba.preprocessing.faces import faces_of_subject
 from merba.preprocessing.flow import flow_of_subject
-from merba.prediction.spotting import search
 
 STAGES = {
     "faces": "faces: ",
@@ -51,17 +50,17 @@ def said(log, of):
     return [message for message in log.messages if re.match(rf"\d+ of {of}, [\d.e-]+ a second, about \d+ s left$", message)]
 
 
-def test_long_preprocessing_says_what_is_done_and_left(demo, slow):  # noqa: F811
-    faces = faces_of_subject(demo, CONFIG["faces"])
+def test_long_preprocessing_says_what_is_done_and_left(samm_clips, slow):
+    faces = faces_of_subject(samm_clips, CONFIG["faces"])
     assert len(said(slow, "3 clips searched")) == 2
-    apexes = apexes_of_subject(demo, faces, CONFIG["apex"], CONFIG["faces"])
+    apexes = apexes_of_subject(samm_clips, faces, CONFIG["apex"], CONFIG["faces"])
     assert len(said(slow, "3 clips")) == 2
-    flow_of_subject(demo, faces, apexes, CONFIG["flow"], CONFIG["faces"])
+    flow_of_subject(samm_clips, faces, apexes, CONFIG["flow"], CONFIG["faces"])
     assert len(said(slow, "3 clips")) == 4
 
 
 def test_a_long_search_says_what_is_done_and_left(tmp_path, slow):
-    clip = clip_of(tmp_path / "a", [np.zeros((100, 100, 3), np.uint8)] * 40)
+    clip = opened_clip(tmp_path / "a", [np.zeros((100, 100, 3), np.uint8)] * 40)
     with pytest.raises(ClipProblem, match="no face"):
         search(clip, 60, {}, {})
     # Every second frame is looked at.

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from merba.sources import file_state
+from merba.frames import file_state
 
 
 def row(source, kind="frames", onset=2, offset=3):

@@ -1,0 +1,191 @@
+"""What runs for a configuration: its experiments, their folds, and the tables and figures that come of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from merba.config import complete, expects_gpu, runnable_experiments
+from merba.datasets import plan_sheet
+from merba.datasets.layout import nearest
+from merba.datasets.tasks import dfme_datasets
+from merba.errors import MerbaError
+from merba.files import FOLD_FILES, WEIGHTS
+from merba.frames import file_state
+from merba.protocols import TESTS, folds
+from merba.sheet import KEY, PREPROCESSING, class_names, plain_rows, rows_by_subject, safe_id
+
+ABLATIONS = ("table_6_lgfi", "table_7_scanning")
+"""Tables of ablations, which a configuration with `ablations: false` leaves out."""
+
+
+class Plan:
+    """What Snakemake is asked to make. Nothing is written, no frame is opened, and PyTorch is not imported.
+
+    `config` is the configuration with every default filled in, `sheet` the sample sheet; `experiments` has the settings of
+    those that run, `left_out` why the others can't, by name. Paths are relative to the folder of the run.
+    """
+
+    def __init__(self, config: Mapping[str, Any], origin: str = "configuration") -> None:
+        """Raises MerbaError where the configuration, named by `origin`, or the data that it names can't be used."""
+        self.config = complete(dict(config), origin)
+        self.sheet = plan_sheet(self.config)
+        self.datasets = list(self.sheet["dataset"].unique())
+        self.dfme = dfme_datasets(self.config)
+        self.experiments, self.left_out = runnable_experiments(self.config, self.datasets)
+        self.on_gpu = expects_gpu(self.config["device"])
+        self._clips = rows_by_subject(self.sheet, PREPROCESSING)
+        self._file_states: dict[tuple[str, str], str] = {}
+
+    # Data
+
+    def subjects(self, dataset: str) -> list[str]:
+        """Safe ids of a dataset's subjects, in sheet order."""
+        return self._subjects[dataset]
+
+    @cached_property
+    def _subjects(self) -> dict[str, list[str]]:
+        return {name: [safe_id(subject) for subject in rows["subject"].unique()] for name, rows in self._rows.items()}
+
+    @cached_property
+    def _rows(self) -> dict[str, pd.DataFrame]:
+        return {dataset: self.sheet[self.sheet["dataset"] == dataset] for dataset in self.datasets}
+
+    def clips(self, dataset: str, subject: str) -> list[dict[str, Any]]:
+        """A subject's rows as preprocessing needs them."""
+        if (dataset, subject) not in self._clips:
+            raise MerbaError(f"the sample sheet has no subject {subject} in {dataset}")
+        return self._clips[dataset, subject]
+
+    def file_state(self, dataset: str, subject: str) -> str:
+        """A hash that changes when a file does that the subject's clips are read from."""
+        key = dataset, subject
+        if key not in self._file_states:
+            self._file_states[key] = file_state(self._clips[key])
+        return self._file_states[key]
+
+    def needs_faces(self, dataset: str) -> bool:
+        """Whether a dataset has frames; ready-made flow needs no face and no apex."""
+        return dataset in self._with_frames
+
+    @cached_property
+    def _with_frames(self) -> set[str]:
+        return {dataset for dataset, rows in self._rows.items() if (rows["kind"] != "flow").any()}
+
+    # Folds
+
+    def labels(self, experiment: str) -> list[dict[str, Any]]:
+        """The rows of an experiment's datasets, as training needs them."""
+        return plain_rows(self._composite(experiment), [*KEY, "label", "split"])
+
+    def _composite(self, experiment: str) -> pd.DataFrame:
+        return self.sheet[self.sheet["dataset"].isin(self.experiments[experiment]["datasets"])]
+
+    def folds(self, experiment: str) -> list[tuple[str, str]]:
+        """(dataset, subject's safe id) of every fold of an experiment; the id is `holdout` where the protocol is."""
+        return list(self._folds[experiment])
+
+    @cached_property
+    def _folds(self) -> dict[str, dict[tuple[str, str], None]]:
+        return {
+            name: {(dataset, safe_id(subject)): None for dataset, subject in folds(self.sheet, settings)}
+            for name, settings in self.experiments.items()
+        }
+
+    def check_fold(self, experiment: str, dataset: str, subject: str) -> None:
+        """MerbaError for a fold that is asked for, but isn't one."""
+        if experiment not in self.experiments:
+            hint = f"{nearest(experiment, self.experiments)}; those that run are {', '.join(self.experiments)}"
+            raise MerbaError(f"there is no experiment {experiment!r}{hint}")
+        if (dataset, subject) not in self._folds[experiment]:
+            fold, known = f"{dataset}/{subject}", ["/".join(fold) for fold in self.folds(experiment)]
+            hint = f"{nearest(fold, known)}; it has {len(known)}, such as {known[0]}"
+            raise MerbaError(f"experiment {experiment} has no fold {fold!r}{hint}")
+
+    def fold_files(self) -> dict[str, str]:
+        """The names of a fold's files, by what they are."""
+        return FOLD_FILES | ({"weights": WEIGHTS} if self.config["keep_weights"] else {})
+
+    def predictions(self, experiment: str) -> list[str]:
+        """The files of predictions of every fold of an experiment."""
+        return self._predictions[experiment]
+
+    @cached_property
+    def _predictions(self) -> dict[str, list[str]]:
+        name = FOLD_FILES["predictions"]
+        return {
+            experiment: [f"results/folds/{experiment}/{dataset}/{subject}/{name}" for dataset, subject in keys]
+            for experiment, keys in self._folds.items()
+        }
+
+    def every_prediction(self, *, ablations: bool) -> list[str]:
+        """The files of predictions behind the tables."""
+        return [path for experiment in self.trained(ablations=ablations) for path in self.predictions(experiment)]
+
+    # Tables
+
+    def in_table(self, table: str) -> list[str]:
+        """The experiments with rows in a table, such as `table_5_3db`."""
+        return [name for name, settings in self.experiments.items() if table in settings["tables"]]
+
+    def result_tables(self, *, ablations: bool) -> list[str]:
+        """Tables IV to VII, those that any experiment has rows in."""
+        names = sorted({table for settings in self.experiments.values() for table in settings["tables"]})
+        return [name for name in names if ablations or name not in ABLATIONS]
+
+    def trained(self, *, ablations: bool) -> list[str]:
+        """The experiments behind those tables."""
+        tables = set(self.result_tables(ablations=ablations))
+        return [name for name, settings in self.experiments.items() if tables & set(settings["tables"])]
+
+    def tables(self, *, ablations: bool) -> list[str]:
+        """The files of all tables."""
+        counts = ["table_2_dfme_counts"] if self.dfme else []
+        if set(self.datasets) - set(self.dfme):
+            counts.append("table_3_3db_counts")
+        names = ["table_1_architecture", *counts, *self.result_tables(ablations=ablations)]
+        return [f"results/{name}.csv" for name in names]
+
+    def models(self) -> list[tuple[str, dict[str, Any], int]]:
+        """(name, arguments, classes) of the experiments' models, each once, for Table I."""
+        models = []
+        for settings in (self.experiments[name] for name in self.trained(ablations=False)):
+            arguments = {key: value for key, value in settings["model"].items() if key not in ("name", "pretrained")}
+            model = settings["model"]["name"], arguments, len(class_names(self.sheet, settings["datasets"]))
+            if model not in models:
+                models.append(model)
+        return models
+
+    def runs(self, experiments: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Settings and files of predictions of experiments, by name: what tables and the summary are made from."""
+        return {name: {"settings": self.experiments[name], "predictions": self.predictions(name)} for name in experiments}
+
+    # Figures
+
+    def confusions(self, experiments: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """`experiment` and `split` of their confusion matrices, by name: of the whole composite, or one a test set."""
+        matrices = {}
+        for name in experiments:
+            if self.experiments[name]["protocol"] == "loso":
+                matrices[name] = {"experiment": name, "split": None}
+                continue
+            for split in sorted(set(self._composite(name)["split"]) & set(TESTS)):
+                matrices[f"{name}_{split}"] = {"experiment": name, "split": split}
+        return matrices
+
+    def matrices(self, *, ablations: bool, kind: str = "csv") -> list[str]:
+        """The files of the confusion matrices: tables, or pictures where `kind` is png."""
+        names = self.confusions(self.trained(ablations=ablations))
+        return [f"results/figures/figure_3_confusion_{name}.{kind}" for name in names]
+
+    def sample_figures(self) -> list[str]:
+        """The files of the figures of samples, one a dataset with frames."""
+        return [f"results/figures/samples_{dataset}.png" for dataset in self.datasets if self.needs_faces(dataset)]
+
+    def figures(self, *, ablations: bool) -> list[str]:
+        """The files of all figures, and of the tables behind them."""
+        matrices = [path for kind in ("csv", "png") for path in self.matrices(ablations=ablations, kind=kind)]
+        return matrices + self.sample_figures()

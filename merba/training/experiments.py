@@ -1,0 +1,77 @@
+"""Training whole experiments in one process, from what the workflow's preprocessing packed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from merba.config import experiment_settings, fold_settings
+from merba.errors import MerbaError
+from merba.files import read_parquet
+from merba.models import check_model
+from merba.preprocessing.packs import check_packed
+from merba.protocols import folds
+from merba.sheet import class_names, safe_id
+from merba.training.fold import is_finished, load_fold, run_fold
+
+log = logging.getLogger(__name__)
+
+
+def train_experiment(
+    config: Mapping[str, Any], name: str, results: Path, *, only: Sequence[tuple[str, str]] | None = None
+) -> int:
+    """Train an experiment's folds, or `only` some (dataset, subject's safe id), one after the other in this process.
+
+    For a machine without Snakemake: reads `results`/samples.parquet and `results`/packed, which the workflow's
+    preprocessing wrote, and writes the workflow's files. Finished folds are left alone. Returns how many were trained.
+    Raises MerbaError, as the workflow's gate does, where clips can't be used and the configuration doesn't drop them.
+    """
+    experiment, sheet, packs = packed_experiment(config, name, results)
+    settings = fold_settings(experiment)
+    check_packed([index for _, index in packs], drop=config["on_problem"] == "drop")
+    every = [(dataset, safe_id(subject)) for dataset, subject in folds(sheet, experiment)]
+    unknown = [f"{dataset}/{subject}" for dataset, subject in only or [] if (dataset, subject) not in every]
+    if unknown:
+        names = ", ".join(f"{dataset}/{subject}" for dataset, subject in every)
+        raise MerbaError(f"experiment {name} has no fold {', '.join(unknown)}; it has {names}")
+    trained, started = 0, time.monotonic()
+    chosen = list(only or every)
+    for done, (dataset, subject_id) in enumerate(chosen, start=1):
+        fold = load_fold(config, settings, dataset=dataset, subject_id=subject_id, sheet=sheet, packs=packs)
+        folder = results / "folds" / name / dataset / subject_id
+        if not is_finished(folder, fold, weights=config["keep_weights"]):
+            run_fold(config, settings, fold, folder, progress=results / "progress" / name / dataset / subject_id)
+            trained += 1
+        left = (time.monotonic() - started) / done * (len(chosen) - done)
+        log.info("%s: %d of %d folds done, about %.0f s left", name, done, len(chosen), left)
+    return trained
+
+
+def packed_experiment(
+    config: Mapping[str, Any], name: str, results: Path
+) -> tuple[dict[str, Any], pd.DataFrame, list[tuple[Path, Path]]]:
+    """An experiment's settings, the sample sheet, and the (array, index) files of its datasets, from `results`.
+
+    Raises MerbaError where the configuration has no such experiment, its model can't be made, or a file is missing.
+    """
+    if name not in config["experiments"]:
+        raise MerbaError(f"the configuration has no experiment {name!r}; it has {', '.join(config['experiments'])}")
+    sheet = read_parquet(_packed(results / "samples.parquet"))
+    experiment = experiment_settings(config, name, sheet["dataset"].unique())
+    check_model(experiment["model"], len(class_names(sheet, experiment["datasets"])))
+    packs = [
+        (_packed(results / "packed" / f"{dataset}.npy"), _packed(results / "packed" / f"{dataset}.parquet"))
+        for dataset in experiment["datasets"]
+    ]
+    return experiment, sheet, packs
+
+
+def _packed(path: Path) -> Path:
+    if not path.exists():
+        raise MerbaError(f"{path} is missing: run the preprocessing first (`snakemake --cores 4 packed`), or copy it here")
+    return path

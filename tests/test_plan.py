@@ -1,0 +1,93 @@
+"""What runs for a configuration: the micro-demo's experiments, folds, tables and figures."""
+
+import pytest
+import yaml
+from workflow_runs import MICRO
+
+from merba.errors import MerbaError
+from merba.plan import Plan
+
+SUBJECTS = {"smic_hs": ["s01", "s02"], "casme2": ["sub01", "sub02"], "samm": ["006", "007"]}
+
+
+def planned(**changes):
+    return Plan(yaml.safe_load(MICRO.read_text()) | changes)
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return planned()
+
+
+def test_an_experiment_by_loso_has_a_fold_for_each_subject_and_holdout_has_one(plan):
+    assert sorted(plan.folds("merba")) == sorted((name, subject) for name, ids in SUBJECTS.items() for subject in ids)
+    assert plan.folds("merba_dgcm") == [("dfme", "holdout")]
+    assert {name: plan.subjects(name) for name in SUBJECTS} == SUBJECTS
+
+
+def test_the_files_of_predictions_are_those_of_the_folds(plan):
+    assert plan.predictions("merba_dgcm") == ["results/folds/merba_dgcm/dfme/holdout/predictions.parquet"]
+    assert "results/folds/merba/samm/007/predictions.parquet" in plan.predictions("merba")
+
+
+def test_ablations_are_left_out_unless_they_are_asked_for(plan):
+    assert plan.result_tables(ablations=False) == ["table_4_dfme", "table_5_3db"]
+    assert plan.trained(ablations=False) == ["merba", "ststnet", "merba_dgcm"]
+    assert "scan_hr" in plan.trained(ablations=True)
+    assert "results/table_7_scanning.csv" in plan.tables(ablations=True)
+    assert len(plan.every_prediction(ablations=True)) == len(plan.every_prediction(ablations=False)) + 1
+
+
+def test_tables_ii_and_iii_are_counted_where_their_datasets_are():
+    without = {
+        "datasets": {"samm": {"adapter": "samm", "root": "x"}},
+        "experiments": {"a": {"inherit": "merba", "datasets": ["samm"]}},
+    }
+    assert "results/table_2_dfme_counts.csv" in planned().tables(ablations=False)
+    tables = planned(**without).tables(ablations=False)
+    assert "results/table_3_3db_counts.csv" in tables
+    assert "results/table_2_dfme_counts.csv" not in tables
+
+
+def test_an_experiment_without_its_datasets_is_left_out_and_says_which():
+    dfme = {"datasets": {"dfme": {"adapter": "dfme", "root": "x"}}}
+    plan = planned(**dfme)
+    assert list(plan.experiments) == ["merba_dgcm", "scan_hr"]
+    assert plan.left_out["merba"] == "the configuration has no dataset smic_hs, casme2, samm"
+
+
+def test_a_composite_has_one_confusion_matrix_and_a_division_one_a_test_set(plan):
+    matrices = plan.confusions(plan.trained(ablations=False))
+    assert set(matrices) == {"merba", "ststnet", "merba_dgcm_test_a", "merba_dgcm_test_b"}
+    assert matrices["merba_dgcm_test_b"] == {"experiment": "merba_dgcm", "split": "test_b"}
+    assert "results/figures/figure_3_confusion_merba_dgcm_test_a.png" in plan.figures(ablations=False)
+
+
+def test_table_i_has_each_model_once():
+    experiments = {name: {"inherit": "merba", "method": name, "model": {"name": "merba_nano"}} for name in ("a", "b")}
+    assert planned(experiments=experiments).models() == [("merba_nano", {}, 3)]
+
+
+def test_a_clip_is_a_parameter_of_its_own_subject_and_its_label_is_not(plan):
+    clips = plan.clips("samm", "006")
+    assert [clip["clip"] for clip in clips] == ["006_1_1", "006_1_2", "006_1_3"]
+    assert "label" not in clips[0]
+    assert {"clip", "label", "split"} <= plan.labels("merba")[0].keys()
+
+
+@pytest.mark.parametrize(
+    ("fold", "message"),
+    [
+        (("mebra", "samm", "006"), "there is no experiment 'mebra' (did you mean 'merba'?); those that run are merba, ststnet"),
+        (("merba", "samm", "06"), "experiment merba has no fold 'samm/06' (did you mean 'samm/006'?); it has 6"),
+    ],
+)
+def test_a_fold_that_is_none_is_named_with_the_nearest(plan, fold, message):
+    with pytest.raises(MerbaError) as error:
+        plan.check_fold(*fold)
+    assert message in str(error.value)
+
+
+def test_a_subject_that_is_none_is_named(plan):
+    with pytest.raises(MerbaError, match="the sample sheet has no subject 9 in samm"):
+        plan.clips("samm", "9")
