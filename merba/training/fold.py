@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from merba.protocols import EVERYBODY, Split, honest_name, make_split
 from merba.sheet import KEY, class_names, safe_id
 from merba.training.checkpoint import STAGES, Checkpoint, Member, describe_model, save_checkpoint
 from merba.training.devices import training_device
-from merba.training.inputs import FoldData, prepare
+from merba.training.inputs import FoldData, blank, prepare
 from merba.training.loop import FoldResult, TrainingSettings, train_fold, train_without_test
 from merba.training.resume import Selection
 
@@ -123,7 +123,7 @@ def run_fold(config: Mapping[str, Any], experiment: Mapping[str, Any], fold: Fol
                 labels = shuffle_labels(labels, fold.split, seed=config["seed"] + seed)
             data = _inputs(fold, labels, model, settings, device)
             if experiment["control"] == "zero_flow":  # the inputs: flow in image units is 127 or so where nothing moves
-                data = replace(data, inputs=torch.zeros_like(data.inputs), mirrored=torch.zeros_like(data.mirrored))
+                data = blank(data)
             results[seed] = train_fold(
                 build,
                 data,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,15 +20,31 @@ USUAL_FACE = ((0.36, 0.39), (0.75, 0.39), (0.55, 0.62), (0.36, 0.79), (0.75, 0.7
 """Eye centres, nose tip and mouth corners, image left first, of a face that fills the image: parts of width and height."""
 
 
+CHUNK = 64
+"""Clips made ready at a time: what it takes beside the inputs themselves stays small."""
+
+
 @dataclass(frozen=True)
 class FoldData:
-    """A fold's clips on the device: inputs and mirrored inputs, float32 (n, C, H, W), and labels int64 (n,)."""
+    """A fold's clips on the device: inputs float32 (n, C, H, W), normalised by `mean` and `std`, and labels int64 (n,).
+
+    `factor` and `offset` (C, 1, 1) say what a mirror makes of normalised values; `mirror`, of the inputs' shape, has the
+    mirrored inputs of a model that arranges them, whose regions change places, and is None for others.
+    """
 
     inputs: Tensor
-    mirrored: Tensor
     labels: Tensor
     mean: list[float]
     std: list[float]
+    factor: Tensor
+    offset: Tensor
+    mirror: Tensor | None = None
+
+    def mirrored(self, index: Tensor) -> Tensor:
+        """The inputs of the clips `index` (k,), as their mirrored faces would have had them, float32 (k, C, H, W)."""
+        if self.mirror is not None:
+            return self.mirror[index]
+        return self.inputs[index].flip(-1) * self.factor + self.offset
 
 
 def prepare(
@@ -45,27 +61,70 @@ def prepare(
 ) -> FoldData:
     """Inputs of a fold from packed flow (n, C, H, W): resized to the model's `shape` (C, H, W), and normalised.
 
-    Mean and standard deviation come from the rows `train` alone. A model that has a function `arrange` gets what that
-    makes of the flow and of the faces' `points` (n, 5, 2) in px of `flow` (see `merba.preprocessing.packs.ClipFlow`).
+    Mean and standard deviation come from the rows `train` alone; the mean of u is its zero, so that normalised flow and its
+    mirror image differ in sign alone. A model that has a function `arrange` gets what that makes of the flow and of the
+    faces' `points` (n, 5, 2) in px of `flow` (see `merba.preprocessing.packs.ClipFlow`).
     """
-    x = resized(flow, form, shape, device)
-    channels = shape[0]
-    mirrored = mirrored_flow(x, form)
-    if arrange is not None:
+    factor, offset = (torch.from_numpy(part[: shape[0]]).to(device) for part in form.mirror())
+    if arrange is None:
+        x, mirror = _collected(len(flow), lambda rows: resized(flow[rows], form, shape, device)), None
+    else:
         seen = face_points(points, flow.shape[2:], shape[1:]).to(device)
-        x, mirrored = arrange(x, seen), arrange(mirrored, mirrored_points(seen, shape[2]))
-    mean, std = torch.zeros(channels, device=device), torch.ones(channels, device=device)
+
+        def arranged(rows: slice) -> Tensor:
+            return arrange(resized(flow[rows], form, shape, device), seen[rows])
+
+        def arranged_mirror(rows: slice) -> Tensor:
+            mirrored = mirrored_flow(resized(flow[rows], form, shape, device), form)
+            return arrange(mirrored, mirrored_points(seen[rows], shape[2]))
+
+        x, mirror = _collected(len(flow), arranged), _collected(len(flow), arranged_mirror)
+    mean, std = torch.zeros_like(factor), torch.ones_like(factor)
     if normalise:
-        part = x[torch.from_numpy(train).to(device)]
-        mean, std = part.mean((0, 2, 3)), part.std((0, 2, 3), unbiased=False).clamp_min(1e-6)
-    shift, scale = mean[:, None, None], std[:, None, None]
+        mean, std = _statistics(x, torch.from_numpy(train).to(device), centre=offset / 2, centred=factor < 0)
+        for part in (x, mirror):
+            if part is not None:
+                part.sub_(mean).div_(std)
     return FoldData(
-        (x - shift) / scale,
-        (mirrored - shift) / scale,
+        x,
         torch.from_numpy(labels.astype(np.int64)).to(device),
-        mean.tolist(),
-        std.tolist(),
+        mean.flatten().tolist(),
+        std.flatten().tolist(),
+        factor,
+        (factor * mean + offset - mean) / std,
+        mirror,
     )
+
+
+def _collected(count: int, part: Callable[[slice], Tensor]) -> Tensor:
+    """The parts of `count` clips in one tensor, a few clips at a time: at no time are there two copies of it."""
+    whole = None
+    for start in range(0, count, CHUNK):
+        rows = slice(start, start + CHUNK)
+        piece = part(rows)
+        if whole is None:
+            whole = piece.new_empty(count, *piece.shape[1:])
+        whole[rows] = piece
+    return whole
+
+
+def _statistics(x: Tensor, rows: Tensor, *, centre: Tensor, centred: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (C, 1, 1) of x (n, C, H, W) over `rows`; the mean of `centred` channels is their `centre`."""
+    values = len(rows) * x.shape[2] * x.shape[3]
+
+    def mean_over_rows(of: Callable[[Tensor], Tensor]) -> Tensor:
+        total = sum(of(x[part]).sum((0, 2, 3), dtype=torch.float64) for part in rows.split(CHUNK))
+        return (total / values).float()[:, None, None]
+
+    mean = torch.where(centred, centre, mean_over_rows(lambda part: part))
+    variance = mean_over_rows(lambda part: (part - mean).square())
+    return mean, variance.sqrt().clamp_min(1e-6)
+
+
+def blank(data: FoldData) -> FoldData:
+    """The data with inputs, and their mirror images, of zero: what a model makes of labels alone."""
+    mirror = None if data.mirror is None else torch.zeros_like(data.mirror)
+    return replace(data, inputs=torch.zeros_like(data.inputs), offset=torch.zeros_like(data.offset), mirror=mirror)
 
 
 def resized(flow: np.ndarray, form: FlowFormat, shape: tuple[int, int, int], device: torch.device) -> Tensor:

@@ -220,7 +220,9 @@ def _train_epoch(
     for step in range(state.step, steps):
         batch = slice(step * settings.batch_size, (step + 1) * settings.batch_size)
         index, flip = order[batch], flips[batch, None, None, None]
-        inputs = torch.where(flip, data.mirrored[index], data.inputs[index]) if settings.flip else data.inputs[index]
+        inputs = data.inputs[index]
+        if settings.flip:
+            inputs = torch.where(flip, data.mirrored(index), inputs)
         if settings.shift:
             inputs = shifted(inputs, shifts[batch])
         for group in state.optimizer.param_groups:
@@ -267,8 +269,8 @@ def _validate(
 
 
 def _outputs(model: nn.Module, data: FoldData, index: Tensor, settings: TrainingSettings) -> Outputs:
-    views = [data.inputs, data.mirrored] if settings.mirror_average else [data.inputs]
-    return mean_outputs([model_outputs(model, view[index]) for view in views])
+    views = [data.inputs[index], *([data.mirrored(index)] if settings.mirror_average else [])]
+    return mean_outputs([model_outputs(model, view) for view in views])
 
 
 def model_outputs(model: nn.Module, inputs: Tensor) -> Outputs:

@@ -1,5 +1,8 @@
 """What a model sees of flow: sizes, mirrors, shifts, the faces' points; normalised by the training clips alone."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -8,26 +11,56 @@ from torch.nn import functional as F
 
 from merba.errors import MerbaError
 from merba.models.htnet import htnet_regions
+from merba.preprocessing.packs import FlowFormat
 from merba.training.inputs import USUAL_FACE, face_points, mirrored_points, prepare, shifted
 
 
 def test_inputs_have_mean_zero_and_deviation_one_over_the_training_clips_alone():
-    flow, labels = clips()
-    flow[40:] *= 100
-    train = np.arange(40)
+    flow, labels = clips(n=200)
+    flow[190:] *= 100
+    train = np.arange(190)
     data = prepare(flow, labels, train, PIXELS, shape=(2, 6, 6), normalise=True, device=CPU)
-    part = data.inputs[:40].numpy()
-    assert part.mean((0, 2, 3)) == pytest.approx([0, 0], abs=1e-5)
-    assert part.std((0, 2, 3)) == pytest.approx([1, 1], abs=1e-5)
-    assert data.mean == pytest.approx(flow[:40].astype(np.float64).mean((0, 2, 3)), abs=1e-5)
+    u, v = data.inputs[:190].numpy().swapaxes(0, 1)
+    assert v.mean() == pytest.approx(0, abs=1e-5)
+    assert v.std() == pytest.approx(1, abs=1e-5)
+    assert data.mean == pytest.approx([0, flow[:190, 1].astype(np.float64).mean()], abs=1e-5)
+    assert np.square(u).mean() == pytest.approx(1, abs=1e-5)
 
 
-def test_mirrored_inputs_are_those_of_the_mirrored_flow():
+@pytest.mark.parametrize("unit", ["px", "image"])
+@pytest.mark.parametrize("normalise", [False, True])
+def test_mirrored_inputs_are_those_of_the_mirrored_flow(unit, normalise):
     flow, labels = clips()
+    if unit == "image":
+        flow = np.round(flow * 20 + 100)
     mirrored = flow[..., ::-1].copy()
-    mirrored[:, 0] *= -1
-    data = prepare(flow, labels, np.arange(48), PIXELS, shape=(2, 6, 6), normalise=False, device=CPU)
-    assert (data.mirrored.numpy() == mirrored.astype(np.float32)).all()
+    mirrored[:, 0] = (255 if unit == "image" else 0) - mirrored[:, 0]
+    settings = {"shape": (2, 6, 6), "normalise": normalise, "device": CPU}
+    data, of_mirrored = (prepare(x, labels, np.arange(48), FlowFormat(("u", "v"), unit), **settings) for x in (flow, mirrored))
+    index = torch.tensor([3, 0, 47])
+    torch.testing.assert_close(data.mirrored(index), of_mirrored.inputs[index], rtol=0, atol=1e-6)
+    assert (data.mean, data.std) == (pytest.approx(of_mirrored.mean), pytest.approx(of_mirrored.std))
+
+
+def test_making_inputs_takes_little_more_than_the_inputs():
+    """Read from a file, as packs are, they stand in memory once."""
+    code = """
+import resource, sys
+import numpy as np, torch
+from merba.preprocessing.packs import FlowFormat
+from merba.training.inputs import prepare
+
+def make(n):
+    flow = np.zeros((n, 2, 112, 112), np.float16)  # untouched, so it takes no memory
+    settings = {"shape": (2, 112, 112), "normalise": True, "device": torch.device("cpu")}
+    prepare(flow, np.zeros(n), np.arange(n), FlowFormat(("u", "v"), "px"), **settings)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+small = make(64)
+print((make(1500) - small) / (1500 * 2 * 112 * 112 * 4))
+"""
+    copies = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert float(copies) < 1.3
 
 
 def test_inputs_are_resized_keeping_their_mean():
