@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from merba.models.arguments import check_counts, check_positive, check_ratio
-from merba.models.merba import Attention, Block, ConvBlock, Stem
+from merba.models.merba import STEM_STRIDES, Attention, Block, ConvBlock, Stem
 from merba.scan import selective_scan, window_conv
 
 SIZES: dict[str, dict] = {
@@ -38,15 +38,25 @@ SIZES: dict[str, dict] = {
         "layer_scale": 1e-5,
         "drop_path": 0.5,
     },
+    # Not an official one: merba_nano's widths, heads and blocks a stage, to stand beside it; windows as large as the maps.
+    "mambavision_nano": {
+        "image_size": 56,
+        "stem_stride": 1,
+        "stem_dim": 8,
+        "dim": 16,
+        "depths": (1, 3, 4, 3),
+        "heads": (2, 4),
+        "drop_path": 0.1,
+    },
 }
 
 
 class PatchEmbed(nn.Module):
     """The stem, under its official name."""
 
-    def __init__(self, in_channels: int, stem_dim: int, dim: int):
+    def __init__(self, in_channels: int, stem_dim: int, dim: int, stride: int):
         super().__init__()
-        self.conv_down = Stem(in_channels, stem_dim, dim, stride=4)
+        self.conv_down = Stem(in_channels, stem_dim, dim, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv_down(x)
@@ -115,6 +125,7 @@ class MambaVision(nn.Module):
 
     The defaults are B's sizes. Levels 1 and 2 are convolution blocks; 3 and 4 mixers, then self-attention in the later
     half of the blocks (the smaller half of an odd number), both inside windows. heads and windows are of levels 3 and 4.
+    stem_stride: 1, 2 or 4; officially 4.
     """
 
     def __init__(
@@ -123,6 +134,7 @@ class MambaVision(nn.Module):
         *,
         in_channels: int = 3,
         image_size: int = 224,
+        stem_stride: int = 4,
         stem_dim: int = 64,
         dim: int = 128,
         depths: Sequence[int] = (3, 3, 10, 5),
@@ -140,11 +152,13 @@ class MambaVision(nn.Module):
             num_classes=num_classes, in_channels=in_channels, image_size=image_size, stem_dim=stem_dim, dim=dim
         )  # fmt: skip
         check_ratio("mlp_ratio", mlp_ratio)
+        if stem_stride not in STEM_STRIDES:
+            raise ValueError(f"stem_stride is {stem_stride}; 1, 2 or 4 would fit")
         for level, h in enumerate(heads, start=3):
             if (dim << (level - 1)) % h:
                 raise ValueError(f"heads of level {level} is {h}; a divisor of {dim << (level - 1)} would fit")
         self.input_shape = (in_channels, image_size, image_size)
-        self.patch_embed = PatchEmbed(in_channels, stem_dim, dim)
+        self.patch_embed = PatchEmbed(in_channels, stem_dim, dim, stem_stride)
         self.levels = nn.ModuleList()
         rates = [drop_path * i / (sum(depths) - 1) for i in range(sum(depths))]
         for level, depth in enumerate(depths):

@@ -46,6 +46,7 @@ class TrainingSettings:
     patience: int = 20
     label_smoothing: float = 0.0
     class_weights: str = "none"
+    convex_loss: bool = False
     flip: bool = True
     shift: int = 0
     weight_average: float = 0.0
@@ -215,6 +216,7 @@ def _train_epoch(
     if settings.shift:
         shifts = torch.randint(-settings.shift, settings.shift + 1, (len(order), 2), generator=state.random).to(device)
     steps = math.ceil(len(order) / settings.batch_size)
+    loss_of = getattr(state.model, "loss", classification_loss)
     if state.step == 0:
         state.loss = torch.zeros((), device=device)
     for step in range(state.step, steps):
@@ -229,12 +231,13 @@ def _train_epoch(
             group["lr"] = rate_at(epoch - 1 + step / steps, settings)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             outputs = model(inputs)
-        loss = classification_loss(
+        loss = loss_of(
             outputs,
             data.labels[index],
             progress=epoch / settings.epochs,
             class_weights=weights,
             label_smoothing=settings.label_smoothing,
+            convex=settings.convex_loss,
         )
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -8,6 +8,7 @@ import pytest
 from merba.config import complete, expects_gpu, experiment_settings, library, load_config, runnable_experiments, schema
 from merba.config.reference import reference
 from merba.errors import MerbaError
+from merba.models import check_model
 from merba.preprocessing.apex import ApexSettings
 from merba.preprocessing.faces import FaceSettings
 from merba.preprocessing.flow import FlowSettings
@@ -28,6 +29,13 @@ def minimal(**extra):
 @pytest.mark.parametrize("path", sorted(CONFIG.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_shipped_configuration_is_valid(path):
     assert load_config(path)["experiments"]
+
+
+@pytest.mark.parametrize(("experiment", "windows"), [("merba", [16, 4, 1]), ("merba_single_window", [1, 1, 1])])
+def test_the_public_flow_has_the_papers_counts_of_windows(experiment, windows):
+    settings = load_config(CONFIG / "public_flow.yaml")["experiments"][experiment]
+    model = check_model(settings["model"], 3)
+    assert [stage.paths.shape[1] for stage in (model.stage2, model.stage3, model.stage4)] == windows
 
 
 def test_defaults_fill_what_is_left_out_and_the_argument_is_left_alone():
@@ -151,12 +159,12 @@ def shipped(*datasets):
 
 def test_without_experiments_the_papers_run_whose_data_is_there():
     settings, left_out = shipped("smic_hs", "casme2", "samm")
-    assert {one["method"] for one in settings.values()} == {"MERba", "MambaVision-B", "HTNet", "STSTNet"}
+    assert {one["method"] for one in settings.values()} == {"MERba", "MambaVision-B", "HTNet", "STSTNet", "FeatRef, our reading"}
     assert left_out["merba_dgcm"] == "the configuration has no dataset dfme"
     settings, left_out = shipped("dfme")
     tables = [table for one in settings.values() for table in one["tables"]]
     counts = {name: tables.count(name) for name in set(tables)}
-    assert counts == {"table_4_dfme": 4, "table_6_lgfi": 3, "table_7_scanning": 6}
+    assert counts == {"table_4_dfme": 5, "table_6_lgfi": 3, "table_7_scanning": 6}
     assert left_out["merba"] == "the configuration has no dataset smic_hs, casme2, samm"
 
 

@@ -108,6 +108,27 @@ def test_model_runs_forward_and_backward():
     assert all(p.grad is not None for p in model.parameters())
 
 
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_the_stems_stride_changes_the_map_and_no_weight(stride):
+    with torch.device("meta"):
+        official = create_model("mambavision_tiny", 3).state_dict()
+        model = create_model("mambavision_tiny", 3, image_size=64, stem_stride=stride)
+    assert {name: t.shape for name, t in model.state_dict().items()} == {name: t.shape for name, t in official.items()}
+    assert model.patch_embed.to_empty(device="cpu")(torch.zeros(1, 3, 64, 64)).shape[2:] == (64 // stride, 64 // stride)
+
+
+@pytest.mark.parametrize(("image_size", "windows"), [(56, (14, 7)), (28, (7, 4))])
+def test_nano_has_merba_nanos_blocks_and_a_window_for_each_late_level(image_size, windows):
+    model = create_model("mambavision_nano", 3, image_size=image_size, windows=windows, in_channels=2)
+    merba = create_model("merba_nano", 3)
+    assert [len(level.blocks) for level in model.levels[1:]] == [len(getattr(merba, f"stage{s}").blocks) for s in (2, 3, 4)]
+    maps = []
+    for level in model.levels[2:]:
+        level.register_forward_pre_hook(lambda _, args: maps.append(tuple(args[0].shape[2:])))
+    model(torch.randn(1, *model.input_shape))
+    assert maps == [(side, side) for side in windows]
+
+
 def test_heads_that_do_not_divide_say_what_would():
     with pytest.raises(ValueError, match="a divisor of 512 would fit"):
         create_model("mambavision_base", 3, heads=(7, 16))
@@ -119,6 +140,7 @@ def test_heads_that_do_not_divide_say_what_would():
         ({"depths": (3, 3, 10)}, "depths is .*; 4 whole numbers"),
         ({"heads": (2, 4, 8, 16)}, "heads is .*; 2 whole numbers"),
         ({"windows": (14, 0)}, "windows is .* at least 1"),
+        ({"stem_stride": 3}, "stem_stride is 3; 1, 2 or 4 would fit"),
         ({"image_size": 0}, "image_size is 0; a whole number of at least 1"),
         ({"drop_path": 1.5, "dim": 16, "stem_dim": 8}, "drop_path is"),
     ],

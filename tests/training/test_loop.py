@@ -17,6 +17,7 @@ from small_folds import CPU, PIXELS, QUICK, Small, clips, fold, split
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from merba.errors import MerbaError
+from merba.models.heads import classification_loss
 from merba.training import loop, resume
 from merba.training.inputs import prepare, shifted
 from merba.training.loop import TrainingSettings, rate_at, train_fold, train_without_test, weights_digest
@@ -84,6 +85,37 @@ def test_predictions_are_averaged_over_a_clip_and_its_mirror_image():
     logits = [view[parts.test].flatten(1) @ weight.T + bias for view in (data.inputs, mirror_images)]
     assert averaged.honest.probabilities == pytest.approx((sum(logits) / 2).softmax(1).numpy(), abs=1e-5)
     assert np.abs(averaged.honest.probabilities - plain.honest.probabilities).max() > 1e-3
+
+
+def test_a_models_own_loss_gets_the_outputs_the_labels_the_progress_and_the_settings():
+    flow, labels = clips()
+    parts = split(validation=False)
+    seen = []
+
+    class Doubled(Small):
+        def forward(self, x):
+            logits = super().forward(x)
+            return (logits, "of training") if self.training else logits
+
+        def loss(self, outputs, labels, **options):
+            seen.append((outputs[1], len(labels), options))
+            return 2 * classification_loss(outputs[0], labels, **options)
+
+    settings = replace(QUICK, epochs=4, batch_size=100, class_weights="balanced", label_smoothing=0.1)
+    doubled, plain = (fold(flow, labels, parts, settings, build=build) for build in (Doubled, Small))
+    assert doubled.history[0]["train_loss"] == pytest.approx(2 * plain.history[0]["train_loss"])
+    assert [(said, n, options["progress"]) for said, n, options in seen] == [("of training", 42, i / 4) for i in (1, 2, 3, 4)]
+    assert seen[0][2]["label_smoothing"] == 0.1
+    torch.testing.assert_close(seen[0][2]["class_weights"], torch.ones(3))
+
+
+def test_dgcms_loss_is_convex_where_the_setting_says_so(monkeypatch):
+    flow, labels = clips()
+    seen = []
+    monkeypatch.setattr(loop, "classification_loss", lambda *args, **options: seen.append(options) or classification_loss(*args))
+    for convex in (False, True):
+        fold(flow, labels, split(validation=False), replace(QUICK, epochs=1, batch_size=100, convex_loss=convex))
+    assert [options["convex"] for options in seen] == [False, True]
 
 
 def test_separable_classes_are_learned():
