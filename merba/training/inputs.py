@@ -40,11 +40,16 @@ class FoldData:
     offset: Tensor
     mirror: Tensor | None = None
 
-    def mirrored(self, index: Tensor) -> Tensor:
-        """The inputs of the clips `index` (k,), as their mirrored faces would have had them, float32 (k, C, H, W)."""
+    def mirrored(self, index: Tensor, *, plain: bool = False) -> Tensor:
+        """The inputs of the clips `index` (k,), as their mirrored faces would have had them, float32 (k, C, H, W).
+
+        `plain` mirrors the image alone: u keeps its sign, as if a mirrored face still moved the way that it did.
+        """
         if self.mirror is not None:
-            return self.mirror[index]
-        return self.inputs[index].flip(-1) * self.factor + self.offset
+            x = self.mirror[index]
+            return (x - self.offset) / self.factor if plain else x
+        x = self.inputs[index].flip(-1)
+        return x if plain else x * self.factor + self.offset
 
 
 def prepare(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,6 +49,7 @@ class TrainingSettings:
     class_weights: str = "none"
     convex_loss: bool = False
     flip: bool = True
+    plain_flip: bool = False
     shift: int = 0
     weight_average: float = 0.0
     mirror_average: bool = False
@@ -216,7 +218,6 @@ def _train_epoch(
     if settings.shift:
         shifts = torch.randint(-settings.shift, settings.shift + 1, (len(order), 2), generator=state.random).to(device)
     steps = math.ceil(len(order) / settings.batch_size)
-    loss_of = getattr(state.model, "loss", classification_loss)
     if state.step == 0:
         state.loss = torch.zeros((), device=device)
     for step in range(state.step, steps):
@@ -224,21 +225,14 @@ def _train_epoch(
         index, flip = order[batch], flips[batch, None, None, None]
         inputs = data.inputs[index]
         if settings.flip:
-            inputs = torch.where(flip, data.mirrored(index), inputs)
+            inputs = torch.where(flip, data.mirrored(index, plain=settings.plain_flip), inputs)
         if settings.shift:
             inputs = shifted(inputs, shifts[batch])
         for group in state.optimizer.param_groups:
             group["lr"] = rate_at(epoch - 1 + step / steps, settings)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             outputs = model(inputs)
-        loss = loss_of(
-            outputs,
-            data.labels[index],
-            progress=epoch / settings.epochs,
-            class_weights=weights,
-            label_smoothing=settings.label_smoothing,
-            convex=settings.convex_loss,
-        )
+        loss = _loss(state.model, outputs, data.labels[index], weights, settings, epoch)
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         state.optimizer.step()
@@ -252,6 +246,21 @@ def _train_epoch(
     if not math.isfinite(mean):
         raise MerbaError(f"the loss is {mean} in epoch {epoch}: training diverged; lower `training.rate`")
     return mean
+
+
+def _loss(
+    model: nn.Module, outputs: Any, labels: Tensor, weights: Tensor | None, settings: TrainingSettings, epoch: int
+) -> Tensor:
+    """The loss of a batch in training: the model's own, where it has a function `loss`, else that of classification."""
+    loss = getattr(model, "loss", classification_loss)
+    return loss(
+        outputs,
+        labels,
+        progress=epoch / settings.epochs,
+        class_weights=weights,
+        label_smoothing=settings.label_smoothing,
+        convex=settings.convex_loss,
+    )
 
 
 @torch.no_grad()

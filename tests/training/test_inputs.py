@@ -42,6 +42,18 @@ def test_mirrored_inputs_are_those_of_the_mirrored_flow(unit, normalise):
     assert (data.mean, data.std) == (pytest.approx(of_mirrored.mean), pytest.approx(of_mirrored.std))
 
 
+@pytest.mark.parametrize("arrange", [None, lambda x, points: x.roll(2, -1)])
+def test_plainly_mirrored_inputs_are_those_of_the_turned_flow_with_u_as_it_was(arrange):
+    flow, labels = clips()
+    flow = np.round(flow * 20 + 100)
+    settings = {"shape": (2, 6, 6), "normalise": True, "device": CPU, "arrange": arrange, "points": np.full((48, 5, 2), 2.5)}
+    form = FlowFormat(("u", "v"), "image")
+    data, of_turned = (prepare(x, labels, np.arange(48), form, **settings) for x in (flow, flow[..., ::-1].copy()))
+    index = torch.tensor([3, 0, 47])
+    torch.testing.assert_close(data.mirrored(index, plain=True), of_turned.inputs[index], rtol=0, atol=1e-5)
+    assert (data.mirrored(index) - of_turned.inputs[index])[:, 0].abs().max() > 0.1
+
+
 def test_making_inputs_takes_little_more_than_the_inputs():
     """Read from a file, as packs are, they stand in memory once."""
     code = """

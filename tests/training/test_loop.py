@@ -19,7 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from merba.errors import MerbaError
 from merba.models.heads import classification_loss
 from merba.training import loop, resume
-from merba.training.inputs import prepare, shifted
+from merba.training.inputs import FoldData, prepare, shifted
 from merba.training.loop import TrainingSettings, rate_at, train_fold, train_without_test, weights_digest
 
 
@@ -116,6 +116,18 @@ def test_dgcms_loss_is_convex_where_the_setting_says_so(monkeypatch):
     for convex in (False, True):
         fold(flow, labels, split(validation=False), replace(QUICK, epochs=1, batch_size=100, convex_loss=convex))
     assert [options["convex"] for options in seen] == [False, True]
+
+
+def test_a_plain_flip_leaves_u_as_it_is(monkeypatch):
+    flow, labels = clips()
+    seen = []
+    mirrored = FoldData.mirrored
+    monkeypatch.setattr(FoldData, "mirrored", lambda *args, **options: seen.append(options) or mirrored(*args, **options))
+    weights = {
+        plain: fold(flow, labels, split(), replace(QUICK, epochs=2, plain_flip=plain)).weights_sha256 for plain in (False, True)
+    }
+    assert {options["plain"] for options in seen} == {False, True}
+    assert weights[False] != weights[True]
 
 
 def test_separable_classes_are_learned():
