@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 import merba
-from merba.commands import completion, doctor, export, model, predict, samples, score, train, unlock
+from merba.commands import collect, completion, doctor, export, model, predict, samples, score, train, unlock
 from merba.errors import MerbaError
 
-COMMANDS = (doctor, samples, model, train, unlock, score, predict, export, completion)
+COMMANDS = (doctor, samples, model, train, collect, unlock, score, predict, export, completion)
 EXIT_STATUS = "exit status: 0 all went well; 1 something is wrong, which the message on stderr names; 2 wrong usage"
 
 

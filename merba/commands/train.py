@@ -15,11 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, required=True, help="a configuration of the workflow")
     parser.add_argument("--experiment", required=True, help="the name of one of its experiments")
     parser.add_argument("--folds", nargs="+", metavar="DATASET/SUBJECT", help="only these (as the folders in results/folds)")
+    parser.add_argument("--done", type=Path, metavar="CSV", help="a file of `merba collect`, whose folds need no training")
     parser.add_argument("--results", type=Path, default=Path("results"), help="the workflow's results (default: results)")
 
 
 def run(options: argparse.Namespace) -> int:
     from merba.config import load_config
+    from merba.evaluation.collect import finished_digests
     from merba.training.experiments import train_experiment
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -28,6 +30,7 @@ def run(options: argparse.Namespace) -> int:
         if len(fold) != 2:
             raise MerbaError(f"--folds: {fold[0]!r} is not DATASET/SUBJECT")
     config = load_config(options.config)
-    trained = train_experiment(config, options.experiment, options.results, only=only or None)
+    done = finished_digests(options.done, options.experiment) if options.done else set()
+    trained = train_experiment(config, options.experiment, options.results, only=only or None, done=done)
     print(f"{trained} folds trained; results in {options.results / 'folds' / options.experiment}")
     return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +18,7 @@ NAMES = (*NEEDED, "dataset", "clip", "split")
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
-    """Predictions of a CSV or Parquet file, one row a clip, all columns text but `seed`.
+    """Predictions of a CSV (also .csv.gz) or Parquet file, one row a clip, all columns text but `seed`.
 
     It needs columns subject, true and predicted (class names, or numbers that stand for them); dataset, clip, split,
     selection and seed are used where they are there. Spaces around a name don't count, and 1.0 is the class 1. Raises MerbaError
@@ -57,8 +59,9 @@ def _cells(path: Path) -> pd.DataFrame:
         if path.suffix == ".parquet":
             table = pd.read_parquet(path)
             return table.set_axis(range(2, len(table) + 2))
-        cells = read_cells(".csv", path.read_bytes())
-    except (OSError, ValueError) as error:
+        content = path.read_bytes()
+        cells = read_cells(".csv", gzip.decompress(content) if path.suffix == ".gz" else content)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
         raise MerbaError(f"{path}: can't be read as {path.suffix or 'CSV'}: {error}") from error
     if not cells:
         raise MerbaError(f"{path}: it is empty")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,18 @@ log = logging.getLogger(__name__)
 
 
 def train_experiment(
-    config: Mapping[str, Any], name: str, results: Path, *, only: Sequence[tuple[str, str]] | None = None
+    config: Mapping[str, Any],
+    name: str,
+    results: Path,
+    *,
+    only: Sequence[tuple[str, str]] | None = None,
+    done: Collection[str] = (),
 ) -> int:
     """Train an experiment's folds, or `only` some (dataset, subject's safe id), one after the other in this process.
 
     For a machine without Snakemake: reads `results`/samples.parquet and `results`/packed, which the workflow's
-    preprocessing wrote, and writes the workflow's files. Finished folds are left alone. Returns how many were trained.
+    preprocessing wrote, and writes the workflow's files. Finished folds are left alone, and so are those whose digest is among
+    `done` (`merba.evaluation.collect.finished_digests`): another machine trained them. Returns how many were trained.
     Raises MerbaError, as the workflow's gate does, where clips can't be used and the configuration doesn't drop them.
     """
     experiment, sheet, packs = packed_experiment(config, name, results)
@@ -41,14 +47,14 @@ def train_experiment(
         raise MerbaError(f"experiment {name} has no fold {', '.join(unknown)}; it has {names}")
     trained, started = 0, time.monotonic()
     chosen = list(only or every)
-    for done, (dataset, subject_id) in enumerate(chosen, start=1):
+    for number, (dataset, subject_id) in enumerate(chosen, start=1):
         fold = load_fold(config, settings, dataset=dataset, subject_id=subject_id, sheet=sheet, packs=packs)
         folder = results / "folds" / name / dataset / subject_id
-        if not is_finished(folder, fold, weights=config["keep_weights"]):
+        if fold.digest not in done and not is_finished(folder, fold, weights=config["keep_weights"]):
             run_fold(config, settings, fold, folder, progress=results / "progress" / name / dataset / subject_id)
             trained += 1
-        left = (time.monotonic() - started) / done * (len(chosen) - done)
-        log.info("%s: %d of %d folds done, about %.0f s left", name, done, len(chosen), left)
+        left = (time.monotonic() - started) / number * (len(chosen) - number)
+        log.info("%s: %d of %d folds done, about %.0f s left", name, number, len(chosen), left)
     return trained
 
 

@@ -12,6 +12,7 @@ from workflow_runs import MICRO, configured
 
 from merba.cli import main
 from merba.config import fold_settings, load_config
+from merba.evaluation.scoring import read_predictions
 from merba.training import loop, resume
 from merba.training.experiments import packed_experiment
 from merba.training.fold import load_fold
@@ -55,6 +56,22 @@ def test_it_writes_the_workflows_files_and_leaves_finished_folds_alone(results, 
         assert digests[0] == digests[1]
     (results / "folds/ststnet/samm/007/model.safetensors").unlink()
     assert train(results) == 0
+    assert "1 folds trained" in capsys.readouterr().out
+
+
+def test_folds_of_a_collected_file_need_no_training_until_their_settings_change(results, tmp_path, capsys):
+    """What goes on in another session, which has the committed files but not the folds."""
+    folds, predictions = tmp_path / "folds.csv", tmp_path / "ststnet.csv"
+    files = ["--folds", folds, "--predictions", predictions]
+    assert train(results, "--folds", "samm/006", "casme2/sub02") == 0
+    assert main(list(map(str, ["collect", "--experiment", "ststnet", "--results", results, *files]))) == 0
+    collected = read_predictions(predictions).groupby("dataset")["subject"].unique()
+    assert {name: list(subjects) for name, subjects in collected.items()} == {"casme2": ["sub02"], "samm": ["006"]}
+    shutil.rmtree(results / "folds")
+    assert train(results, "--done", folds) == 0
+    assert "4 folds trained" in capsys.readouterr().out
+    assert not {"folds/ststnet/samm/006", "folds/ststnet/casme2/sub02"} & set(folds_of(results))
+    assert train(results, "--done", folds, "--folds", "samm/006", config=configured(tmp_path, seed=2)) == 0
     assert "1 folds trained" in capsys.readouterr().out
 
 

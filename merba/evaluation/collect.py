@@ -1,0 +1,66 @@
+"""Finished folds in files to commit: predictions, and a CSV of folds with digests by which a training goes on elsewhere."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from merba.errors import MerbaError
+from merba.files import FOLD_FILES, atomic
+from merba.sheet import KEY
+
+FOUND = ("epoch", "oracle_epoch", "epochs", "weights_sha256")
+"""What is kept of each seed's entry in run.json."""
+
+
+def collect(experiment: str, results: Path, *, folds: Path, predictions: Path) -> int:
+    """Add an experiment's finished folds in `results` to the CSV `folds`, and their rows to the CSV `predictions`.
+
+    `folds` has a row a fold and seed: experiment, dataset, subject, seed, digest, clips of each part, epochs, CPU seconds of the
+    fold's job, hash of the weights. `predictions` (.csv, or .csv.gz) has the columns of a fold's predictions, probabilities to
+    four digits. Rows of the same folds are replaced, others stay: sessions that share no results add to the same files.
+    Returns how many folds there were; raises MerbaError where there are none.
+    """
+    records, rows = [], []
+    for path in sorted((results / "folds" / experiment).glob(f"*/*/{FOLD_FILES['record']}")):
+        record = json.loads(path.read_text())
+        rows.append(pd.read_parquet(path.with_name(FOLD_FILES["predictions"])))
+        for seed, entry in zip(record["experiment"]["seeds"], record["seeds"].values(), strict=True):
+            about = {"experiment": experiment, "dataset": record["dataset"], "subject": record["subject"], "seed": seed}
+            cost = {"digest": record["digest"], **record["clips"], "cpu_seconds": record["cpu_seconds"]}
+            records.append(about | cost | {name: entry[name] for name in FOUND if name in entry})
+    if not rows:
+        raise MerbaError(f"{results / 'folds' / experiment} has no finished fold; `--results` names the folder that has `folds`")
+    _add(folds, pd.DataFrame(records), ["experiment", *KEY[:2], "seed"])
+    _add(predictions, pd.concat(rows).round(4), [*KEY[:2], "seed"])
+    return len(rows)
+
+
+def finished_digests(folds: Path, experiment: str) -> set[str]:
+    """The digests of an experiment's folds in a CSV of `collect`; MerbaError where it isn't one."""
+    table = _text(folds)
+    if missing := {"experiment", "digest"} - set(table):
+        raise MerbaError(f"{folds}: there is no column {', '.join(sorted(missing))}; `merba collect` writes such a file")
+    return set(table.loc[table["experiment"] == experiment, "digest"]) - {""}
+
+
+def _add(path: Path, rows: pd.DataFrame, key: list[str]) -> None:
+    """Write `rows` to the file, and what it has of others by `key`, sorted by it."""
+    rows = rows.astype(object).where(rows.notna(), "").astype(str)
+    if path.exists():
+        old = _text(path)
+        old = old[~pd.MultiIndex.from_frame(old[key]).isin(pd.MultiIndex.from_frame(rows[key]))]
+        rows = pd.concat([old, rows]).fillna("")
+    text = rows.sort_values(key, kind="stable").to_csv(index=False).encode()
+    with atomic(path) as draft:  # equal rows give equal files: no time in the header
+        draft.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
+
+
+def _text(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise MerbaError(f"{path} can't be read as CSV: {error}") from error
