@@ -1,13 +1,14 @@
 """The apex frame of clips without an annotated one: the peak of the best unimodal fit to a motion curve.
 
 Micro-expressions rise once and fall once ("unimodal pattern constrained" apex spotting, ME-PLAN, Zhao et al. 2022);
-noise, blinks and drift don't, and a fit over the whole curve is not fooled by a single frame as an argmax would be.
+noise and drift don't, and a fit over the whole curve is not fooled by a single frame as an argmax would be. Blinks do, and
+move more than most expressions: the eyes count only where nothing else moves, as in that method's public code.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,14 +20,19 @@ from merba.errors import ClipProblem
 from merba.frames import open_clip
 from merba.joblog import counted
 from merba.preprocessing.faces import FaceSettings, aligned_grey, aligned_landmarks, transform_of
-from merba.preprocessing.head_motion import RADIUS, STABLE, disc_mask
+from merba.preprocessing.head_motion import RADIUS, disc_mask
 from merba.preprocessing.unimodal import unimodal
 from merba.sheet import KEY
 
 log = logging.getLogger(__name__)
 
-MOVING = range(17, 68)
-"""iBUG landmarks of the regions where expressions move: brows, nose, eyes and mouth."""
+MOVING = (*range(17, 36), *range(48, 68))
+"""iBUG landmarks of the regions where expressions move: brows, nose and mouth."""
+EYES = range(36, 48)
+NOSE = range(27, 36)
+"""Where the head's own motion is read: the corners of the eyes, still otherwise, are drawn along by a blink."""
+PEAK = 3.0
+"""What a curve's peak must be of its stillest frame, if anything has moved; noise comes to 2, expressions to 5 and more."""
 CELL = 1 / 28
 """Side of the cells that flow is averaged over, as a share of the face: finer detail is noise at 1 px of motion."""
 SMOOTH = 2.0
@@ -44,48 +50,65 @@ class ApexSettings:
 def motion_curve(frames: Iterable[np.ndarray], points: np.ndarray, settings: ApexSettings) -> np.ndarray:
     """Motion intensity (n,), px, of aligned grey frames uint8 (n, size, size) against the first one.
 
-    Dense flow (DIS, Kroeger et al., ECCV 2016) to each frame, less the head's own motion (the median over the stable
-    landmarks), averaged over small cells, as a root mean square over the regions around brows, eyes, nose and mouth.
-    `points` are landmarks (68, 2) in px of the aligned frames.
+    Dense flow (DIS, Kroeger et al., ECCV 2016) to each frame, less the head's own motion (the median over the nose),
+    averaged over small cells, as a root mean square over the regions around brows, nose and mouth, or over these and the
+    eyes (see `_curve_of`). `points` are landmarks (68, 2) in px of the aligned frames.
     """
     frames = iter(frames)  # one at a time: a long video's would not fit into memory
     first = next(frames)
     size = first.shape[0]
     solver = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     cells = max(round(size * CELL), 1)
-    region = disc_mask(points, MOVING, settings.radius, size).astype(np.float32)
-    where = cv2.resize(region, None, fx=1 / cells, fy=1 / cells)
-    where = where > 0.5
-    stable = np.clip(points[list(STABLE)].round().astype(int), 0, size - 1)
-    curve = [0.0]
+    regions = [
+        cv2.resize(region.astype(np.float32), None, fx=1 / cells, fy=1 / cells) > 0.5
+        for region in _regions(points, settings.radius, size)
+    ]
+    nose = np.clip(points[list(NOSE)].round().astype(int), 0, size - 1)
+    motions = []
     for frame in frames:
         flow = cv2.blur(solver.calc(first, frame, None), (cells, cells))
-        flow -= np.median(flow[stable[:, 1], stable[:, 0]], axis=0)
-        moved = cv2.resize(flow, where.shape[::-1], interpolation=cv2.INTER_AREA)[where]
-        curve.append(float(np.sqrt((moved**2).sum(-1).mean())))
-    return np.array(curve)
+        flow -= np.median(flow[nose[:, 1], nose[:, 0]], axis=0)
+        moved = cv2.resize(flow, regions[0].shape[::-1], interpolation=cv2.INTER_AREA)
+        motions.append([np.sqrt((moved[region] ** 2).sum(-1).mean()) for region in regions])
+    return _curve_of(motions)
 
 
 def difference_curve(frames: Iterable[np.ndarray], points: np.ndarray, settings: ApexSettings) -> np.ndarray:
     """As `motion_curve`, but from the difference in appearance: (n,), grey levels.
 
-    Each frame, smoothed against noise and moved back by what the head shifted (phase correlation around the stable
-    landmarks), less the first one; as a root mean square over the same regions.
+    Each frame, smoothed against noise and moved back by what the head shifted (phase correlation around the nose),
+    less the first one; as a root mean square over the same regions.
     """
     frames = (cv2.GaussianBlur(frame.astype(np.float32), (0, 0), SMOOTH) for frame in frames)
     first = next(frames)
     size = first.shape[0]
-    region = disc_mask(points, MOVING, settings.radius, size)
-    y, x = np.nonzero(disc_mask(points, STABLE, RADIUS, size))
-    stable = np.s_[y.min() : y.max() + 1, x.min() : x.max() + 1]
-    window = cv2.createHanningWindow(first[stable].shape[::-1], cv2.CV_32F)
-    curve = [0.0]
+    regions = _regions(points, settings.radius, size)
+    y, x = np.nonzero(disc_mask(points, NOSE, RADIUS, size))
+    nose = np.s_[y.min() : y.max() + 1, x.min() : x.max() + 1]
+    window = cv2.createHanningWindow(first[nose].shape[::-1], cv2.CV_32F)
+    motions = []
     for frame in frames:
-        (u, v), _ = cv2.phaseCorrelate(first[stable], frame[stable], window)
+        (u, v), _ = cv2.phaseCorrelate(first[nose], frame[nose], window)
         back = np.array([[1, 0, -u], [0, 1, -v]])
         frame = cv2.warpAffine(frame, back, (size, size), borderMode=cv2.BORDER_REPLICATE)
-        curve.append(float(np.sqrt(((frame - first)[region] ** 2).mean())))
-    return np.array(curve)
+        motions.append([np.sqrt(((frame - first)[region] ** 2).mean()) for region in regions])
+    return _curve_of(motions)
+
+
+def _regions(points: np.ndarray, radius: float, size: int) -> list[np.ndarray]:
+    """Where motion is measured, bool (size, size): around brows, nose and mouth without the eyes, and with them."""
+    moving, eyes = (disc_mask(points, landmarks, radius, size) for landmarks in (MOVING, EYES))
+    return [moving & ~eyes, moving | eyes]
+
+
+def _curve_of(motions: Sequence[Sequence[float]]) -> np.ndarray:
+    """The curve (n,), 0 at the onset, from the motion of the frames after it (n − 1, 2), without the eyes and with them.
+
+    The eyes are left out unless nothing else moves.
+    """
+    without, with_eyes = np.array(motions, np.float64).reshape(-1, 2).T
+    peaks = len(without) and without.max() > PEAK * without.min()
+    return np.append(0.0, without if peaks else with_eyes)
 
 
 CURVES = {"flow": motion_curve, "difference": difference_curve}
