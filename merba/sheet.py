@@ -8,18 +8,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-import fastjsonschema
 import pandas as pd
 
 from merba.config import schema
 from merba.errors import MerbaError
 
-COLUMNS = tuple(schema("samples")["properties"])
 NUMBERS = {"onset": "Int64", "apex": "Int64", "offset": "Int64", "fps": "float64"}
 """The columns that hold numbers; the others are text."""
 KEY = ["dataset", "subject", "clip"]
 PREPROCESSING = [*KEY, "source", "kind", "onset", "apex", "offset"]
 """Columns that faces, apex and flow depend on; a new label reruns training only."""
+
+
+@cache
+def columns() -> tuple[str, ...]:
+    """All columns of the sample sheet, in order: those of its schema."""
+    return tuple(schema("samples")["properties"])
 
 
 def sample_rows(rows: pd.DataFrame | Iterable[Mapping[str, object]]) -> pd.DataFrame:
@@ -29,8 +33,8 @@ def sample_rows(rows: pd.DataFrame | Iterable[Mapping[str, object]]) -> pd.DataF
     """
     given = pd.DataFrame(rows)
     defaults = {column: value for column, value in (("emotion", ""), ("split", "all")) if column not in given}
-    sheet = given.assign(**defaults).reindex(columns=list(COLUMNS))
-    sheet = sheet.astype({column: NUMBERS.get(column, "str") for column in COLUMNS})
+    sheet = given.assign(**defaults).reindex(columns=list(columns()))
+    sheet = sheet.astype({column: NUMBERS.get(column, "str") for column in columns()})
     return sheet.sort_values(["dataset", "subject", "clip"], ignore_index=True)
 
 
@@ -39,10 +43,10 @@ def make_sheet(rows: pd.DataFrame) -> pd.DataFrame:
 
     Raises MerbaError that lists every faulty row (see `check_sheet`).
     """
-    missing = [column for column in COLUMNS if column not in rows]
+    missing = [column for column in columns() if column not in rows]
     if missing:
         raise MerbaError(f"sample sheet: missing column {', '.join(missing)}; it has {', '.join(rows.columns)}")
-    sheet = rows.loc[:, list(COLUMNS)].astype(NUMBERS)
+    sheet = rows.loc[:, list(columns())].astype(NUMBERS)
     sheet = sheet.sort_values(["dataset", "subject"], kind="stable", ignore_index=True)
     check_sheet(sheet)
     return sheet
@@ -70,6 +74,8 @@ def check_sheet(sheet: pd.DataFrame) -> None:
 
 
 def _schema_faults(sheet: pd.DataFrame) -> Iterable[str]:
+    import fastjsonschema
+
     for index, record in zip(sheet.index, plain_rows(sheet, sheet.columns), strict=True):
         try:
             _row_validator()(record)
@@ -79,6 +85,8 @@ def _schema_faults(sheet: pd.DataFrame) -> Iterable[str]:
 
 @cache
 def _row_validator():
+    import fastjsonschema
+
     return fastjsonschema.compile({k: v for k, v in schema("samples").items() if k != "$schema"})
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from merba.errors import MerbaError
 from merba.sheet import (
-    COLUMNS,
     PREPROCESSING,
+    columns,
     digest,
     from_plain_rows,
     make_sheet,
@@ -37,7 +37,7 @@ def row(**changes):
 
 def test_a_good_sheet_keeps_its_rows_and_gets_nullable_integers():
     sheet = make_sheet(pd.DataFrame([row(), row(clip="b", apex=7, fps=np.nan)]))
-    assert list(sheet.columns) == list(COLUMNS)
+    assert list(sheet.columns) == list(columns())
     assert sheet["apex"].isna().tolist() == [True, False]
     assert sheet["apex"].dtype == "Int64"
 

@@ -9,12 +9,14 @@ from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import yaml
-from jsonschema import Draft202012Validator, ValidationError
+from typing import TYPE_CHECKING, Any
 
 from merba.errors import MerbaError
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
+
+# PyYAML and jsonschema are imported where they are used: trainings need neither.
 
 SCHEMAS = Path(__file__).parent / "schemas"
 LIBRARY = Path(__file__).with_name("experiments.yaml")
@@ -24,11 +26,15 @@ LIBRARY = Path(__file__).with_name("experiments.yaml")
 @cache
 def schema(name: str) -> dict[str, Any]:
     """The JSON Schema `merba/config/schemas/{name}.schema.yaml`."""
+    import yaml
+
     return yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text())
 
 
 def load_config(path: Path) -> dict[str, Any]:
     """The configuration in the YAML file `path`, validated and with every default filled in."""
+    import yaml
+
     try:
         config = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -45,6 +51,8 @@ def complete(config: Any, origin: str = "configuration") -> dict[str, Any]:
 
     Raises MerbaError that lists every fault with the key's full path; `origin` names the file in it.
     """
+    from jsonschema import Draft202012Validator
+
     errors = sorted(Draft202012Validator(schema("config")).iter_errors(config), key=lambda e: list(map(str, e.path)))
     if errors:
         raise MerbaError("\n".join(f"{origin}: {explain(error)}" for error in errors))
@@ -62,6 +70,8 @@ def complete(config: Any, origin: str = "configuration") -> dict[str, Any]:
 @cache
 def library() -> dict[str, Any]:
     """The experiments of merba/config/experiments.yaml as they stand there."""
+    import yaml
+
     try:
         return yaml.safe_load(LIBRARY.read_text())
     except OSError as error:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonschema import Draft202012Validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -117,7 +116,7 @@ def describe_model(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint, whole or not at all. Raises MerbaError where it could not be loaded again."""
-    _check(path, checkpoint)
+    _check_fit(path, checkpoint)
     alone = len(checkpoint.members) == 1
     tensors = {
         name if alone else f"{number}.{name}": tensor.detach().cpu().contiguous()
@@ -149,7 +148,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if text is None:
         raise MerbaError(f"{path}: a safetensors file without merba's metadata; give a model.safetensors that merba wrote")
     checkpoint = _read(path, text, tensors)
-    _check(path, checkpoint)
+    _check_settings(path, checkpoint)
+    _check_fit(path, checkpoint)
     return checkpoint
 
 
@@ -204,8 +204,10 @@ def _of_member(tensors: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _check(path: Path, checkpoint: Checkpoint) -> None:
-    """Raise MerbaError where the parts of a checkpoint do not fit this merba, or each other."""
+def _check_settings(path: Path, checkpoint: Checkpoint) -> None:
+    """Raise MerbaError where a file's settings are not ones that this merba knows."""
+    from jsonschema import Draft202012Validator  # trainings, which only save, do without it
+
     known = schema("config")["properties"]
     channels = known["flow"]["properties"]["channels"]["items"]["enum"]
     for channel in checkpoint.form.channels:
@@ -217,6 +219,10 @@ def _check(path: Path, checkpoint: Checkpoint) -> None:
         if (settings := getattr(checkpoint, stage)) is not None:
             for error in Draft202012Validator(known[stage]).iter_errors(settings):
                 raise MerbaError(f"{path}: settings of {stage}: {explain(error)}; use the merba that wrote it, or a later one")
+
+
+def _check_fit(path: Path, checkpoint: Checkpoint) -> None:
+    """Raise MerbaError where model, flow and weights of a checkpoint do not fit each other."""
     if "pretrained" in checkpoint.model:
         raise MerbaError(f"{path}: the model names a `pretrained` file, which its weights replace; see `describe_model`")
     try:
