@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -103,6 +104,12 @@ def read_parquet(path: Path) -> pd.DataFrame:
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    with Path(path).open("rb") as file:
+    """SHA-256 of a file's content, in hexadecimal; computed again when its time or size changes."""
+    state = Path(path).stat()
+    return _checksum(Path(path).resolve(), state.st_mtime_ns, state.st_size)
+
+
+@cache
+def _checksum(path: Path, time_ns: int, size: int) -> str:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -24,7 +24,10 @@ __all__ = ["conv", "conv_backward", "scan", "scan_backward"]
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 CHUNK = tl.constexpr(4)
-CHANNELS = 64  # of a program: two a thread
+FORWARD = {"BLOCK_C": 64, "num_warps": 1}  # of a program: two channels a thread
+BACKWARD = {"BLOCK_C": 64, "num_warps": 1}  # `bench/gpu.py` times others too
+SIZES = ("sequences", "tokens", "windows", "length", "size_B")
+"""Numbers that Triton must not specialise on: each that happens to be 1 or a multiple of 16 would compile another kernel."""
 GROUPS = 512  # partial sums of a parameter's gradient; times directions and channel blocks, enough to fill a GPU
 
 
@@ -93,7 +96,7 @@ def _advance(h, step, rates, N: tl.constexpr):
     return after
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _scan_forward(
     u, delta, A, B, C, D, bias, paths, y, tokens, channels, windows, length,
     SOFTPLUS: tl.constexpr, N: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -153,7 +156,7 @@ def _retreat(
     return new_grad_h, new_grad_rates, grad_D + g * x, grad_bias + grad_raw
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _scan_backward(
     grad, u, delta, A, B, C, D, bias, paths, grad_u, grad_delta, grad_B, grad_C, partial, kept,
     sequences, tokens, channels, windows, length, size_B,
@@ -225,10 +228,9 @@ def scan(u, delta, A, B, C, D, delta_bias, paths, delta_softplus: bool) -> Tenso
     windows, length = paths.shape[1:]
     y = torch.empty_like(inputs[0])
     if y.numel() > 0:
-        sizes = {"SOFTPLUS": delta_softplus, "N": n, "BLOCK_C": CHANNELS}
-        grid = (batch * windows, directions, triton.cdiv(channels, CHANNELS))
+        grid = (batch * windows, directions, triton.cdiv(channels, FORWARD["BLOCK_C"]))
         with on_device(u):
-            _scan_forward[grid](*inputs, y, tokens, channels, windows, length, **sizes, num_warps=1)
+            _scan_forward[grid](*inputs, y, tokens, channels, windows, length, SOFTPLUS=delta_softplus, N=n, **FORWARD)
     return y
 
 
@@ -241,19 +243,19 @@ def scan_backward(grad, u, delta, A, B, C, D, delta_bias, paths, delta_softplus:
     inputs = [x.contiguous() for x in (*inputs, paths)]
     (batch, directions, tokens, channels), n = u.shape, B.shape[-1]
     windows, length = paths.shape[1:]
-    sequences, blocks = batch * windows, triton.cdiv(channels, CHANNELS)
+    sequences, blocks = batch * windows, triton.cdiv(channels, BACKWARD["BLOCK_C"])
     groups = min(GROUPS, sequences) if u.numel() > 0 else 0
     grad_u, grad_delta = torch.empty_like(inputs[0]), torch.empty_like(inputs[1])
     grad_B, grad_C = u.new_empty(2, blocks, batch, directions, tokens, n, dtype=torch.float32)
     partial = u.new_empty(groups, directions, n + 2, channels, dtype=torch.float32)
     if u.numel() > 0:
         chunks = groups * directions * blocks * triton.cdiv(length, CHUNK.value)
-        kept = u.new_empty(chunks, n, CHANNELS, dtype=torch.float32)
+        kept = u.new_empty(chunks, n, BACKWARD["BLOCK_C"], dtype=torch.float32)
         outputs = (grad_u, grad_delta, grad_B, grad_C, partial, kept)
         numbers = (sequences, tokens, channels, windows, length, grad_B[0].numel())
-        sizes = {"SOFTPLUS": delta_softplus, "N": n, "BLOCK_C": CHANNELS}
+        settings = {"SOFTPLUS": delta_softplus, "N": n, **BACKWARD}
         with on_device(u):
-            _scan_backward[groups, directions, blocks](grad.contiguous(), *inputs, *outputs, *numbers, **sizes, num_warps=1)
+            _scan_backward[groups, directions, blocks](grad.contiguous(), *inputs, *outputs, *numbers, **settings)
 
     grad_A, grad_D, grad_bias = (x.clone() for x in partial.sum(0).split([n, 1, 1], dim=1))
     gradients = (

@@ -1,6 +1,6 @@
 """The window convolution on GPU by Triton: a program takes a tile of tokens and channels, in raster order.
 
-Which tokens come before and after each on its path is looked up in a table, which a kernel of its own makes from the
+Which tokens come before and after each on its path is looked up in a table, which a kernel of its own makes, once, from the
 paths, so that the backward pass too reads what it needs instead of adding to it: there are no atomic additions, and
 directions that share x are summed in their order.
 """
@@ -17,6 +17,10 @@ from torch import Tensor
 from merba.scan import reference
 
 TOKENS, CHANNELS = 32, 64  # of a program
+SIZES = ("size", "per_direction", "length", "tokens", "directions", "x_directions")
+"""Numbers that Triton must not specialise on, see `merba.scan.triton`."""
+_tables: dict[tuple, tuple[Tensor, Tensor, Tensor]] = {}
+"""Paths and their neighbours, by place and version in memory. Holding the paths keeps their place from being used again."""
 
 
 def on_device(x: Tensor) -> AbstractContextManager:
@@ -24,7 +28,7 @@ def on_device(x: Tensor) -> AbstractContextManager:
     return nullcontext() if x.device.type == "cpu" else torch.get_device_module(x.device).device(x.device)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _neighbours(paths, before, after, size, per_direction, length, tokens, BLOCK: tl.constexpr):
     """The tokens before and after each token on its path, -1 for none: before, after (K, tokens)."""
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -53,7 +57,7 @@ def _taps(weight, k, c, channels):
     return first, second, tl.load(weight + place + 2, mask=mask, other=0.0).to(tl.float32)[None, :]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _conv_forward(
     x, weight, before, after, y, directions, x_directions, tokens, channels,
     BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -85,7 +89,7 @@ def _grad_sum(grad, x, taps, grad_origin, origin, previous, token, following, c,
     return _rows(grad, grad_origin, token, c, channels) * (s + p * s * (1.0 - s)), row_0, row_1, row_2
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _conv_backward(
     grad, x, weight, before, after, grad_x, partial, directions, x_directions, tokens, channels,
     BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -127,12 +131,23 @@ def _conv_backward(
 
 def _prepare(x: Tensor, weight: Tensor, paths: Tensor) -> tuple[Tensor, ...]:
     """Inputs as the kernels read them: x, weight, and the tokens before and after every token (K, tokens)."""
-    directions, windows, length = paths.shape
-    before, after = paths.new_empty(2, directions, x.shape[2])
-    block = 256
-    grid = (triton.cdiv(paths.numel(), block),)
-    _neighbours[grid](paths.contiguous(), before, after, paths.numel(), windows * length, length, x.shape[2], BLOCK=block)
-    return x.contiguous(), weight.contiguous(), before, after
+    return x.contiguous(), weight.contiguous(), *_neighbours_along(paths, x.shape[2])
+
+
+def _neighbours_along(paths: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
+    """The tokens before and after every token, int32 (K, tokens) each; made once for the same paths."""
+    version = 0 if paths.is_inference() else paths._version
+    key = (paths.device, paths.data_ptr(), paths.shape, paths.stride(), version, tokens)
+    if key not in _tables:
+        if len(_tables) >= 64:  # a model has one for each of its maps
+            _tables.clear()
+        directions, windows, length = paths.shape
+        before, after = paths.new_empty(2, directions, tokens)
+        block = 256
+        grid = (triton.cdiv(paths.numel(), block),)
+        _neighbours[grid](paths.contiguous(), before, after, paths.numel(), windows * length, length, tokens, BLOCK=block)
+        _tables[key] = paths, before, after
+    return _tables[key][1:]
 
 
 def conv(x: Tensor, weight: Tensor, paths: Tensor) -> Tensor:

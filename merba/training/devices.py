@@ -37,10 +37,28 @@ def training_device(setting: str, *, deterministic: bool = False) -> Iterator[to
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS wants for it
         torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # no kernel of ours reads what it hasn't written
         torch.backends.cudnn.benchmark = False
     with claim(torch.cuda.device_count()) as number:
         torch.cuda.set_device(number)
-        yield torch.device("cuda", number)
+        device = torch.device("cuda", number)
+        if not computes_bfloat16(device):
+            log.info("%s does not compute in bfloat16: float32 is used", torch.cuda.get_device_name(device))
+        yield device
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether models run in bfloat16 there: on GPUs that have it in hardware."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def keep_compiled(folder: Path) -> None:
+    """Have PyTorch and Triton keep compiled kernels in `folder`, for the other jobs of a run and for the next run.
+
+    Folders that the user has set by TORCHINDUCTOR_CACHE_DIR and TRITON_CACHE_DIR stay.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder.resolve() / "inductor"))
+    os.environ.setdefault("TRITON_CACHE_DIR", str(folder.resolve() / "triton"))
 
 
 def keep_freed_memory() -> None:

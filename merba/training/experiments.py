@@ -17,6 +17,7 @@ from merba.models import check_model
 from merba.preprocessing.packs import check_packed
 from merba.protocols import folds
 from merba.sheet import class_names, safe_id
+from merba.training.devices import keep_compiled
 from merba.training.fold import is_finished, load_fold, run_fold
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ def train_experiment(
     if unknown:
         names = ", ".join(f"{dataset}/{subject}" for dataset, subject in every)
         raise MerbaError(f"experiment {name} has no fold {', '.join(unknown)}; it has {names}")
+    keep_compiled(results / "compiled")
     trained, started = 0, time.monotonic()
     chosen = list(only or every)
     for number, (dataset, subject_id) in enumerate(chosen, start=1):

@@ -25,6 +25,7 @@ from merba.evaluation.metrics import confusion, unweighted
 from merba.joblog import counted
 from merba.models.heads import Outputs, class_probabilities, classification_loss, predicted_class
 from merba.protocols import Split
+from merba.training.devices import computes_bfloat16
 from merba.training.inputs import FoldData, shifted
 from merba.training.resume import Progress, Selection
 
@@ -230,8 +231,10 @@ def _train_epoch(
             inputs = shifted(inputs, shifts[batch])
         for group in state.optimizer.param_groups:
             group["lr"] = rate_at(epoch - 1 + step / steps, settings)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            outputs = model(inputs)
+        # A smaller batch, the last of an epoch, would be compiled again for its size.
+        forward = model if len(index) == settings.batch_size else state.model
+        with torch.autocast(device.type, torch.bfloat16, enabled=computes_bfloat16(device)):
+            outputs = forward(inputs)
         loss = _loss(state.model, outputs, data.labels[index], weights, settings, epoch)
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -287,7 +290,7 @@ def _outputs(model: nn.Module, data: FoldData, index: Tensor, settings: Training
 
 def model_outputs(model: nn.Module, inputs: Tensor) -> Outputs:
     """What the model says of inputs (n, C, H, W), float32: logits, or DGCM's pair."""
-    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=inputs.device.type == "cuda"):
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=computes_bfloat16(inputs.device)):
         parts = [model(part) for part in inputs.split(256)]
     if isinstance(parts[0], tuple):
         return tuple(torch.cat(head).float() for head in zip(*parts, strict=True))

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 SAVE_SECONDS = 45.0
 """Between two saves of a training's progress, a little under the minute that an interruption may cost."""
+SAVE_SHARE = 0.02
+"""At most this share of the time goes into saving; large models are saved less often for it."""
 
 
 @dataclass
@@ -44,6 +46,7 @@ class Progress:
     loss: Tensor | None = None  # their summed loss
     epoch_random: Tensor | None = None  # the generator's state before that epoch drew its order and flips
     saved: float = field(default_factory=time.monotonic)
+    save_cost: float = 0.0  # seconds that the last save took
     honest: Selection | None = None
     oracle: Selection | None = None
     chosen: dict[str, Tensor] = field(default_factory=dict)
@@ -60,8 +63,9 @@ class Progress:
         return row["validation_uf1"], -row["validation_loss"]
 
     def save_when_due(self) -> None:
-        """Write the state to its file, whole or not at all, if the last time was SAVE_SECONDS ago."""
-        if self.file is None or time.monotonic() - self.saved < SAVE_SECONDS:
+        """Write the state to its file, whole or not at all, if the last time was long enough ago."""
+        due = self.saved + max(SAVE_SECONDS, self.save_cost / SAVE_SHARE)
+        if self.file is None or (started := time.monotonic()) < due:
             return
         state = {
             "model": self.model.state_dict(),
@@ -81,6 +85,7 @@ class Progress:
         with atomic(self.file) as draft:
             torch.save(state, draft)
         self.saved = time.monotonic()
+        self.save_cost = self.saved - started
 
     def load(self) -> None:
         """Go on from the file, where it exists and is whole; a damaged one is ignored, and training starts anew."""

@@ -35,6 +35,11 @@ SHAPES = {  # batch, directions, height, width, window, channels, states
     "empty batch": (0, ("hr",), 2, 2, None, 3, 2),
 }
 CONV_SHAPES = SHAPES | {"blocks of tokens and of paths": (1, MERBA, 9, 9, 5, 2, 1)}
+HALF = ("u", "delta", "B", "C", "x", "y", "grad", "grad_u", "grad_delta", "grad_x")
+SINGLE = ("A", "D", "bias", "weight", "grad_B", "grad_C", "partial", "kept")
+POINTERS = {  # the kernels' arguments that are tensors, and their types under autocast
+    **dict.fromkeys(HALF, "*bf16"), **dict.fromkeys(SINGLE, "*fp32"), **dict.fromkeys(("paths", "before", "after"), "*i32")
+}  # fmt: skip
 
 
 def check_scan(shape, softplus):
@@ -106,6 +111,29 @@ def check_nan():
             assert torch.equal(broken[name][b, 0, others], clean[name][b, 0, others]), name
 
 
+def check_neighbours():
+    """They are looked up once for the same paths, and again when these change."""
+    from merba.scan import triton_conv
+
+    (own, *_), paths = problem(1, ("hr", "vz"), 2, 3, None, 2, 1)
+    weights, launches, kernel = torch.randn(2, 2, 3), [], triton_conv._neighbours
+
+    class Counted:
+        def __getitem__(self, grid):
+            launches.append(grid)
+            return kernel[grid]
+
+    triton_conv._neighbours = Counted()
+    for _ in range(3):
+        conv_results(own, weights, paths, "triton")
+    assert len(launches) == 1
+    paths[1] = paths[1].flip(-1)
+    expected = conv_results(own, weights, paths, "reference", torch.float64)
+    assert_close(conv_results(own, weights, paths, "triton"), expected, 2e-6)
+    assert len(launches) == 2
+    triton_conv._neighbours = kernel
+
+
 def check_operators():
     inputs, paths = problem(1, ("hr",), 1, 2, None, 1, 1)
     inputs = [x.requires_grad_() for x in inputs]
@@ -125,6 +153,7 @@ CHECKS = {
     "scan, huge steps": partial(check_extreme_steps, 1e4),
     "scan, NaN stays in its sequence": check_nan,
     "non-contiguous inputs": check_strided,
+    "convolution, neighbours of a path": check_neighbours,
     "PyTorch's own check of operators": check_operators,
 }
 
@@ -146,6 +175,18 @@ def test_kernels_in_the_interpreter(check, problems):
     assert not problems[check], problems[check]
 
 
+def test_no_size_but_the_channels_makes_another_kernel():
+    pytest.importorskip("triton", reason="triton is not installed")
+    from merba.scan import triton as scan
+    from merba.scan import triton_conv as conv
+
+    specialised = set()
+    for kernel in (scan._scan_forward, scan._scan_backward, conv._conv_forward, conv._conv_backward, conv._neighbours):
+        free = {p.name for p in kernel.params if not p.do_not_specialize and not p.is_constexpr}
+        specialised |= free - set(POINTERS)
+    assert specialised == {"channels"}
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("capability", [80, 90])
 def test_kernels_compile_for_gpus_without_one(capability):
@@ -156,19 +197,13 @@ def test_kernels_compile_for_gpus_without_one(capability):
     from merba.scan import triton as scan
     from merba.scan import triton_conv as conv
 
-    half = ("u", "delta", "B", "C", "x", "y", "grad", "grad_u", "grad_delta", "grad_x")
-    single = ("A", "D", "bias", "weight", "grad_B", "grad_C", "partial", "kept")
-    pointers = {
-        **dict.fromkeys(half, "*bf16"), **dict.fromkeys(single, "*fp32"),
-        **dict.fromkeys(("paths", "before", "after"), "*i32"),
-    }  # fmt: skip
     constants = {"SOFTPLUS": True, "N": 8, "BLOCK_C": 64, "BLOCK_T": 32, "BLOCK": 256}
     kernels = {  # and their warps, as they are launched
         scan._scan_forward: 1, scan._scan_backward: 1, conv._conv_forward: 4, conv._conv_backward: 8, conv._neighbours: 4
     }  # fmt: skip
     for kernel, warps in kernels.items():
         fixed = {name: value for name, value in constants.items() if name in kernel.arg_names}
-        signature = {name: "constexpr" if name in fixed else pointers.get(name, "i32") for name in kernel.arg_names}
+        signature = {name: "constexpr" if name in fixed else POINTERS.get(name, "i32") for name in kernel.arg_names}
         options = {"num_warps": warps}
         compiled = triton.compile(ASTSource(kernel, signature, fixed), GPUTarget("cuda", capability, 32), options)
         assert "cubin" in compiled.asm
