@@ -37,7 +37,7 @@ def training_device(setting: str, *, deterministic: bool = False) -> Iterator[to
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS wants for it
         torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # no kernel of ours reads what it hasn't written
+        torch.utils.deterministic.fill_uninitialized_memory = False  # NaN in all new memory: for finding faults
         torch.backends.cudnn.benchmark = False
     with claim(torch.cuda.device_count()) as number:
         torch.cuda.set_device(number)

@@ -113,15 +113,14 @@ def run_fold(config: Mapping[str, Any], experiment: Mapping[str, Any], fold: Fol
             settings.cooldown,
             settings.epochs,
         )
-    build = _builder(experiment, fold)
-    model = build()
+    build, outline = _builder(experiment, fold), _outline(experiment, fold)
     results: dict[int, FoldResult] = {}
     with training_device(config["device"], deterministic=config["deterministic"]) as device:
         for seed in experiment["seeds"]:
             labels = fold.labels
             if experiment["control"] == "shuffled_labels":
                 labels = shuffle_labels(labels, fold.split, seed=config["seed"] + seed)
-            data = _inputs(fold, labels, model, settings, device)
+            data = _inputs(fold, labels, outline, settings, device)
             if experiment["control"] == "zero_flow":  # the inputs: flow in image units is 127 or so where nothing moves
                 data = blank(data)
             results[seed] = train_fold(
@@ -234,7 +233,7 @@ def train_on_everybody(config: Mapping[str, Any], experiment: Mapping[str, Any],
     settings, build = TrainingSettings(**experiment["training"]), _builder(experiment, fold)
     rows = fold.split.train
     with training_device(config["device"], deterministic=config["deterministic"]) as device:
-        data = _inputs(fold, fold.labels, build(), settings, device)
+        data = _inputs(fold, fold.labels, _outline(experiment, fold), settings, device)
         seed = config["seed"] + experiment["seeds"][0]
         weights = train_without_test(build, data, rows, len(fold.classes), settings, epochs=epochs, seed=seed)
     return _checkpoint(config, experiment, fold, weights, data)
@@ -258,6 +257,13 @@ def _subject_name(sheet: pd.DataFrame, dataset: str, subject_id: str) -> str:
 def _builder(experiment: Mapping[str, Any], fold: Fold) -> Callable[[], torch.nn.Module]:
     arguments = {key: value for key, value in experiment["model"].items() if key != "name"}
     return partial(create_model, experiment["model"]["name"], len(fold.classes), **arguments)
+
+
+def _outline(experiment: Mapping[str, Any], fold: Fold) -> torch.nn.Module:
+    """The model without its numbers: says in no time what input it wants."""
+    arguments = {key: value for key, value in experiment["model"].items() if key not in ("name", "pretrained")}
+    with torch.device("meta"):
+        return create_model(experiment["model"]["name"], len(fold.classes), **arguments)
 
 
 def _inputs(fold: Fold, labels: np.ndarray, model: torch.nn.Module, settings: TrainingSettings, device: torch.device) -> FoldData:

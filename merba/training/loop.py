@@ -10,8 +10,9 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,12 @@ class FoldResult:
     history: list[dict[str, float]]
     every_epoch: np.ndarray  # predicted classes of the test clips, int64 (epochs, n)
     weights: dict[str, Tensor]
-    weights_sha256: str
-    seconds: float = field(compare=False)
+    digest: Future[str]  # of the weights, as `weights_digest` computes it beside what follows the training
+    seconds: float
+
+    @property
+    def weights_sha256(self) -> str:
+        return self.digest.result()
 
 
 def rate_at(epoch: float, settings: TrainingSettings) -> float:
@@ -99,7 +104,7 @@ def train_fold(
     epoch with the best UF1 (ties: the lowest loss) is chosen; without one, the last epoch is. The test clips are
     predicted after every epoch for the record, and for the oracle (the epoch with the best accuracy on the test
     clips, which leaks), but nothing that they say reaches the weights, the choice or the stopping.
-    With `resume` the state is saved there about once a minute, and a training that finds such a file goes on from it, to
+    With `resume` the state is saved there once a minute or more seldom, and a training that finds such a file goes on from it, to
     the same result bit for bit on the CPU. Raises MerbaError when the loss is no longer finite.
     """
     started = time.perf_counter()
@@ -108,18 +113,22 @@ def train_fold(
     step = _step(state.model, device)
     weights = _class_weights(data.labels[_rows(split.train, device)], classes, settings)
 
+    validation = len(split.validation)
+    judged = np.concatenate([split.validation, split.test])
     # A subject may have no usable clip, and not every scan backend takes an empty batch.
-    nothing = np.empty(0, np.int64), np.empty((0, classes), np.float32)
+    test = np.empty(0, np.int64), np.empty((0, classes), np.float32)
     epochs = range(len(state.history) + 1, settings.epochs + 1)
     for epoch in counted(epochs, len(epochs), "epochs at most"):
-        if len(split.validation) and _stopped(state, settings):
+        if validation and _stopped(state, settings):
             break
         train_loss = _train_epoch(step, data, split.train, state, weights, settings, epoch)
         model = state.judged()
-        test = predict(model, data, split.test, settings) if len(split.test) else nothing
+        outputs = predict(model, data, judged, settings) if len(judged) else None
+        if len(split.test):
+            test = classified(_part(outputs, slice(validation, None)))
         record = {"epoch": epoch, "rate": rate_at(epoch, settings), "train_loss": train_loss}
-        if len(split.validation):
-            loss, uf1 = _validate(model, data, split.validation, classes, settings)
+        if validation:
+            loss, uf1 = _validate(_part(outputs, slice(validation)), data.labels[_rows(split.validation, device)], classes)
             record |= {"validation_loss": loss, "validation_uf1": uf1}
             better = state.honest is None or (uf1, -loss) > state.best()
         else:
@@ -138,9 +147,17 @@ def train_fold(
         state.history,
         np.stack(state.every_epoch),
         state.chosen,
-        weights_digest(state.chosen),
+        _beside(weights_digest, state.chosen),
         time.perf_counter() - started,
     )
+
+
+def _beside(function: Callable, *arguments: object) -> Future:
+    """The result to come of a function that a thread of its own computes."""
+    executor = ThreadPoolExecutor(1)
+    result = executor.submit(function, *arguments)
+    executor.shutdown(wait=False)
+    return result
 
 
 def _stopped(state: Progress, settings: TrainingSettings) -> bool:
@@ -267,25 +284,26 @@ def _loss(
 
 
 @torch.no_grad()
-def predict(model: nn.Module, data: FoldData, rows: np.ndarray, settings: TrainingSettings) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted classes int64 (n,) and class probabilities float32 (n, k) of `rows`; the model must be in eval mode."""
-    outputs = _outputs(model, data, _rows(rows, data.inputs.device), settings)
+def predict(model: nn.Module, data: FoldData, rows: np.ndarray, settings: TrainingSettings) -> Outputs:
+    """What a model, in eval mode, says of the clips `rows`, mirrored ones averaged in where the settings ask for it."""
+    index = _rows(rows, data.inputs.device)
+    views = [data.inputs[index], *([data.mirrored(index)] if settings.mirror_average else [])]
+    return mean_outputs([model_outputs(model, view) for view in views])
+
+
+def classified(outputs: Outputs) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted classes int64 (n,) and class probabilities float32 (n, k) of what a model says."""
     return predicted_class(outputs).cpu().numpy(), class_probabilities(outputs).float().cpu().numpy()
 
 
-@torch.no_grad()
-def _validate(
-    model: nn.Module, data: FoldData, rows: np.ndarray, classes: int, settings: TrainingSettings
-) -> tuple[float, float]:
-    index = _rows(rows, data.inputs.device)
-    outputs, labels = _outputs(model, data, index, settings), data.labels[index]
+def _part(outputs: Outputs, rows: slice) -> Outputs:
+    return outputs[rows] if isinstance(outputs, Tensor) else tuple(head[rows] for head in outputs)
+
+
+def _validate(outputs: Outputs, labels: Tensor, classes: int) -> tuple[float, float]:
+    """Loss and UF1 of the validation clips."""
     counts = confusion(labels.cpu().numpy(), predicted_class(outputs).cpu().numpy(), classes)
     return float(classification_loss(outputs, labels, progress=1.0)), float(unweighted(counts)[0])
-
-
-def _outputs(model: nn.Module, data: FoldData, index: Tensor, settings: TrainingSettings) -> Outputs:
-    views = [data.inputs[index], *([data.mirrored(index)] if settings.mirror_average else [])]
-    return mean_outputs([model_outputs(model, view) for view in views])
 
 
 def model_outputs(model: nn.Module, inputs: Tensor) -> Outputs:
@@ -336,5 +354,5 @@ def weights_digest(weights: dict[str, Tensor]) -> str:
     total = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         total.update(name.encode())
-        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return total.hexdigest()

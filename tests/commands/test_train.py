@@ -1,6 +1,7 @@
 """`merba train`, for a machine without Snakemake: the workflow's files, gone on with where it was interrupted."""
 
 import json
+import math
 import shutil
 
 import numpy as np
@@ -105,6 +106,7 @@ def test_packs_of_clips_that_the_sheet_lacks_are_refused(results, capsys):
 
 def test_an_interrupted_fold_goes_on_from_its_saved_state(results, micro_demo, monkeypatch, caplog):
     monkeypatch.setattr(resume, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(resume, "SAVE_SHARE", math.inf)
     with monkeypatch.context() as patch:
         patch.setattr("merba.training.loop._validate", interrupt_at(2))
         assert train(results, "--folds", "samm/006", experiment="merba") == 130

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from merba.training.fold import load_fold, run_fold
+from merba.models import create_model
+from merba.training import fold
 from merba.training.loop import TrainingSettings
 
 ABSENT = {"jsonschema", "fastjsonschema", "yaml", "psutil", "cv2", "dlib", "matplotlib", "skimage", "openpyxl", "snakemake"}
@@ -36,8 +37,8 @@ def train(folder: Path) -> None:
         "training": asdict(TrainingSettings(epochs=1, batch_size=8, warmup=0, cooldown=0)),
     }
     packs = [(folder / "d.npy", folder / "d.parquet")]
-    fold = load_fold(config, experiment, dataset="d", subject_id="s0", sheet=labels, packs=packs)
-    run_fold(config, experiment, fold, folder / "fold", progress=folder / "progress")
+    loaded = fold.load_fold(config, experiment, dataset="d", subject_id="s0", sheet=labels, packs=packs)
+    fold.run_fold(config, experiment, loaded, folder / "fold", progress=folder / "progress")
 
 
 def test_a_fold_is_trained_without_packages_that_only_configurations_and_clips_need(tmp_path):
@@ -54,3 +55,15 @@ test_bare_machine.train(Path({str(tmp_path)!r}))
     record = json.loads((tmp_path / "fold" / "run.json").read_text())
     assert record["clips"] == {"train": 8, "validation": 4, "test": 4}
     assert (tmp_path / "fold" / "model.safetensors").exists()
+
+
+def test_a_fold_draws_weights_once(tmp_path, monkeypatch):
+    models = []
+
+    def kept(*arguments, **settings):
+        models.append(create_model(*arguments, **settings))
+        return models[-1]
+
+    monkeypatch.setattr(fold, "create_model", kept)
+    train(tmp_path)
+    assert [next(model.parameters()).device.type for model in models].count("cpu") == 1

@@ -1,12 +1,13 @@
 """Which GPU a job takes, by file locks that a fake number of devices is enough to test."""
 
+import os
 from contextlib import ExitStack
 
 import pytest
 import torch
 
 from merba.errors import MerbaError
-from merba.training.devices import claim, training_device
+from merba.training.devices import claim, computes_bfloat16, keep_compiled, training_device
 
 
 def test_jobs_spread_over_the_devices_and_share_when_there_are_more(tmp_path):
@@ -31,3 +32,38 @@ def test_asking_for_an_absent_gpu_is_an_error():
         pytest.skip("there is a GPU")
     with pytest.raises(MerbaError, match="finds no CUDA GPU"), training_device("cuda"):
         pass
+
+
+@pytest.fixture
+def older_gpu(monkeypatch, tmp_path):
+    """PyTorch believes that there is a GPU that has no bfloat16 in hardware; what is set for it is undone."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def test_a_gpu_without_bfloat16_computes_in_float32_and_the_log_says_so(older_gpu, caplog):
+    with caplog.at_level("INFO"), training_device("auto") as device:
+        assert device.type == "cuda" and not computes_bfloat16(device)
+    assert "Tesla T4 does not compute in bfloat16" in caplog.text
+    assert not computes_bfloat16(torch.device("cpu"))
+
+
+def test_deterministic_algorithms_do_not_fill_all_new_memory(older_gpu):
+    with training_device("cuda", deterministic=True):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+
+
+def test_compiled_kernels_are_kept_with_the_run_unless_the_user_has_a_place_for_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "environ", {"TRITON_CACHE_DIR": "/mine"})
+    keep_compiled(tmp_path)
+    assert os.environ == {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor"), "TRITON_CACHE_DIR": "/mine"}

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -236,6 +237,53 @@ def test_a_class_without_training_clips_is_warned_of_and_training_goes_on(caplog
     assert np.isfinite(result.honest.probabilities).all()
 
 
+def test_six_folds_compile_one_model_and_smaller_batches_none(monkeypatch):
+    """What Dynamo makes of the loop; on the CPU nothing is compiled, so the test asks for it."""
+    flow, labels = clips()
+    graphs, sizes = [], set()
+
+    def counted(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    class Watched(Small):
+        def forward(self, x):
+            if not torch.compiler.is_compiling():
+                sizes.add(len(x))
+            return super().forward(x)
+
+    monkeypatch.setattr(loop, "_step", lambda model, device: torch.compile(model, backend=counted))
+    for n in range(6):
+        result = fold(flow, labels, replace(split(), train=np.arange(36 - n)), replace(QUICK, epochs=2), build=Watched)
+        assert len(result.history) == 2
+    assert len(graphs) == 1
+    assert sizes == {1, 2, 3, 4, 7, 12}, "the last batches of folds with 33 to 36 and 31 clips; validation and test clips"
+
+
+def test_validation_and_test_clips_are_predicted_in_one_call():
+    flow, labels = clips()
+    calls = []
+
+    class Watched(Small):
+        def forward(self, x):
+            if not self.training:
+                calls.append(len(x))
+            return super().forward(x)
+
+    parts = split()
+    result = fold(flow, labels, parts, build=Watched)
+    assert calls == [len(parts.validation) + len(parts.test)] * len(result.history)
+
+
+def test_the_digest_of_the_weights_is_made_beside_what_follows(monkeypatch):
+    ready = threading.Event()
+    monkeypatch.setattr(loop, "weights_digest", lambda weights: ready.wait(60) and weights_digest(weights))
+    result = fold(*clips(), split(), replace(QUICK, epochs=1))
+    assert not result.digest.done()
+    ready.set()
+    assert result.weights_sha256 == weights_digest(result.weights)
+
+
 def test_every_epochs_predictions_are_recorded():
     flow, labels = clips(seed=5)
     result = fold(flow, np.random.default_rng(1).permutation(labels), split())
@@ -249,6 +297,7 @@ def test_every_epochs_predictions_are_recorded():
 @pytest.mark.parametrize("settings", [QUICK, replace(QUICK, shift=1, weight_average=0.9)])
 def test_an_interrupted_training_goes_on_to_the_same_bits(tmp_path, monkeypatch, validation, dies_at, settings):
     monkeypatch.setattr(resume, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(resume, "SAVE_SHARE", math.inf)
     flow, labels = clips()
     parts = split(validation=validation)
     data = prepare(flow, labels, parts.train, PIXELS, shape=(2, 6, 6), normalise=True, device=CPU)
@@ -274,14 +323,16 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(tmp_path, monkeypatch,
     assert (resumed.every_epoch == undisturbed.every_epoch).all()
 
 
-@pytest.mark.parametrize(("seconds", "saves"), [(30, False), (59, True)])
-def test_a_state_is_saved_before_it_is_a_minute_old(tmp_path, seconds, saves):
+@pytest.mark.parametrize(
+    ("seconds", "cost", "saves"), [(30, 0, False), (59, 0, True), (59, 1, True), (59, 2, False), (101, 2, True)]
+)
+def test_a_state_is_saved_before_it_is_a_minute_old_unless_that_takes_more_than_2_percent(tmp_path, seconds, cost, saves):
     model = Small()
     state = resume.Progress(model, torch.optim.Adam(model.parameters()), torch.Generator(), tmp_path / "progress.pt")
     state.loss, state.epoch_random = torch.zeros(()), state.random.get_state()
     state.save_when_due()
     assert not state.file.exists(), "a training of seconds needs no state"
-    state.saved -= seconds
+    state.saved, state.save_cost = state.saved - seconds, cost
     state.save_when_due()
     assert state.file.exists() == saves
 
@@ -322,7 +373,7 @@ def test_a_damaged_save_is_ignored_with_a_warning(tmp_path, caplog):
 if __name__ == "__main__":
     # The process that dies above: saves after every step, takes a few seconds, prints its result.
     logging.basicConfig(level=logging.INFO)
-    resume.SAVE_SECONDS = 0
+    resume.SAVE_SECONDS, resume.SAVE_SHARE = 0, math.inf
     flow, labels = clips()
     data = prepare(flow, labels, split().train, PIXELS, shape=(2, 6, 6), normalise=True, device=CPU)
     long = TrainingSettings(epochs=30, batch_size=8, rate=0.05, warmup=2, cooldown=2, patience=30)
