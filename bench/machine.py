@@ -39,10 +39,10 @@ def machine(*packages: str) -> dict:
     }
 
 
-def write(name: str, figures: dict) -> Path:
-    """Write figures as JSON to bench/results, and all tables there anew."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / name
+def write(name: str, figures: dict, folder: Path = RESULTS) -> Path:
+    """Write figures as JSON to a folder, and all tables there anew."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
     path.write_text(json.dumps(figures, indent=2) + "\n")
-    write_readme()
+    write_readme(folder)
     return path

@@ -31,25 +31,24 @@ GOALS = {"merba_nano": 5.0, "ststnet": 1.5, "start_up_seconds": 5.0}
 RUNS = {"merba_nano": ((1, 3), (1, 2), 70), "ststnet": ((5, 45), (5, 45), 800)}
 
 
-def make_inputs(folder: Path) -> None:
-    """A pack of 442 random clips, and its sheet."""
+def make_inputs(folder: Path, clips: int = CLIPS, subjects: int = SUBJECTS, size: int = 28) -> None:
+    """A pack of random clips, and its sheet."""
     random = np.random.default_rng(0)
-    np.save(folder / "bench.npy", random.normal(0, 1, (CLIPS, 3, 28, 28)).astype(np.float16))
-    subjects = np.arange(CLIPS) % SUBJECTS
-    clips = pd.DataFrame(
+    np.save(folder / "bench.npy", random.normal(0, 1, (clips, 3, size, size)).astype(np.float16))
+    index = pd.DataFrame(
         {
             "dataset": "bench",
-            "subject": [f"s{number}" for number in subjects],
-            "clip": [f"c{number}" for number in range(CLIPS)],
-            "points": [np.full(10, np.nan, np.float32)] * CLIPS,
-            "row": np.arange(CLIPS),
+            "subject": [f"s{number % subjects}" for number in range(clips)],
+            "clip": [f"c{number}" for number in range(clips)],
+            "points": [np.full(10, np.nan, np.float32)] * clips,
+            "row": np.arange(clips),
             "problem": None,
         }
     )
-    clips.attrs = {"channels": ["u", "v", "strain"], "unit": "px"}
-    clips.to_parquet(folder / "bench.parquet")
-    labels = np.array(["negative", "positive", "surprise"])[random.integers(0, 3, CLIPS)]
-    clips[["dataset", "subject", "clip"]].assign(label=labels, split="all").to_parquet(folder / "samples.parquet")
+    index.attrs = {"channels": ["u", "v", "strain"], "unit": "px"}
+    index.to_parquet(folder / "bench.parquet")
+    labels = np.array(["negative", "positive", "surprise"])[random.integers(0, 3, clips)]
+    index[["dataset", "subject", "clip"]].assign(label=labels, split="all").to_parquet(folder / "samples.parquet")
 
 
 def experiment(model: str, epochs: int) -> dict:
@@ -58,7 +57,7 @@ def experiment(model: str, epochs: int) -> dict:
 
     from merba.training.loop import TrainingSettings
 
-    kind = {"merba_nano": {"in_channels": 2}, "ststnet": {}}[model]
+    kind = {} if model == "ststnet" else {"in_channels": 2}
     adam = {"optimizer": "adam", "rate": 5e-5, "schedule": "constant", "batch_size": 256, "flip": False, "shuffle": False}
     settings = {"epochs": epochs, **(adam if model == "ststnet" else {})}
     return {
