@@ -141,15 +141,9 @@ def train_fold(
             state.oracle = Selection(epoch, *test)
         state.history.append(record | {"oracle_test_accuracy": accuracy})
         state.every_epoch.append(test[0])
-    return FoldResult(
-        state.honest,
-        state.oracle,
-        state.history,
-        np.stack(state.every_epoch),
-        state.chosen,
-        _beside(weights_digest, state.chosen),
-        time.perf_counter() - started,
-    )
+    every_epoch, digest = np.stack(state.every_epoch), _beside(weights_digest, state.chosen)
+    seconds = time.perf_counter() - started
+    return FoldResult(state.honest, state.oracle, state.history, every_epoch, state.chosen, digest, seconds)
 
 
 def _beside(function: Callable, *arguments: object) -> Future:
