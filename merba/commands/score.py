@@ -1,11 +1,13 @@
-"""UF1, UAR and accuracy of a file of predictions, anybody's, as MEGC2019 counts them."""
+"""UF1, UAR and accuracy of a file of predictions, anybody's, as MEGC2019 counts them; or its difference to another one."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
+from typing import Any
 
-EXAMPLE = "merba score predictions.csv"
+EXAMPLE = "merba score predictions.csv --against merba_single_window"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,19 +16,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="CSV or Parquet, one row a clip: columns subject, true, predicted; optional dataset, clip, split, selection, seed",
     )
+    parser.add_argument(
+        "--against",
+        metavar="NAME|FILE",
+        help="compare with this file, or with a shipped one (a wrong name lists them), on the clips that both have",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(options: argparse.Namespace) -> int:
+    import pandas as pd
+
+    from merba.evaluation.comparison import compare, find_predictions
     from merba.evaluation.scoring import read_predictions, score_table
 
     predictions = read_predictions(options.file)
     table = score_table(predictions)
-    if options.json:
+    others = read_predictions(find_predictions(options.against)) if options.against else None
+    comparisons = [] if others is None else compare(predictions, others)
+    if options.json and others is not None:
+        shown = {"scores": table, "comparisons": pd.DataFrame(comparisons)}
+        plain = {name: json.loads(rows.to_json(orient="records")) for name, rows in shown.items()}  # what is unknown as null
+        print(json.dumps({"against": options.against} | plain, indent=2))
+    elif options.json:
         print(table.to_json(orient="records", indent=2))
     else:
         print(table.round(4).to_string(index=False))
         true, predicted = set(predictions["true"]), set(predictions["predicted"])
         untrue = f"; predicted, but never true: {', '.join(sorted(predicted - true))}" if predicted - true else ""
         print(f"classes: {', '.join(sorted(true))}{untrue}")
+        for comparison in comparisons:
+            print(f"\n{_described(comparison, options.against)}")
     return 0
+
+
+def _described(comparison: dict[str, Any], other: str) -> str:
+    """A comparison as text: scores and recalls of both, the differences with their intervals, the confusion matrix."""
+    import pandas as pd
+
+    rows = []
+    for name in ("uf1", "uar"):
+        low, high = (f"{comparison[f'{name}_difference_{end}']:+.4f}" for end in ("low", "high"))
+        difference = f"{comparison[f'{name}_difference']:+.4f} ({low} to {high})"
+        rows.append([name.upper(), comparison[name], comparison[f"their_{name}"], difference])
+    for name, recall in comparison["recall"].items():
+        rows.append([f"recall of {name}", recall, comparison["their_recall"][name], ""])
+    columns = ["", "this", other, "difference (95 % interval)"]
+    counts = pd.DataFrame(comparison["counts"], columns=comparison["classes"])
+    counts.insert(0, "true \\ predicted", comparison["classes"])
+    about = [value for value in (comparison["selection"], comparison["split"]) if value not in ("", "all")]
+    return "\n".join(
+        [
+            f"{', '.join(['against ' + other, *about])}: {comparison['n']} clips of {comparison['subjects']} subjects, in both",
+            pd.DataFrame(rows, columns=columns).to_string(index=False, float_format="%.4f"),
+            "",
+            counts.to_string(index=False),
+        ]
+    )

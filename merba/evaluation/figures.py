@@ -21,7 +21,7 @@ CURVES = {
 
 
 def plot_scores(rows: pd.DataFrame, *, path: Path) -> None:
-    """UF1 of each row with its 95 % interval: `label`, `uf1`, `low`, `high` (0..1, NaN where unknown), `leaks`.
+    """UF1 of each row with its 95 % interval: `label`, `uf1`, `low`, `high` (0..1, NaN where unknown), `leaks` (yes or no).
 
     Rows of one label share a line: the honest choice is a dot, the oracle's, which leaks, an open diamond below it.
     """
@@ -29,7 +29,7 @@ def plot_scores(rows: pd.DataFrame, *, path: Path) -> None:
     labels = list(dict.fromkeys(rows["label"]))
     figure, axes = plt.subplots(figsize=(7.5, 0.9 + 0.42 * len(labels)), layout="constrained")
     for leaks, style in ((False, {"marker": "o", "color": HONEST}), (True, {"marker": "D", "color": LEAKS, "mfc": "white"})):
-        part = rows[rows["leaks"] == leaks]
+        part = rows[(rows["leaks"] == "yes") == leaks]
         heights = np.array([labels.index(label) for label in part["label"]]) + (0.17 if leaks else -0.17)
         errors = np.array([part["uf1"] - part["low"], part["high"] - part["uf1"]], dtype=float)
         errors = np.nan_to_num(errors).clip(min=0)  # a bootstrap's percentiles need not enclose the estimate

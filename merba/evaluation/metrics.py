@@ -75,38 +75,58 @@ def subject_counts(true: np.ndarray, predicted: np.ndarray, subjects: Sequence[s
 
 
 def bootstrap_interval(
-    counts: np.ndarray, *, seed: int = 0, draws: int = 2000, level: float = 0.95
+    counts: np.ndarray, strata: Sequence[str] | None = None, *, seed: int = 0, draws: int = 2000, level: float = 0.95
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Percentile intervals of UF1 and UAR when whole subjects are drawn with replacement.
 
     `counts` (subjects, classes, classes), or (seeds, subjects, classes, classes) for the mean over seeds, each of which
     is scored on the same subjects. Clips of one person resemble each other, so subjects, not clips, are the independent
-    units. Returns ((low, high) of UF1, (low, high) of UAR); NaN for a single subject.
+    units. `strata` names each subject's dataset: as many are drawn of each as it has, since how many subjects a composite
+    takes of a dataset is no accident (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, section 8.3). Returns
+    ((low, high) of UF1, (low, high) of UAR); NaN where no stratum has two subjects.
     """
-    if counts.shape[-3] < 2:
+    if (weights := _draws(counts, strata, seed, draws)) is None:
         return UNKNOWN
-    return _intervals(_drawn_scores(counts, seed, draws), level)
+    return _intervals(_drawn_scores(counts, weights), level)
 
 
 def paired_bootstrap(
-    counts: np.ndarray, others: np.ndarray, *, seed: int = 0, draws: int = 2000, level: float = 0.95
+    counts: np.ndarray,
+    others: np.ndarray,
+    strata: Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+    draws: int = 2000,
+    level: float = 0.95,
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Percentile intervals of the differences in UF1 and UAR of two methods on the same subjects, `counts` less `others`.
 
     Both as in `bootstrap_interval`, of the same subjects in the same order; each draw takes the same ones of both.
     """
-    if counts.shape[-3] < 2:
+    if (weights := _draws(counts, strata, seed, draws)) is None:
         return UNKNOWN
-    mine, theirs = (_drawn_scores(one, seed, draws) for one in (counts, others))
+    mine, theirs = (_drawn_scores(method, weights) for method in (counts, others))
     return _intervals([a - b for a, b in zip(mine, theirs, strict=True)], level)
 
 
-def _drawn_scores(counts: np.ndarray, seed: int, draws: int) -> list[np.ndarray]:
-    """UF1 and UAR (draws,) of subjects drawn with replacement, means over seeds; the same draws for the same `seed`."""
+def _draws(counts: np.ndarray, strata: Sequence[str] | None, seed: int, draws: int) -> np.ndarray | None:
+    """How often each draw takes each subject, int64 (draws, subjects); None where every stratum has one subject alone."""
     number = counts.shape[-3]
-    weights = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=draws)
+    names, owner = np.unique(np.zeros(number) if strata is None else np.asarray(strata), return_inverse=True)
+    sizes = np.bincount(owner, minlength=len(names))
+    if sizes.max(initial=0) < 2:
+        return None
+    random = np.random.default_rng(seed)
+    weights = np.empty((draws, number), np.int64)
+    for stratum, size in enumerate(sizes):
+        weights[:, owner == stratum] = random.multinomial(size, np.full(size, 1 / size), size=draws)
+    return weights
+
+
+def _drawn_scores(counts: np.ndarray, weights: np.ndarray) -> list[np.ndarray]:
+    """UF1 and UAR (draws,) of the drawn subjects, means over seeds."""
     drawn = np.einsum("ds,...sij->...dij", weights, counts)
-    return [score.reshape(-1, draws).mean(0) for score in unweighted(drawn)]
+    return [score.reshape(-1, len(weights)).mean(0) for score in unweighted(drawn)]
 
 
 def _intervals(scores: Sequence[np.ndarray], level: float) -> tuple[tuple[float, float], tuple[float, float]]:

@@ -9,11 +9,16 @@ import numpy as np
 import pandas as pd
 
 from merba.datasets.tasks import DATASETS_3DB
-from merba.evaluation.metrics import bootstrap_interval, confusion, paired_bootstrap, scores, subject_counts, unweighted
+from merba.evaluation.comparison import paired_difference
+from merba.evaluation.metrics import bootstrap_interval, confusion, scores
 from merba.evaluation.published import published
 from merba.evaluation.runs import Run
+from merba.evaluation.scoring import count_subjects
 from merba.protocols import shared_subjects
 from merba.sheet import KEY
+
+WHOLE = ("year", "row", "seeds", "n", "shared_subjects", "parameters", "flops")
+"""Columns of whole numbers, which stay so where a row has none."""
 
 
 def table_1(models: Sequence[tuple[str, Mapping[str, Any], int]]) -> pd.DataFrame:
@@ -42,7 +47,8 @@ def table_4(ours: Sequence[Run], sheet: pd.DataFrame, data: str) -> pd.DataFrame
 def table_5(ours: Sequence[Run], sheet: pd.DataFrame, data: str) -> pd.DataFrame:
     """Table V: the composite and each of its datasets by LOSO; the published rows, then ours.
 
-    `source`, `data` and `leaks` say what may be compared with what.
+    `source`, `data` and `leaks` (yes, no; of published rows, yes where public code shows it, else unknown) say what may be
+    compared with what.
     """
     rows = [row for one in ours for row in loso_rows(one, _rival(one, ours), sheet, data)]
     table = _beside("table_5_3db", rows, data="3db", protocol="loso")
@@ -53,32 +59,27 @@ def table_5(ours: Sequence[Run], sheet: pd.DataFrame, data: str) -> pd.DataFrame
 
 
 def table_6(ours: Sequence[Run], sheet: pd.DataFrame, data: str) -> pd.DataFrame:
-    """Table VI: whether extractors and attention look into windows or over the whole map, on test B."""
+    """Table VI: whether extractors and attention look into windows or over the whole map (see `ablation_rows`)."""
     rows = []
-    for one in ours:
+    for run in ours:
         about = {
-            "extractor": one.settings["model"].get("extractor", "local"),
-            "self_attention": one.settings["model"].get("attention", "global"),
+            "extractor": run.settings["model"].get("extractor", "local"),
+            "self_attention": run.settings["model"].get("attention", "global"),
         }
-        rows += [about | row for row in holdout_rows(one, _rival(one, ours), sheet, data) if row["test_set"] == "test_b"]
+        rows += [about | row for row in ablation_rows(run, _rival(run, ours), sheet, data)]
     return _beside("table_6_lgfi", rows, data="dfme", protocol="holdout")
 
 
 def table_7(ours: Sequence[Run], sheet: pd.DataFrame, data: str) -> pd.DataFrame:
-    """Table VII: directions of scanning on test B, with each set's parameters and FLOPs (of merba_base where published)."""
+    """Table VII: directions of scanning (see `ablation_rows`); the published rows have parameters and FLOPs of merba_base."""
     from merba.models.summary import direction_costs
     from merba.scan import PRESETS
 
     rows = []
-    for one in ours:
-        model = dict(one.settings["model"])
-        directions = model.pop("directions", "merba")
-        directions = " ".join(PRESETS.get(directions) or [directions])
-        model.pop("pretrained", None)
-        classes = sum(column.startswith("p_") for column in one.predictions)
-        cost = direction_costs({one.name: directions}, model.pop("name"), classes, **model).iloc[0]
-        about = {"directions": directions, "directions_known": "stated", **cost[["parameters", "flops"]]}
-        rows += [about | row for row in holdout_rows(one, _rival(one, ours), sheet, data) if row["test_set"] == "test_b"]
+    for run in ours:
+        directions = run.settings["model"].get("directions", "merba")
+        about = {"directions": " ".join(PRESETS.get(directions) or [directions]), "directions_known": "stated"}
+        rows += [about | row for row in ablation_rows(run, _rival(run, ours), sheet, data)]
     table = _beside("table_7_scanning", rows, data="dfme", protocol="holdout")
     sets = {row: directions for row, directions in table.loc[table["source"] == "published", "directions"].items()}
     costs = direction_costs(sets, head="dgcm").set_index("set")
@@ -86,6 +87,23 @@ def table_7(ours: Sequence[Run], sheet: pd.DataFrame, data: str) -> pd.DataFrame
         table.loc[costs.index, column] = costs[column]
         table[column] = table[column].astype("Int64")
     return table
+
+
+def ablation_rows(run: Run, rival: Run | None, sheet: pd.DataFrame, data: str) -> list[dict[str, Any]]:
+    """Rows of Tables VI and VII: of test set B, as the paper has them, or by LOSO of the whole composite (test set `all`).
+
+    With parameters and FLOPs of the model that ran.
+    """
+    costs = _costs(run)
+    if run.settings["protocol"] == "loso":
+        return [costs | {"test_set": "all"} | row for row in composite_rows(run, rival, sheet, data)]
+    return [costs | row for row in holdout_rows(run, rival, sheet, data) if row["test_set"] == "test_b"]
+
+
+def _costs(run: Run) -> dict[str, int]:
+    arguments = {key: value for key, value in run.settings["model"].items() if key != "pretrained"}
+    total = table_1([(arguments.pop("name"), arguments, len(_classes(run.predictions)))]).iloc[-1]
+    return {"parameters": total["parameters"], "flops": total["flops"]}
 
 
 def holdout_rows(one: Run, rival: Run | None, sheet: pd.DataFrame, data: str) -> list[dict[str, Any]]:
@@ -108,24 +126,31 @@ def holdout_rows(one: Run, rival: Run | None, sheet: pd.DataFrame, data: str) ->
     return rows
 
 
-def loso_rows(one: Run, rival: Run | None, sheet: pd.DataFrame, data: str) -> list[dict[str, Any]]:
+def loso_rows(run: Run, rival: Run | None, sheet: pd.DataFrame, data: str) -> list[dict[str, Any]]:
+    """The `composite_rows` of an experiment, their scores with prefix `combined_`, and each dataset's scores behind them."""
+    rows = composite_rows(run, rival, sheet, data, prefix="combined_")
+    for row in rows:
+        chosen = run.predictions[run.predictions["selection"] == row["selection"]]
+        for dataset, part in chosen.groupby("dataset"):
+            row |= _scores(part, prefix=f"{dataset}_", spread=False)
+    return rows
+
+
+def composite_rows(run: Run, rival: Run | None, sheet: pd.DataFrame, data: str, prefix: str = "") -> list[dict[str, Any]]:
     """A row for each selection rule (the honest one and the oracle) of an experiment with protocol loso.
 
     Scores are of counts summed over folds, mean and spread over seeds; intervals, of that mean, are by bootstrap over
-    subjects. `folds` and `clips` say how many of the sheet's are in the scores, so that dropped clips and partial runs
-    show. `difference` is UF1 less that of the rival, with its interval by paired bootstrap.
+    subjects, stratified by dataset. `folds` and `clips` say how many of the sheet's are in the scores, so that dropped clips
+    and partial runs show. `difference` is UF1 less that of the rival, with its interval by paired bootstrap.
     """
-    composite = sheet[sheet["dataset"].isin(one.settings["datasets"])]
+    composite = sheet[sheet["dataset"].isin(run.settings["datasets"])]
     rows = []
-    for selection, chosen in one.predictions.groupby("selection", sort=False):
-        row = _about(one, selection, data) | {
+    for selection, chosen in run.predictions.groupby("selection", sort=False):
+        row = _about(run, selection, data) | {
             "folds": f"{chosen.groupby(KEY[:2]).ngroups}/{composite.groupby(KEY[:2]).ngroups}",
             "clips": f"{chosen.groupby(KEY).ngroups}/{len(composite)}",
         }
-        row |= _against(chosen, rival, selection)
-        for group, part in [("combined", chosen), *chosen.groupby("dataset")]:
-            row |= _scores(part, prefix=f"{group}_", spread=group == "combined")
-        rows.append(row)
+        rows.append(row | _against(chosen, rival, selection) | _scores(chosen, prefix=prefix, spread=True))
     return rows
 
 
@@ -138,7 +163,7 @@ def _about(one: Run, selection: str, data: str) -> dict[str, Any]:
         "experiment": one.name,
         "protocol": one.settings["protocol"],
         "selection": selection,
-        "leaks": selection == "oracle",
+        "leaks": "yes" if selection == "oracle" else "no",
         "control": one.settings["control"],
         "seeds": one.predictions["seed"].nunique(),
     }
@@ -157,18 +182,9 @@ def _against(part: pd.DataFrame, rival: Run | None, selection: str, test_set: st
     theirs = theirs[(theirs["selection"] == "oracle") == (selection == "oracle")]
     if test_set is not None:
         theirs = theirs[theirs["split"] == test_set]
-    mine, theirs = (one.set_index(KEY).sort_index() for one in (part, theirs))
-    common = mine.index.unique().intersection(theirs.index.unique())
-    mine, theirs = (_subject_counts(one.loc[common].reset_index()) for one in (mine, theirs))
-    uf1, their_uf1 = (unweighted(one.sum(1))[0].mean() for one in (mine, theirs))
-    low, high = paired_bootstrap(mine, theirs)[0]
-    return {
-        "against": rival.name,
-        "against_n": len(common),
-        "difference": float(uf1 - their_uf1),
-        "difference_low": low,
-        "difference_high": high,
-    }
+    found = paired_difference(part, theirs, _classes(part))
+    names = {"n": "against_n"} | {f"uf1_difference{end}": f"difference{end}" for end in ("", "_low", "_high")}
+    return {"against": rival.name} | {name: found[key] for key, name in names.items()}
 
 
 def _classes(predictions: pd.DataFrame) -> dict[str, int]:
@@ -183,17 +199,8 @@ def _codes(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, int]:
     return predictions["true"].map(code).to_numpy(), predictions["predicted"].map(code).to_numpy(), len(code)
 
 
-def _subject_counts(predictions: pd.DataFrame) -> np.ndarray:
-    """Confusion counts, int64 (seeds, subjects, classes, classes)."""
-    counts = []
-    for _, one in predictions.groupby("seed"):
-        true, predicted, classes = _codes(one)
-        counts.append(subject_counts(true, predicted, (one["dataset"] + "/" + one["subject"]).tolist(), classes))
-    return np.stack(counts)
-
-
 def _scores(part: pd.DataFrame, *, prefix: str, spread: bool) -> dict[str, Any]:
-    counts = _subject_counts(part)
+    counts, datasets = count_subjects(part, _classes(part))
     each = [scores(one) for one in counts.sum(1)]
     found = {
         f"{prefix}uf1": np.mean([one.uf1 for one in each]),
@@ -202,7 +209,7 @@ def _scores(part: pd.DataFrame, *, prefix: str, spread: bool) -> dict[str, Any]:
         f"{prefix}n": each[0].n,
     }
     if spread:
-        uf1, uar = bootstrap_interval(counts)
+        uf1, uar = bootstrap_interval(counts, datasets)
         found |= {
             f"{prefix}uf1_low": uf1[0],
             f"{prefix}uf1_high": uf1[1],
@@ -216,7 +223,7 @@ def _scores(part: pd.DataFrame, *, prefix: str, spread: bool) -> dict[str, Any]:
 def _beside(name: str, rows: Sequence[Mapping[str, Any]], **paper: str) -> pd.DataFrame:
     """The published table with `paper`'s columns added, above our rows; scores to four digits."""
     table = pd.concat([published(name).assign(source="published", **paper), pd.DataFrame(rows)], ignore_index=True)
-    whole = [column for column in table if column in ("year", "row", "seeds", "n", "shared_subjects") or column.endswith("_n")]
+    whole = [column for column in table if column in WHOLE or column.endswith("_n")]
     return table.astype(dict.fromkeys(whole, "Int64")).round(4)
 
 

@@ -128,7 +128,7 @@ def _result(table: Path, rows: pd.DataFrame, data: str) -> dict[str, Any]:
             "uf1": ours[f"{prefix}uf1"],
             "low": ours[f"{prefix}uf1_low"],
             "high": ours[f"{prefix}uf1_high"],
-            "leaks": ours["leaks"].astype(bool),
+            "leaks": ours["leaks"],
         }
     )
     return {

@@ -16,6 +16,7 @@ WORDS = {
     "oracle": "on the test clips: leaks",
     "test_a": "A",
     "test_b": "B",
+    "all": "all, by LOSO",
 }
 """How the report writes values of `selection` and `test_set`."""
 NAMES = {
@@ -31,8 +32,8 @@ NAMES = {
     "head_motion_largest": "largest",
 }
 ABOUT = (
-    *("row", "method", "experiment", "directions", "extractor", "self_attention", "test_set", "year"),
-    *("selection", "control", "seeds", "folds", "clips"),
+    *("row", "method", "experiment", "directions", "extractor", "self_attention", "parameters", "flops", "test_set", "year"),
+    *("selection", "leaks", "control", "seeds", "folds", "clips", "note"),
 )
 """Columns of a results table that stand in front of the scores, where any row has them."""
 USUAL = {"control": "none", "seeds": 1}
@@ -95,7 +96,10 @@ def _score_table(rows: pd.DataFrame) -> Table:
     columns = _columns(rows.dropna(axis=1, how="all"))
     groups = [(name, len(list(members))) for name, members in groupby(column.group for column in columns)]
     cells = [[column.cell(row) for column in columns] for _, row in rows.iterrows()]
-    classes = ["" if row["source"] == "published" else "leaks" if row["leaks"] else "ours" for _, row in rows.iterrows()]
+    classes = [
+        "leaks" if leaks == "yes" else "ours" if source == "reproduced" else ""
+        for leaks, source in zip(rows["leaks"], rows["source"], strict=True)
+    ]
     return Table([column.heading for column in columns], groups if len(groups) > 1 else [], cells, classes)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from merba.datasets.annotations import read_cells
@@ -73,11 +75,26 @@ def _cells(path: Path) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=header)
 
 
+def count_subjects(predictions: pd.DataFrame, code: Mapping[str, int]) -> tuple[np.ndarray, list[str]]:
+    """Confusion counts, int64 (seeds, subjects, classes, classes), and each subject's dataset.
+
+    `predictions` has the columns dataset, subject, seed, true and predicted, the same subjects for each seed; `code` numbers the
+    classes.
+    """
+    rows = predictions.assign(name=predictions["dataset"] + "/" + predictions["subject"])
+    counts = [
+        subject_counts(part["true"].map(code), part["predicted"].map(code), part["name"], len(code))
+        for _, part in rows.groupby("seed")
+    ]
+    return np.stack(counts), rows.drop_duplicates("name").sort_values("name")["dataset"].tolist()
+
+
 def score_table(predictions: pd.DataFrame) -> pd.DataFrame:
     """Scores of `read_predictions`'s table: a row for all and one for each dataset, for each selection, seed and split.
 
     Columns: selection, seed, split (DFME's test_a and test_b, or "all"), clips ("all" or the dataset), n, subjects, uf1,
-    uar, acc (0..1) and 95 % intervals of UF1 and UAR by bootstrap over subjects. A class that no clip of a group truly has
+    uar, acc (0..1) and 95 % intervals of UF1 and UAR by bootstrap over
+    subjects, stratified by dataset. A class that no clip of a group truly has
     is left out of its means.
     """
     classes = sorted(set(predictions["true"]) | set(predictions["predicted"]))
@@ -86,9 +103,8 @@ def score_table(predictions: pd.DataFrame) -> pd.DataFrame:
     for (selection, seed, split), chosen in predictions.groupby(["selection", "seed", "split"], sort=False):
         groups = list(chosen.groupby("dataset")) if chosen["dataset"].nunique() > 1 else []
         for name, part in [("all", chosen), *groups]:
-            subjects = (part["dataset"] + "/" + part["subject"]).tolist()
-            counts = subject_counts(part["true"].map(code), part["predicted"].map(code), subjects, len(classes))
-            found, (uf1, uar) = scores(counts.sum(0)), bootstrap_interval(counts)
+            (counts,), datasets = count_subjects(part, code)
+            found, (uf1, uar) = scores(counts.sum(0)), bootstrap_interval(counts, datasets)
             rows.append(
                 {
                     "selection": selection,

@@ -103,3 +103,27 @@ def test_intervals_over_seeds_are_of_their_mean():
     against_one = paired_bootstrap(counts, counts[0], seed=4, draws=50)[0]
     assert against_one == pytest.approx(paired_bootstrap(counts, counts[:1], seed=4, draws=50)[0])
     assert against_one[0] > 0
+
+
+def test_a_stratified_bootstrap_draws_as_many_subjects_of_each_dataset_as_it_has():
+    # Datasets of equal subjects, some easy, some hard: whoever is drawn within them, the score stays.
+    right, wrong = np.diag([5, 5, 5]), np.roll(np.diag([5, 5, 5]), 1, axis=1)
+    counts, datasets = np.stack([right, wrong, wrong, right, wrong]), ["easy", "hard", "hard", "easy", "hard"]
+    (low, high), _ = bootstrap_interval(counts, datasets)
+    assert low == high == pytest.approx(2 / 5)
+    assert np.ptp(bootstrap_interval(counts)[0]) > 0.3
+    assert np.ptp(paired_bootstrap(counts, np.stack([wrong] * 5), datasets)[0]) == 0
+
+
+def test_strata_are_drawn_one_by_one_and_put_back_in_their_places():
+    random = np.random.default_rng(1)
+    counts, datasets = random.integers(1, 9, (7, 3, 3)), np.array(["b", "a", "b", "a", "b", "b", "a"])
+    draws = np.random.default_rng(3)
+    times = {name: draws.multinomial(size, np.full(size, 1 / size), size=40) for name, size in (("a", 3), ("b", 4))}
+    drawn = [sum((counts[datasets == name] * row[k][:, None, None]).sum(0) for name, row in times.items()) for k in range(40)]
+    expected = np.quantile([scores(part).uf1 for part in drawn], [0.025, 0.975])
+    assert bootstrap_interval(counts, datasets, seed=3, draws=40)[0] == pytest.approx(expected)
+
+
+def test_datasets_of_one_subject_each_say_nothing_of_the_width():
+    assert np.isnan(bootstrap_interval(np.stack([np.eye(3), np.eye(3)]), ["a", "b"])).all()

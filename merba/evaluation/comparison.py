@@ -1,0 +1,100 @@
+"""Two methods on the same clips: differences with intervals by paired bootstrap, against any file or one that is shipped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from merba.datasets.layout import nearest
+from merba.errors import MerbaError
+from merba.evaluation.metrics import class_scores, paired_bootstrap, unweighted
+from merba.evaluation.scoring import count_subjects
+from merba.sheet import KEY
+
+SHIPPED = Path(__file__).with_name("predictions")
+SUFFIX = ".csv.gz"
+
+
+def shipped_predictions() -> dict[str, Path]:
+    """The prediction files that come with the package, by name: of experiments of config/public_flow.yaml."""
+    return {path.name.removesuffix(SUFFIX): path for path in sorted(SHIPPED.glob(f"*{SUFFIX}"))}
+
+
+def find_predictions(name: str) -> Path:
+    """The shipped prediction file of that name, or the file `name`; MerbaError that lists what there is."""
+    shipped = shipped_predictions()
+    if name in shipped:
+        return shipped[name]
+    if Path(name).exists():
+        return Path(name)
+    raise MerbaError(f"{name!r} is no file and no shipped one{nearest(name, shipped)}; shipped are {', '.join(shipped)}")
+
+
+def paired_difference(mine: pd.DataFrame, theirs: pd.DataFrame, code: Mapping[str, int]) -> dict[str, Any]:
+    """What one method scores more than another, on the clips that every seed of both predicted; means over seeds.
+
+    Both have columns KEY, seed, true, predicted; `code` numbers the classes. Returns n (clips), subjects; for UF1 and UAR
+    the scores (`uf1`, `their_uf1`), the `uf1_difference` and its 95 % interval (`_low`, `_high`) by paired bootstrap over
+    subjects, stratified by dataset; and `counts`, `their_counts`: int64 (classes, classes), summed over subjects and seeds.
+    """
+    mine, theirs = (table.set_index(KEY).sort_index() for table in (mine, theirs))
+    common = _complete(mine).intersection(_complete(theirs))
+    (counts, datasets), (others, _) = (count_subjects(table.loc[common].reset_index(), code) for table in (mine, theirs))
+    found = {"n": len(common), "subjects": len(datasets)}
+    scores, their_scores = ([score.mean() for score in unweighted(table.sum(1))] for table in (counts, others))
+    intervals = paired_bootstrap(counts, others, datasets)
+    for name, ours, their, (low, high) in zip(("uf1", "uar"), scores, their_scores, intervals, strict=True):
+        found |= {name: float(ours), f"their_{name}": float(their), f"{name}_difference": float(ours - their)}
+        found |= {f"{name}_difference_low": low, f"{name}_difference_high": high}
+    return found | {"counts": counts.sum((0, 1)), "their_counts": others.sum((0, 1))}
+
+
+def _complete(table: pd.DataFrame) -> pd.MultiIndex:
+    """The clips (index KEY) that every seed has."""
+    seeds = table.groupby(level=KEY)["seed"].nunique()
+    return seeds.index[seeds == table["seed"].nunique()]
+
+
+def compare(mine: pd.DataFrame, theirs: pd.DataFrame) -> list[dict[str, Any]]:
+    """`paired_difference` of two tables of `read_predictions`, for each selection and split of `mine` that `theirs` has as well.
+
+    Honest choices are compared with the other's honest one, oracles with its oracle. Each has besides: selection, split, the
+    `classes`, and the `recall` and `their_recall` of each. Raises MerbaError where no clip, or not the truth, is the same.
+    """
+    _check_truth(mine, theirs)
+    classes = sorted(set(mine["true"]) | set(mine["predicted"]) | set(theirs["predicted"]))
+    code = {name: number for number, name in enumerate(classes)}
+    found = []
+    for (selection, split), part in mine.groupby(["selection", "split"], sort=False):
+        others = theirs[((theirs["selection"] == "oracle") == (selection == "oracle")) & (theirs["split"] == split)]
+        if others["selection"].nunique() > 1:
+            several = ", ".join(others["selection"].unique())
+            raise MerbaError(f"the file to compare with has rows of several selections ({several}); keep those of one")
+        if others.empty:
+            continue
+        difference = paired_difference(part, others, code)
+        recalls = (dict(zip(classes, class_scores(difference[name])[1], strict=True)) for name in ("counts", "their_counts"))
+        about = {"selection": selection, "split": split, "classes": classes}
+        found.append(about | difference | dict(zip(("recall", "their_recall"), recalls, strict=True)))
+    if not found:
+        raise MerbaError("the two files have no split and selection in common: oracles are compared with oracles alone")
+    return found
+
+
+def _check_truth(mine: pd.DataFrame, theirs: pd.DataFrame) -> None:
+    for table in (mine, theirs):
+        if missing := [column for column in KEY if column not in table]:
+            raise MerbaError(f"a comparison clip by clip needs the columns {', '.join(KEY)}; there is no {', '.join(missing)}")
+    truths = [table.drop_duplicates(KEY).set_index(KEY)["true"] for table in (mine, theirs)]
+    common = truths[0].index.intersection(truths[1].index)
+    if common.empty:
+        names = " and ".join(" ".join(truth.index[0]) for truth in truths)
+        raise MerbaError(f"the two files have no clip in common; their first ones are {names}: name yours as the other does")
+    differs = common[np.asarray(truths[0][common] != truths[1][common])]
+    if len(differs):
+        name, (ours, their) = " ".join(differs[0]), (truth[differs[0]] for truth in truths)
+        raise MerbaError(f"{len(differs)} clips have another true class in the other file, such as {name}: {ours}, not {their}")
