@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from merba.config import load_config
-    from merba.evaluation.collect import finished_digests
+    from merba.evaluation.collect import finished_trainings
     from merba.training.experiments import train_experiment
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
         if len(fold) != 2:
             raise MerbaError(f"--folds: {fold[0]!r} is not DATASET/SUBJECT")
     config = load_config(options.config)
-    done = finished_digests(options.done, options.experiment) if options.done else set()
+    done = finished_trainings(options.done, options.experiment) if options.done else set()
     trained = train_experiment(config, options.experiment, options.results, only=only or None, done=done)
     print(f"{trained} folds trained; results in {options.results / 'folds' / options.experiment}")
     return 0

@@ -39,12 +39,13 @@ def collect(experiment: str, results: Path, *, folds: Path, predictions: Path) -
     return len(rows)
 
 
-def finished_digests(folds: Path, experiment: str) -> set[str]:
-    """The digests of an experiment's folds in a CSV of `collect`; MerbaError where it isn't one."""
+def finished_trainings(folds: Path, experiment: str) -> set[tuple[str, int]]:
+    """The (fold's digest, seed) of an experiment's trainings in a CSV of `collect`; MerbaError where it isn't one."""
     table = _text(folds)
-    if missing := {"experiment", "digest"} - set(table):
+    if missing := {"experiment", "seed", "digest"} - set(table):
         raise MerbaError(f"{folds}: there is no column {', '.join(sorted(missing))}; `merba collect` writes such a file")
-    return set(table.loc[table["experiment"] == experiment, "digest"]) - {""}
+    rows = table[table["experiment"] == experiment]
+    return {(digest, int(seed)) for digest, seed in zip(rows["digest"], rows["seed"], strict=True)}
 
 
 def _add(path: Path, rows: pd.DataFrame, key: list[str]) -> None:

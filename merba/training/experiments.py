@@ -29,13 +29,13 @@ def train_experiment(
     results: Path,
     *,
     only: Sequence[tuple[str, str]] | None = None,
-    done: Collection[str] = (),
+    done: Collection[tuple[str, int]] = (),
 ) -> int:
     """Train an experiment's folds, or `only` some (dataset, subject's safe id), one after the other in this process.
 
     For a machine without Snakemake: reads `results`/samples.parquet and `results`/packed, which the workflow's
-    preprocessing wrote, and writes the workflow's files. Finished folds are left alone, and so are those whose digest is among
-    `done` (`merba.evaluation.collect.finished_digests`): another machine trained them. Returns how many were trained.
+    preprocessing wrote, and writes the workflow's files. Finished folds are left alone, and so are trainings among `done`
+    (see `merba.evaluation.collect.finished_trainings`), which another machine did. Returns how many folds were trained.
     Raises MerbaError, as the workflow's gate does, where clips can't be used and the configuration doesn't drop them.
     """
     experiment, sheet, packs = packed_experiment(config, name, results)
@@ -52,8 +52,9 @@ def train_experiment(
     for number, (dataset, subject_id) in enumerate(chosen, start=1):
         fold = load_fold(config, settings, dataset=dataset, subject_id=subject_id, sheet=sheet, packs=packs)
         folder = results / "folds" / name / dataset / subject_id
-        if fold.digest not in done and not is_finished(folder, fold, weights=config["keep_weights"]):
-            run_fold(config, settings, fold, folder, progress=results / "progress" / name / dataset / subject_id)
+        wanted = settings | {"seeds": [seed for seed in settings["seeds"] if (fold.digest, seed) not in done]}
+        if wanted["seeds"] and not is_finished(folder, fold, weights=config["keep_weights"]):
+            run_fold(config, wanted, fold, folder, progress=results / "progress" / name / dataset / subject_id)
             trained += 1
         left = (time.monotonic() - started) / number * (len(chosen) - number)
         log.info("%s: %d of %d folds done, about %.0f s left", name, number, len(chosen), left)

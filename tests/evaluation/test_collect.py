@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from merba.errors import MerbaError
-from merba.evaluation.collect import collect, finished_digests
+from merba.evaluation.collect import collect, finished_trainings
 
 
 def write_fold(results, dataset, subject, seeds=(0,), digest="d", predicted="negative", experiment="merba"):
@@ -45,7 +45,7 @@ def test_sessions_that_share_no_results_add_to_the_same_files(tmp_path, files):
     write_fold(tmp_path / "second", "samm", "007", digest="added")
     for session in ("first", "second"):
         assert collect("merba", tmp_path / session, **files) == 2
-    assert finished_digests(files["folds"], "merba") == {"kept", "new", "added"}
+    assert finished_trainings(files["folds"], "merba") == {("kept", 0), ("new", 0), ("added", 0)}
     rows = pd.read_csv(files["predictions"], dtype={"subject": str, "clip": str}, keep_default_na=False)
     assert rows.groupby("subject")["predicted"].agg(list).to_dict() == {
         "NA": ["negative"] * 2,
@@ -60,8 +60,8 @@ def test_seeds_trained_later_stand_beside_the_first_in_one_file(tmp_path, files)
     write_fold(tmp_path, "samm", "006", seeds=(1, 2), digest="more", experiment="merba_seeds")
     assert collect("merba", tmp_path, **files) == collect("merba_seeds", tmp_path, **files) == 1
     assert pd.read_csv(files["predictions"])["seed"].tolist() == [0, 0, 1, 1, 2, 2]
-    assert finished_digests(files["folds"], "merba") == {"first"}
-    assert finished_digests(files["folds"], "merba_seeds") == {"more"}
+    assert finished_trainings(files["folds"], "merba") == {("first", 0)}
+    assert finished_trainings(files["folds"], "merba_seeds") == {("more", 1), ("more", 2)}
 
 
 def test_the_same_folds_give_the_same_files(tmp_path, files):
@@ -76,5 +76,5 @@ def test_no_folds_and_other_files_are_named(tmp_path, files):
     with pytest.raises(MerbaError, match="folds/merba has no finished fold"):
         collect("merba", tmp_path, **files)
     files["folds"].write_text("dataset,subject\nsamm,006\n")
-    with pytest.raises(MerbaError, match="folds.csv: there is no column digest, experiment"):
-        finished_digests(files["folds"], "merba")
+    with pytest.raises(MerbaError, match="folds.csv: there is no column digest, experiment, seed"):
+        finished_trainings(files["folds"], "merba")
