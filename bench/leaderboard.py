@@ -1,0 +1,118 @@
+"""Every method on the public flow as a table and a figure: docs/results.md, docs/results.png and the CSVs beside them.
+
+python bench/leaderboard.py      (again whenever `merba collect` has added to merba/evaluation/predictions)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from merba.config import experiment_settings, load_config
+from merba.datasets.tasks import DATASETS_3DB, composite
+from merba.evaluation import paper_tables
+from merba.evaluation.comparison import shipped_predictions
+from merba.evaluation.figures import plot_scores
+from merba.evaluation.runs import Run
+from merba.evaluation.scoring import read_predictions
+
+ROOT = Path(__file__).parents[1]
+CONFIG = ROOT / "config" / "public_flow.yaml"
+PAGE = ROOT / "docs" / "results.md"
+MARKS = "<!-- bench/leaderboard.py -->\n\n", "\n\n<!-- end -->"
+TABLES = {
+    "table_6_lgfi": ["extractor", "self_attention"],
+    "table_7_scanning": ["directions"],
+}
+"""The tables of ablations, and what their rows differ in."""
+
+
+@dataclass(frozen=True)
+class CollectedRun(Run):
+    """A run of which predictions are at hand alone, in a file of `merba collect`."""
+
+    file: Path
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """Those of the seeds that have as many clips as any."""
+        rows = read_predictions(self.file)
+        clips = rows.groupby("seed").size()
+        return rows[rows["seed"].isin(clips.index[clips == clips.max()])]
+
+
+def results(table: str) -> pd.DataFrame:
+    """Our rows of a table, such as table_5_3db, from the shipped predictions of the experiments that belong there."""
+    config, files = load_config(CONFIG), shipped_predictions()
+    runs = []
+    for name in config["experiments"]:
+        settings = experiment_settings(config, name, DATASETS_3DB)
+        if name in files and table in settings["tables"]:
+            runs.append(CollectedRun(name, settings, [], files[name]))
+    rows = getattr(paper_tables, table[:7])(runs, composite(), config["data"])
+    return rows[rows["source"] == "reproduced"].dropna(axis=1, how="all")
+
+
+def markdown(rows: pd.DataFrame, about: dict[str, str], prefix: str = "") -> str:
+    """A row a method, best first: the columns `about` by their headings, scores by the honest choice, UF1 by the oracle.
+
+    `prefix` is that of the composite's scores; scores of single datasets and differences stand behind them where there are any.
+    """
+    honest, oracle = (rows[rows["leaks"] == leaks].set_index("experiment") for leaks in ("no", "yes"))
+    lines = []
+    for name, row in honest.sort_values(f"{prefix}uf1", ascending=False).iterrows():
+        cells = {heading: str(row[column]) for column, heading in about.items()}
+        cells |= {"folds": row["folds"], "seeds": row["seeds"], "UF1 (95 % interval)": _interval(row, f"{prefix}uf1")}
+        cells["UAR"] = f"{row[f'{prefix}uar']:.3f}"
+        for dataset, heading in zip(DATASETS_3DB, ("SMIC-HS UF1", "CASME II UF1", "SAMM UF1"), strict=True):
+            if f"{dataset}_uf1" in row:
+                cells[heading] = f"{row[f'{dataset}_uf1']:.3f}"
+        if "difference" in rows:
+            against = pd.notna(row["difference"])
+            cells["difference in UF1"] = f"{_interval(row, 'difference', '+')} to {row['against']}" if against else "–"
+        cells["*oracle UF1 (leaks)*"] = f"*{oracle.at[name, f'{prefix}uf1']:.3f}*" if name in oracle.index else "–"
+        lines.append(cells)
+    head = list(lines[0])
+    body = [list(map(str, cells.values())) for cells in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *body])
+
+
+def _interval(row: pd.Series, name: str, sign: str = "") -> str:
+    low, high = (f"{row[f'{name}_{end}']:{sign}.3f}" for end in ("low", "high"))
+    return f"{row[name]:{sign}.3f} ({low} to {high})"
+
+
+def draw(rows: pd.DataFrame, path: Path) -> None:
+    """The figure of UF1 with its interval, honest and oracle, methods from the best honest one down."""
+    order = rows[rows["leaks"] == "no"].sort_values("combined_uf1", ascending=False)["experiment"].tolist()
+    rows = rows.sort_values("experiment", key=lambda names: names.map(order.index), kind="stable")
+    scores = rows[["method", "combined_uf1", "combined_uf1_low", "combined_uf1_high", "leaks"]]
+    plot_scores(scores.set_axis(["label", "uf1", "low", "high", "leaks"], axis=1), path=path)
+
+
+def page(text: str, tables: dict[str, pd.DataFrame]) -> str:
+    """The page `text` with the tables between its marks."""
+    before, rest = text.split(MARKS[0])
+    _, after = rest.split(MARKS[1])
+    parts = [markdown(tables["table_5_3db"], {"method": "method", "selection": "epoch"}, "combined_")]
+    for name, columns in TABLES.items():
+        if len(tables[name]):
+            title = f"Table {'VI' if '_6_' in name else 'VII'} on these clips:"
+            parts += [title, markdown(tables[name], {column: column.replace("_", "-") for column in columns})]
+    return before + MARKS[0] + "\n\n".join(parts) + MARKS[1] + after
+
+
+def main() -> None:
+    tables = {name: results(name) for name in ("table_5_3db", *TABLES)}
+    for name, rows in tables.items():
+        if len(rows):
+            rows.to_csv(ROOT / "docs" / "results" / f"public_flow_{name}.csv", index=False)
+    draw(tables["table_5_3db"], PAGE.with_suffix(".png"))
+    PAGE.write_text(page(PAGE.read_text(), tables))
+
+
+if __name__ == "__main__":
+    main()
