@@ -131,16 +131,23 @@ def hold_out_subjects(labels: np.ndarray, subjects: np.ndarray, *, seed: int, pa
     `part` says which of the ten, counted round and round. With fewer than ten subjects one of them is held out, or a few,
     and with two, half. Raises MerbaError for a single one.
     """
+    if len(np.unique(subjects)) < 2:
+        raise MerbaError("validation needs at least two training subjects; use `stopping: none` or add subjects")
+    parts = subject_parts(labels, subjects, 10, seed=seed)
+    return parts[part % len(parts)]
+
+
+def subject_parts(labels: np.ndarray, subjects: np.ndarray, count: int, *, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Positions of (the others, a part) for each of `count` parts of the clips: subject-disjoint, stratified by class.
+
+    There are fewer where there are fewer subjects, of whom there must be two.
+    """
     from sklearn.model_selection import StratifiedGroupKFold  # half a second that planning a workflow does not need
 
-    people = len(np.unique(subjects))
-    if people < 2:
-        raise MerbaError("validation needs at least two training subjects; use `stopping: none` or add subjects")
-    folds = StratifiedGroupKFold(n_splits=min(10, people), shuffle=True, random_state=seed)
+    folds = StratifiedGroupKFold(n_splits=min(count, len(np.unique(subjects))), shuffle=True, random_state=seed)
     # The splitter warns of a class with fewer clips than folds; a held-out part without that class is what follows.
     every = folds.split(np.zeros(len(labels)), _codes(labels, folds.n_splits), subjects)
-    parts = [(train, held_out) for train, held_out in every if len(held_out)]  # few subjects can leave a part empty
-    return parts[part % len(parts)]
+    return [(others, part) for others, part in every if len(part)]  # few subjects can leave a part empty
 
 
 def _codes(labels: np.ndarray, folds: int) -> np.ndarray:

@@ -16,7 +16,9 @@ rule labels:
         runtime=10,
     params:
         rows=lambda wildcards: plan.labels(wildcards.experiment),
-        model=lambda wildcards: settings_of(wildcards)["model"],
+        experiment=lambda wildcards: {
+            key: settings_of(wildcards)[key] for key in ("model", "stopping")
+        },
     message:
         "labels and model of {wildcards.experiment}"
     script:

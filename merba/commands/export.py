@@ -33,4 +33,6 @@ def run(options: argparse.Namespace) -> int:
     save_checkpoint(options.out, made)
     what = "1 model" if options.retrain else f"{len(made.members)} members"
     print(f"{options.out}: {what} of {made.model['name']}, classes {', '.join(made.classes)}")
+    if made.holds_clips:
+        print("It holds the flow of its training clips: where these are licensed, don't pass it on.")
     return 0

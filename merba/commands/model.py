@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
         print(table.to_json(orient="records", indent=2, force_ascii=False))
         return 0
     table["parameters"] = table["parameters"].map("{:,}".format)
-    unit, name = (1e9, "G") if table["flops"].max() >= 1e8 else (1e6, "M")
-    table["flops"] = (table["flops"] / unit).map(f"{{:.3f}} {name}".format)
+    unit, name = (1e9, "G") if (table["flops"] >= 1e8).any() else (1e6, "M")
+    table["flops"] = (table["flops"] / unit).astype("Float64").map(f"{{:.3f}} {name}".format, na_action="ignore")
     print(table.astype(object).fillna("–").to_string(index=False))
     return 0

@@ -163,7 +163,9 @@ def experiment_settings(config: Mapping[str, Any], name: str, datasets: Collecti
 def fold_settings(experiment: Mapping[str, Any]) -> dict[str, Any]:
     """What of `experiment_settings` decides a fold's result: names of table rows and comparisons don't."""
     deciding = ("datasets", "protocol", "stopping", "control", "seeds", "model", "training")
-    return {key: experiment[key] for key in deciding}
+    # Named only where it isn't the default: what was trained before there was this setting stays valid.
+    decode = {} if experiment["decode"] == "raw" else {"decode": experiment["decode"]}
+    return {key: experiment[key] for key in deciding} | decode
 
 
 def _fill(node: Mapping[str, Any], value: Any) -> Any:

@@ -99,7 +99,7 @@ def write_report(
         others=[(_title(table), table.name, plain_table(rows)) for table, rows in results.items() if table not in scored],
         matrices=[_matrix(title, pd.read_csv(table, index_col="true")) for table, title in matrices.items()],
         subjects_figures=[_subjects(run) for run in runs],
-        curves=[_curves(run) for run in runs],
+        curves=[_curves(run) for run in runs if run.history["epoch"].max() > 1],  # what is fitted has none
         folds=[(run, plain_table(fold_table(run))) for run in runs],
         samples=[_photograph(file, named(name)) for name, file in samples.items()],
         problems=plain_table(pd.read_csv(problems, dtype=str, keep_default_na=False)),

@@ -31,6 +31,9 @@ MODELS: dict[str, tuple[str, str]] = {
     "htnet": ("htnet", "HTNet"),
     "featref": ("featref", "FeatRef"),
     "ststnet": ("ststnet", "STSTNet"),
+    "biwoof": ("biwoof", "BiWOOF"),
+    "kernel": ("kernel", "KernelRidge"),
+    "lda": ("lda", "LDA"),
 }
 
 

@@ -16,6 +16,7 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from merba.models import create_model
+from merba.models.fitted import FittedModel
 from merba.models.merba import LGFI, LocalExtractor, MERba
 from merba.scan import BACKENDS
 
@@ -26,8 +27,12 @@ def architecture(model: nn.Module, input_shape: Sequence[int]) -> pd.DataFrame:
     """Table I of a model for one input of shape (C, H, W): columns COLUMNS, one row a block, the last one the total.
 
     depth is the number of modules in the row; window the side of its windows, <NA> where it works on the whole map;
-    input and output are "channels×height×width". MERba is listed by stages and kinds of block, other models by module.
+    input and output are "channels×height×width". MERba is listed by stages and kinds of block, other models by module. What is
+    fitted, not trained, has no parameters, and what it costs depends on its clips: its FLOPs are <NA>.
     """
+    if isinstance(model, FittedModel):
+        about = [1, None, _size(tuple(input_shape), None), str(model.num_classes), 0, None]
+        return _table([[type(model).__name__, *about], ["total", *about]])
     names = {module: f"{type(model).__name__}.{name}".rstrip(".") for name, module in model.named_modules()}
     shapes, flops = _trace(model, input_shape)
     rows = []
@@ -40,7 +45,11 @@ def architecture(model: nn.Module, input_shape: Sequence[int]) -> pd.DataFrame:
     parameters = sum(p.numel() for p in model.parameters())
     depth, last = sum(row[1] for row in rows), rows[-1][4]
     rows.append(["total", depth, None, _size(tuple(input_shape), None), last, parameters, flops["Global"]])
-    return pd.DataFrame(rows, columns=COLUMNS).astype({"window": "Int64"})
+    return _table(rows)
+
+
+def _table(rows: Sequence[Sequence]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"window": "Int64", "flops": "Int64"})
 
 
 def direction_costs(

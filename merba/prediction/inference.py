@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from merba.joblog import counted
 from merba.models.heads import Outputs, class_probabilities, predicted_class
 from merba.training.checkpoint import Checkpoint, Member
-from merba.training.inputs import face_points, mirrored_flow, mirrored_points, resized
+from merba.training.inputs import decoded, decoded_form, face_points, mirrored_flow, mirrored_points, resized
 from merba.training.loop import mean_outputs, model_outputs
 
 WINDOW = 1 / 7
@@ -47,7 +47,7 @@ def classify(
     the class, negative where it speaks against it (occlusion, Zeiler & Fergus, ECCV 2014; log-odds, because a
     probability near 1 hardly changes).
     """
-    x = resized(flow, checkpoint.form, checkpoint.input_shape, device)
+    x = decoded(resized(flow, checkpoint.form, checkpoint.input_shape, device), checkpoint.decode)
     seen = face_points(points, flow.shape[2:], x.shape[2:]).to(device)
     whole: list[Heads] = []
     occluded: list[list[Heads]] = [[] for _ in x]
@@ -73,7 +73,7 @@ def _heads(checkpoint: Checkpoint, model: nn.Module, member: Member, x: Tensor, 
     """Probabilities (n, outputs) of each of the model's heads: one, or DGCM's two."""
     views = [(x, points)]
     if checkpoint.mirror_average:
-        views.append((mirrored_flow(x, checkpoint.form), mirrored_points(points, x.shape[3])))
+        views.append((mirrored_flow(x, decoded_form(checkpoint.form, checkpoint.decode)), mirrored_points(points, x.shape[3])))
     mean, std = (x.new_tensor(values)[:, None, None] for values in (member.mean, member.std))
     arrange = getattr(model, "arrange", lambda flow, _: flow)
     outputs = mean_outputs([model_outputs(model, (arrange(*view) - mean) / std) for view in views])

@@ -29,7 +29,10 @@ FOUND = ("points", "head_motion", "problem")
 
 @dataclass(frozen=True)
 class FlowFormat:
-    """What a flow array holds: its channels, and their unit, `px` (of the aligned face) or `image` (0..255)."""
+    """What a flow array holds: its channels, and their unit.
+
+    That is `px` (of the aligned face), `image` (0..255), or in a model's input `size`, the clip's own (see `decode: signed`).
+    """
 
     channels: tuple[str, ...]
     unit: str

@@ -22,12 +22,14 @@ from merba.config import explain, schema
 from merba.errors import MerbaError
 from merba.files import atomic
 from merba.models import MODELS, create_model
+from merba.models.fitted import FittedModel
 from merba.preprocessing.packs import FlowFormat
 
 FORMAT = 1
 """Version of the metadata; a file with a later one is refused."""
 STAGES = ("faces", "apex", "flow")
 UNITS = ("px", "image")
+DECODES = ("raw", "signed")
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +53,8 @@ class Checkpoint:
     model is `name` and arguments as in an experiment's `model`, without `pretrained` (see `describe_model`); classes
     are in the order of the outputs; form is the flow that training read; data and protocol are the configuration's, or the
     protocol EVERYBODY, which leaves nobody out.
-    faces, apex and flow are its sections too, None where training was on ready-made flow. mirror_average is the training
-    setting of that name: whether a clip's outputs are averaged with those of its mirror image.
+    faces, apex and flow are its sections too, None where training was on ready-made flow. decode is the experiment's,
+    mirror_average the training setting of that name: whether a clip's outputs are averaged with those of its mirror image.
     """
 
     members: Sequence[Member]
@@ -64,6 +66,7 @@ class Checkpoint:
     faces: Mapping[str, Any] | None = None
     apex: Mapping[str, Any] | None = None
     flow: Mapping[str, Any] | None = None
+    decode: str = "raw"
     mirror_average: bool = False
     version: str = merba.__version__
 
@@ -79,6 +82,7 @@ class Checkpoint:
             "unit": self.form.unit,
             "data": self.data,
             "protocol": self.protocol,
+            "decode": self.decode,
             "mirror_average": self.mirror_average,
             **{stage: getattr(self, stage) for stage in STAGES},
             "faces": self.faces and {key: value for key, value in self.faces.items() if key != "weights"},
@@ -90,6 +94,8 @@ class Checkpoint:
     def build(self, member: Member) -> nn.Module:
         """The model of one member, in evaluation mode on the CPU."""
         model = self._blank()
+        if isinstance(model, FittedModel):
+            model.make_room(member.weights)
         model.load_state_dict(member.weights)
         return model.eval()
 
@@ -98,6 +104,12 @@ class Checkpoint:
         """Channels, height and width of the model's input."""
         with torch.device("meta"):  # shapes only: no memory, no time for random weights
             return self._blank().input_shape
+
+    @property
+    def holds_clips(self) -> bool:
+        """Whether the training clips can be read from the tensors."""
+        with torch.device("meta"):
+            return getattr(self._blank(), "holds_clips", False)
 
     def _blank(self) -> nn.Module:
         arguments = {key: value for key, value in self.model.items() if key != "name"}
@@ -191,7 +203,9 @@ def _read(path: Path, text: str, tensors: Mapping[str, Tensor]) -> Checkpoint:
             for number, member in enumerate(found["members"])
         ]
         form = FlowFormat(tuple(found["channels"]), found["unit"])
-        rest = {key: found[key] for key in ("model", "classes", "data", "protocol", "mirror_average", "version", *STAGES)}
+        rest = {
+            key: found[key] for key in ("model", "classes", "data", "protocol", "decode", "mirror_average", "version", *STAGES)
+        }
         return Checkpoint(members, form=form, **rest)
     except KeyError as error:
         raise MerbaError(f"{path}: {error} is missing: {damaged}") from error
@@ -215,6 +229,8 @@ def _check_settings(path: Path, checkpoint: Checkpoint) -> None:
             raise MerbaError(f"{path}: unknown flow channel {channel!r}; this merba makes {', '.join(channels)}: update it")
     if checkpoint.form.unit not in UNITS:
         raise MerbaError(f"{path}: unknown unit of flow {checkpoint.form.unit!r}; known: {', '.join(UNITS)}: update merba")
+    if checkpoint.decode not in DECODES:
+        raise MerbaError(f"{path}: unknown decode {checkpoint.decode!r}; known: {', '.join(DECODES)}: update merba")
     for stage in STAGES:
         if (settings := getattr(checkpoint, stage)) is not None:
             for error in Draft202012Validator(known[stage]).iter_errors(settings):
@@ -236,13 +252,15 @@ def _check_fit(path: Path, checkpoint: Checkpoint) -> None:
             f"{path}: the model wants {wanted} input channels, the flow has {len(checkpoint.form.channels)} "
             f"({', '.join(checkpoint.form.channels)}): train again"
         )
-    shapes = {name: tuple(tensor.shape) for name, tensor in blank.state_dict().items()}
     for number, member in enumerate(checkpoint.members):
         if len(member.mean) != wanted or len(member.std) != wanted:
             raise MerbaError(
                 f"{path}: member {number} has {len(member.mean)} means and {len(member.std)} deviations for "
                 f"{wanted} channels: train again"
             )
+        if isinstance(blank, FittedModel):
+            blank.make_room(member.weights)
+        shapes = {name: tuple(tensor.shape) for name, tensor in blank.state_dict().items()}
         held = {name: tuple(tensor.shape) for name, tensor in member.weights.items()}
         if held != shapes:
             wrong = sorted(name for name in held.keys() | shapes.keys() if held.get(name) != shapes.get(name))

@@ -14,6 +14,7 @@ from merba.config import experiment_settings, fold_settings
 from merba.errors import MerbaError
 from merba.files import read_parquet
 from merba.models import check_model
+from merba.models.fitted import FittedModel
 from merba.preprocessing.packs import check_packed
 from merba.protocols import folds
 from merba.sheet import class_names, safe_id
@@ -61,6 +62,16 @@ def train_experiment(
     return trained
 
 
+def check_experiment(experiment: Mapping[str, Any], num_classes: int) -> None:
+    """Raise MerbaError where the `model` of an experiment can't be made, or is fitted while `stopping` asks for epochs."""
+    model = check_model(experiment["model"], num_classes)
+    if isinstance(model, FittedModel) and experiment["stopping"] != "none":
+        raise MerbaError(
+            f"{experiment['model']['name']} is fitted, not trained: it has no epoch at which a validation part could stop it; "
+            "set `stopping: none` in its experiment"
+        )
+
+
 def packed_experiment(
     config: Mapping[str, Any], name: str, results: Path
 ) -> tuple[dict[str, Any], pd.DataFrame, list[tuple[Path, Path]]]:
@@ -72,7 +83,7 @@ def packed_experiment(
         raise MerbaError(f"the configuration has no experiment {name!r}; it has {', '.join(config['experiments'])}")
     sheet = read_parquet(_packed(results / "samples.parquet"))
     experiment = experiment_settings(config, name, sheet["dataset"].unique())
-    check_model(experiment["model"], len(class_names(sheet, experiment["datasets"])))
+    check_experiment(experiment, len(class_names(sheet, experiment["datasets"])))
     packs = [
         (_packed(results / "packed" / f"{dataset}.npy"), _packed(results / "packed" / f"{dataset}.parquet"))
         for dataset in experiment["datasets"]

@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
@@ -26,11 +26,13 @@ import merba
 from merba.errors import MerbaError
 from merba.files import FOLD_FILES, WEIGHTS, atomic, checksum
 from merba.models import create_model
+from merba.models.fitted import FittedModel
 from merba.preprocessing.packs import FlowFormat, load_packs
 from merba.protocols import EVERYBODY, Split, honest_name, make_split
 from merba.sheet import KEY, class_names, safe_id
 from merba.training.checkpoint import STAGES, Checkpoint, Member, describe_model, save_checkpoint
 from merba.training.devices import training_device
+from merba.training.fitted import AS_IT_IS, fit_fold, fit_model
 from merba.training.inputs import FoldData, blank, prepare
 from merba.training.loop import FoldResult, TrainingSettings, train_fold, train_without_test
 from merba.training.resume import Selection
@@ -105,7 +107,8 @@ def run_fold(config: Mapping[str, Any], experiment: Mapping[str, Any], fold: Fol
             fold.subject,
         )
     torch.set_num_threads(config["threads"])
-    settings = TrainingSettings(**experiment["training"])
+    build, model = _builder(experiment, fold), _outline(experiment, fold)
+    settings = _settings(experiment, model)
     if settings.schedule == "cosine" and settings.warmup + settings.cooldown >= settings.epochs:
         log.warning(
             "warmup %d and cooldown %d leave nothing of %d epochs: the rate falls from its peak to its minimum at once",
@@ -113,25 +116,17 @@ def run_fold(config: Mapping[str, Any], experiment: Mapping[str, Any], fold: Fol
             settings.cooldown,
             settings.epochs,
         )
-    build, outline = _builder(experiment, fold), _outline(experiment, fold)
     results: dict[int, FoldResult] = {}
-    with training_device(config["device"], deterministic=config["deterministic"]) as device:
+    with _device(config, model) as device:
         for seed in experiment["seeds"]:
             labels = fold.labels
             if experiment["control"] == "shuffled_labels":
                 labels = shuffle_labels(labels, fold.split, seed=config["seed"] + seed)
-            data = _inputs(fold, labels, outline, settings, device)
+            data = _inputs(experiment, fold, labels, model, settings, device)
             if experiment["control"] == "zero_flow":  # the inputs: flow in image units is 127 or so where nothing moves
                 data = blank(data)
-            results[seed] = train_fold(
-                build,
-                data,
-                fold.split,
-                len(fold.classes),
-                settings,
-                seed=config["seed"] + seed,
-                resume=progress / f"{fold.digest}-{seed}.pt",
-            )
+            resume = progress / f"{fold.digest}-{seed}.pt"
+            results[seed] = _result(build, model, data, fold, settings, seed=config["seed"] + seed, resume=resume)
             log.info(
                 "%s %s seed %d: epoch %d of %d, %.1f s",
                 fold.dataset,
@@ -146,7 +141,9 @@ def run_fold(config: Mapping[str, Any], experiment: Mapping[str, Any], fold: Fol
     with suppress(OSError):  # what can't be removed can't be written either, and says so then
         (folder / FOLD_FILES["record"]).unlink()  # it says of what fold the other files are (see `is_finished`)
     if config["keep_weights"]:
-        save_checkpoint(folder / WEIGHTS, _checkpoint(config, experiment, fold, next(iter(results.values())).weights, data))
+        save_checkpoint(
+            folder / WEIGHTS, _checkpoint(config, experiment, fold, next(iter(results.values())).weights, data, settings)
+        )
     for name, table in _tables(experiment, fold, results).items():
         with atomic(folder / FOLD_FILES[name]) as draft:
             table.to_parquet(draft, index=False) if draft.suffix == ".parquet" else table.to_csv(draft, index=False)
@@ -159,6 +156,22 @@ def run_fold(config: Mapping[str, Any], experiment: Mapping[str, Any], fold: Fol
     with atomic(folder / FOLD_FILES["record"]) as draft:
         draft.write_text(json.dumps(record, indent=2))
     shutil.rmtree(progress, ignore_errors=True)
+
+
+def _result(
+    build: Callable[[], torch.nn.Module],
+    model: torch.nn.Module,
+    data: FoldData,
+    fold: Fold,
+    settings: TrainingSettings,
+    *,
+    seed: int,
+    resume: Path,
+) -> FoldResult:
+    """What training the fold gives, or fitting it, by the kind of `model`."""
+    if isinstance(model, FittedModel):
+        return fit_fold(build, data, fold.split, _owners(fold), len(fold.classes), seed=seed)
+    return train_fold(build, data, fold.split, len(fold.classes), settings, seed=seed, resume=resume)
 
 
 def _tables(experiment: Mapping[str, Any], fold: Fold, results: Mapping[int, FoldResult]) -> dict[str, pd.DataFrame]:
@@ -199,6 +212,7 @@ def _record(
                 "weights_sha256": result.weights_sha256,
                 "training_seconds": round(result.seconds, 3),
             }
+            | ({"chosen": result.chosen} if result.chosen else {})
             for seed, result in results.items()
         },
         "inputs": fold.inputs,
@@ -228,15 +242,21 @@ def is_finished(folder: Path, fold: Fold, *, weights: bool) -> bool:
 
 
 def train_on_everybody(config: Mapping[str, Any], experiment: Mapping[str, Any], fold: Fold, *, epochs: int) -> Checkpoint:
-    """A model of all clips of `fold` (of the protocol EVERYBODY), of the experiment's first seed, after so many epochs."""
+    """A model of all clips of `fold` (of the protocol EVERYBODY), of the experiment's first seed, after so many epochs.
+
+    One that is fitted, not trained, has no epochs.
+    """
     torch.set_num_threads(config["threads"])
-    settings, build = TrainingSettings(**experiment["training"]), _builder(experiment, fold)
-    rows = fold.split.train
-    with training_device(config["device"], deterministic=config["deterministic"]) as device:
-        data = _inputs(fold, fold.labels, _outline(experiment, fold), settings, device)
-        seed = config["seed"] + experiment["seeds"][0]
-        weights = train_without_test(build, data, rows, len(fold.classes), settings, epochs=epochs, seed=seed)
-    return _checkpoint(config, experiment, fold, weights, data)
+    build, rows = _builder(experiment, fold), fold.split.train
+    model = _outline(experiment, fold)
+    settings, seed = _settings(experiment, model), config["seed"] + experiment["seeds"][0]
+    with _device(config, model) as device:
+        data = _inputs(experiment, fold, fold.labels, model, settings, device)
+        if isinstance(model, FittedModel):
+            weights = fit_model(build, data, rows, _owners(fold), seed=seed)[0].state_dict()
+        else:
+            weights = train_without_test(build, data, rows, len(fold.classes), settings, epochs=epochs, seed=seed)
+    return _checkpoint(config, experiment, fold, weights, data, settings)
 
 
 def shuffle_labels(labels: np.ndarray, split: Split, *, seed: int) -> np.ndarray:
@@ -266,7 +286,34 @@ def _outline(experiment: Mapping[str, Any], fold: Fold) -> torch.nn.Module:
         return create_model(experiment["model"]["name"], len(fold.classes), **arguments)
 
 
-def _inputs(fold: Fold, labels: np.ndarray, model: torch.nn.Module, settings: TrainingSettings, device: torch.device) -> FoldData:
+def _settings(experiment: Mapping[str, Any], model: torch.nn.Module) -> TrainingSettings:
+    return AS_IT_IS if isinstance(model, FittedModel) else TrainingSettings(**experiment["training"])
+
+
+def _device(config: Mapping[str, Any], model: torch.nn.Module) -> AbstractContextManager[torch.device]:
+    """What is fitted needs no GPU, and is the same everywhere without one."""
+    wanted = "cpu" if isinstance(model, FittedModel) else config["device"]
+    return training_device(wanted, deterministic=config["deterministic"])
+
+
+def _owners(fold: Fold) -> np.ndarray:
+    """Whose each clip is, "dataset/subject" (n,)."""
+    return (fold.clips["dataset"] + "/" + fold.clips["subject"]).to_numpy(str)
+
+
+def _inputs(
+    experiment: Mapping[str, Any],
+    fold: Fold,
+    labels: np.ndarray,
+    model: torch.nn.Module,
+    settings: TrainingSettings,
+    device: torch.device,
+) -> FoldData:
+    decode = experiment.get("decode", "raw")
+    if fold.form.unit == "image" and decode == "raw" and getattr(model, "needs_direction", False):
+        raise MerbaError(
+            f"{experiment['model']['name']} reads directions, and flow images don't say where zero is: set `decode: signed`"
+        )
     return prepare(
         fold.flow,
         labels,
@@ -275,13 +322,19 @@ def _inputs(fold: Fold, labels: np.ndarray, model: torch.nn.Module, settings: Tr
         shape=model.input_shape,
         normalise=settings.normalise,
         device=device,
+        decode=decode,
         arrange=getattr(model, "arrange", None),
         points=np.stack(fold.clips["points"]).reshape(-1, 5, 2),
     )
 
 
 def _checkpoint(
-    config: Mapping[str, Any], experiment: Mapping[str, Any], fold: Fold, weights: Mapping[str, Tensor], data: FoldData
+    config: Mapping[str, Any],
+    experiment: Mapping[str, Any],
+    fold: Fold,
+    weights: Mapping[str, Tensor],
+    data: FoldData,
+    settings: TrainingSettings,
 ) -> Checkpoint:
     # Ready-made flow has no preprocessing of ours that a checkpoint could name.
     ours = fold.form.unit == "px"
@@ -293,7 +346,8 @@ def _checkpoint(
         form=fold.form,
         data=config["data"],
         protocol=experiment["protocol"],
-        mirror_average=experiment["training"]["mirror_average"],
+        decode=experiment.get("decode", "raw"),
+        mirror_average=settings.mirror_average,
         **({stage: config[stage] for stage in STAGES} if ours else {}),
     )
 

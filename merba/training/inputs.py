@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from merba.errors import MerbaError
+from merba.models.fitted import signed
 from merba.preprocessing.packs import FlowFormat
 
 Arrange = Callable[[Tensor, Tensor], Tensor]
@@ -61,26 +62,32 @@ def prepare(
     shape: tuple[int, int, int],
     normalise: bool,
     device: torch.device,
+    decode: str = "raw",
     arrange: Arrange | None = None,
     points: np.ndarray | None = None,
 ) -> FoldData:
-    """Inputs of a fold from packed flow (n, C, H, W): resized to the model's `shape` (C, H, W), and normalised.
+    """Inputs of a fold from packed flow (n, C, H, W): resized to the model's `shape` (C, H, W), decoded, and normalised.
 
     Mean and standard deviation come from the rows `train` alone; the mean of u is its zero, so that normalised flow and its
     mirror image differ in sign alone. A model that has a function `arrange` gets what that makes of the flow and of the
     faces' `points` (n, 5, 2) in px of `flow` (see `merba.preprocessing.packs.ClipFlow`).
     """
-    factor, offset = (torch.from_numpy(part[: shape[0]]).to(device) for part in form.mirror())
+    seen_form = decoded_form(form, decode)
+    factor, offset = (torch.from_numpy(part[: shape[0]]).to(device) for part in seen_form.mirror())
+
+    def seen_flow(rows: slice) -> Tensor:
+        return decoded(resized(flow[rows], form, shape, device), decode)
+
     if arrange is None:
-        x, mirror = _collected(len(flow), lambda rows: resized(flow[rows], form, shape, device)), None
+        x, mirror = _collected(len(flow), seen_flow), None
     else:
         seen = face_points(points, flow.shape[2:], shape[1:]).to(device)
 
         def arranged(rows: slice) -> Tensor:
-            return arrange(resized(flow[rows], form, shape, device), seen[rows])
+            return arrange(seen_flow(rows), seen[rows])
 
         def arranged_mirror(rows: slice) -> Tensor:
-            mirrored = mirrored_flow(resized(flow[rows], form, shape, device), form)
+            mirrored = mirrored_flow(seen_flow(rows), seen_form)
             return arrange(mirrored, mirrored_points(seen[rows], shape[2]))
 
         x, mirror = _collected(len(flow), arranged), _collected(len(flow), arranged_mirror)
@@ -148,6 +155,23 @@ def resized(flow: np.ndarray, form: FlowFormat, shape: tuple[int, int, int], dev
         shrinks = size[0] <= x.shape[2] and size[1] <= x.shape[3]
         x = F.interpolate(x, size, mode="area") if shrinks else F.interpolate(x, size, mode="bilinear")
     return x
+
+
+def decoded_form(form: FlowFormat, decode: str) -> FlowFormat:
+    """The format of flow after `decoded`. Raises MerbaError where u and v are not the first channels, which `signed` wants."""
+    if decode == "raw":
+        return form
+    if form.channels[:2] != ("u", "v"):
+        raise MerbaError(
+            f"`decode: signed` wants flow whose first channels are u and v; this has {', '.join(form.channels)}: "
+            "change `flow.channels`"
+        )
+    return replace(form, unit="size")
+
+
+def decoded(x: Tensor, decode: str) -> Tensor:
+    """Flow x (n, C, H, W) as an experiment's `decode` wants it: `raw` as it is, or `merba.models.fitted.signed`."""
+    return signed(x) if decode == "signed" else x
 
 
 def mirrored_flow(x: Tensor, form: FlowFormat) -> Tensor:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ class FoldResult:
     weights: dict[str, Tensor]
     digest: Future[str]  # of the weights, as `weights_digest` computes it beside what follows the training
     seconds: float
+    chosen: dict[str, Any] = field(default_factory=dict)  # what a fitted method chose on its training subjects
 
     @property
     def weights_sha256(self) -> str:
@@ -141,12 +142,12 @@ def train_fold(
             state.oracle = Selection(epoch, *test)
         state.history.append(record | {"oracle_test_accuracy": accuracy})
         state.every_epoch.append(test[0])
-    every_epoch, digest = np.stack(state.every_epoch), _beside(weights_digest, state.chosen)
+    every_epoch, digest = np.stack(state.every_epoch), beside(weights_digest, state.chosen)
     seconds = time.perf_counter() - started
     return FoldResult(state.honest, state.oracle, state.history, every_epoch, state.chosen, digest, seconds)
 
 
-def _beside(function: Callable, *arguments: object) -> Future:
+def beside(function: Callable, *arguments: object) -> Future:
     """The result to come of a function that a thread of its own computes."""
     executor = ThreadPoolExecutor(1)
     result = executor.submit(function, *arguments)
@@ -331,12 +332,18 @@ def _optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Opti
 
 def _class_weights(labels: Tensor, classes: int, settings: TrainingSettings) -> Tensor | None:
     """Weights float32 (classes,), inverse to frequency with mean 1 over clips; 0 for a class without clips."""
-    counts = torch.bincount(labels, minlength=classes).float()
-    if missing := int((counts == 0).sum()):
-        log.warning("%d of %d classes have no training clip in this fold and will hardly be predicted", missing, classes)
+    counts = class_counts(labels, classes)
     if settings.class_weights == "none":
         return None
     return torch.where(counts > 0, counts.sum() / ((counts > 0).sum() * counts.clamp_min(1)), 0.0)
+
+
+def class_counts(labels: Tensor, classes: int) -> Tensor:
+    """Clips of each class, float32 (classes,); those without any are warned of."""
+    counts = torch.bincount(labels, minlength=classes).float()
+    if missing := int((counts == 0).sum()):
+        log.warning("%d of %d classes have no training clip in this fold and will hardly be predicted", missing, classes)
+    return counts
 
 
 def _rows(rows: np.ndarray, device: torch.device) -> Tensor:

@@ -14,6 +14,7 @@ from workflow_runs import MICRO, configured
 from merba.cli import main
 from merba.config import fold_settings, load_config
 from merba.evaluation.scoring import read_predictions
+from merba.files import FOLD_FILES, WEIGHTS
 from merba.training import loop, resume
 from merba.training.experiments import packed_experiment
 from merba.training.fold import load_fold
@@ -77,10 +78,7 @@ def test_folds_of_a_collected_file_need_no_training_until_their_settings_change(
 
 
 def test_the_control_zero_flow_blanks_the_inputs_also_where_resting_flow_is_not_zero(results, tmp_path, monkeypatch):
-    for index in (results / "packed").glob("*.parquet"):
-        table = pd.read_parquet(index)
-        table.attrs["unit"] = "image"
-        table.to_parquet(index, index=False)
+    as_images(results)
     seen = []
 
     def keep(build, data, *rest, **settings):
@@ -95,6 +93,44 @@ def test_the_control_zero_flow_blanks_the_inputs_also_where_resting_flow_is_not_
     assert train(results, "--folds", "samm/006", config=path) == 0
     (data,) = seen
     assert not data.inputs.any() and not data.mirrored(torch.arange(len(data.inputs))).any() and data.mean[0] != 0
+
+
+def as_images(results):
+    """The packs as if they were ready-made flow images."""
+    for index in (results / "packed").glob("*.parquet"):
+        table = pd.read_parquet(index)
+        table.attrs["unit"] = "image"
+        table.to_parquet(index, index=False)
+
+
+def fitted(tmp_path, **settings):
+    """The micro-demo's configuration with Bi-WOOF, Table V's, as its experiment."""
+    experiment = {"inherit": "biwoof", "model": {"image_size": 28}} | settings
+    return configured(tmp_path, experiments={"merba": {"inherit": "merba"}, "biwoof": experiment})
+
+
+def test_a_method_that_is_fitted_writes_the_same_files_and_what_it_chose(results, tmp_path):
+    assert train(results, "--folds", "samm/006", config=fitted(tmp_path), experiment="biwoof") == 0
+    fold = results / "folds/biwoof/samm/006"
+    assert {path.name for path in fold.iterdir()} == {*FOLD_FILES.values(), WEIGHTS}
+    (seed,) = json.loads((fold / "run.json").read_text())["seeds"].values()
+    assert (seed["epoch"], seed["epochs"]) == (1, 1)
+    assert seed["chosen"]["settings"]["cost"] in [row["cost"] for row in seed["chosen"]["inner_uf1"]]
+    assert set(pd.read_parquet(fold / "predictions.parquet")["selection"]) == {"last", "oracle"}
+
+
+def test_directions_are_not_read_from_flow_images_whose_zero_is_unknown(results, tmp_path, capsys):
+    as_images(results)
+    assert train(results, "--folds", "samm/006", config=fitted(tmp_path), experiment="biwoof") == 1
+    assert "flow images don't say where zero is: set `decode: signed`" in capsys.readouterr().err
+    signed = fitted(tmp_path, decode="signed")
+    assert train(results, "--folds", "samm/006", config=signed, experiment="biwoof") == 0
+
+
+def test_what_is_fitted_and_told_to_stop_is_refused_before_any_fold(results, tmp_path, capsys):
+    config = fitted(tmp_path, stopping="validation")
+    assert train(results, config=config, experiment="biwoof") == 1
+    assert "biwoof is fitted, not trained" in capsys.readouterr().err
 
 
 def test_packs_of_clips_that_the_sheet_lacks_are_refused(results, capsys):

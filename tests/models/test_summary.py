@@ -34,7 +34,7 @@ def test_blocks_have_their_sizes_and_windows(nano):
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_is_checked_without_its_memory(name):
     model = check_model({"name": name, "pretrained": "absent.pth"}, 3)
-    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    assert {tensor.device.type for tensor in model.state_dict().values()} == {"meta"}
 
 
 def test_flops_of_convolutions_attention_and_extractor(nano):
@@ -61,6 +61,13 @@ def test_any_model_can_be_listed():
     assert table.loc["total", ["input", "output"]].tolist() == ["3×28×28", "3"]
     plain = nn.Sequential(nn.Linear(4, 5))
     assert architecture(plain, (4,)).iloc[-1][["parameters", "flops"]].tolist() == [25, 20]
+
+
+def test_what_is_fitted_has_no_parameters_and_no_cost_that_could_be_known():
+    table = architecture(create_model("kernel", 3), (3, 28, 28)).set_index("block")
+    assert table.index.tolist() == ["KernelRidge", "total"]
+    assert (table["parameters"] == 0).all() and table["flops"].isna().all()
+    assert table.loc["total", ["input", "output"]].tolist() == ["3×28×28", "3"]
 
 
 def test_the_model_is_left_as_it_was():

@@ -10,7 +10,9 @@ from merba.models import create_model
 from merba.models.heads import predicted_class
 from merba.prediction.inference import classify
 from merba.preprocessing.packs import FlowFormat
+from merba.protocols import Split
 from merba.training.checkpoint import Checkpoint, Member
+from merba.training.fitted import fit_fold
 from merba.training.inputs import prepare
 from merba.training.loop import TrainingSettings, classified, predict
 
@@ -53,6 +55,25 @@ def test_a_model_that_arranges_its_input_gets_it_as_in_training(mirror_average):
     assert result.probabilities == pytest.approx(probabilities, abs=1e-6)
     elsewhere = classify(made, flow, points + 9, CPU)
     assert np.abs(elsewhere.probabilities - result.probabilities).max() > 1e-4
+
+
+@pytest.mark.parametrize("decode", ["raw", "signed"])
+@pytest.mark.parametrize(
+    "settings", [{"name": "kernel", "in_channels": 2}, {"name": "lda", "in_channels": 2}, {"name": "biwoof"}]
+)
+def test_what_was_fitted_says_of_flow_what_the_fold_said(settings, decode):
+    flow, labels = flow_of(12), np.arange(12) % 3
+
+    def build():
+        return create_model(**settings, num_classes=3)
+
+    shape = build().input_shape
+    data = prepare(flow, labels, np.arange(9), checkpoint().form, shape=shape, normalise=False, decode=decode, device=CPU)
+    split = Split(np.arange(9), np.empty(0, np.int64), np.arange(12))
+    result = fit_fold(build, data, split, (np.arange(12) // 3).astype(str), 3, seed=0)
+    made = checkpoint(Member(result.weights, data.mean, data.std), model=settings, decode=decode)
+    points = np.full((12, 5, 2), np.nan)
+    assert classify(made, flow, points, CPU).probabilities == pytest.approx(result.honest.probabilities, abs=1e-4)
 
 
 def test_an_ensembles_probabilities_are_the_means_of_its_members():

@@ -66,6 +66,32 @@ def test_the_folder_of_the_detectors_weights_stays_on_its_machine(tmp_path):
     assert load_checkpoint(tmp_path / "model.safetensors").faces == {k: v for k, v in CONFIG["faces"].items() if k != "weights"}
 
 
+def of_kernel(clips, left_out=("samm", "006")):
+    """A member of the kernel method that was fitted to so many clips."""
+    model = create_model("kernel", 3, in_channels=2)
+    flow = torch.randn(clips, 2, 28, 28)
+    model.fit(model.features(flow), torch.arange(clips) % 3, torch.arange(clips))
+    return Member(model.state_dict(), [0, 0], [1, 1], left_out)
+
+
+def test_members_that_hold_their_clips_may_hold_different_numbers_of_them(tmp_path):
+    made = checkpoint(of_kernel(5), of_kernel(8), model={"name": "kernel", "in_channels": 2}, decode="signed")
+    save_checkpoint(tmp_path / "model.safetensors", made)
+    loaded = load_checkpoint(tmp_path / "model.safetensors")
+    assert loaded.decode == "signed"
+    assert loaded.holds_clips and not checkpoint().holds_clips
+    x = torch.randn(2, 2, 28, 28)
+    for one, other in zip(loaded.members, made.members, strict=True):
+        assert torch.equal(loaded.build(one)(x), made.build(other)(x))
+
+
+def test_a_member_whose_clips_and_coefficients_differ_in_number_is_refused(tmp_path):
+    one = of_kernel(5)
+    one.weights["clips"] = one.weights["clips"][:4]
+    with pytest.raises(MerbaError, match=r"don't fit kernel: coefficients is \(10, 5, 3\), the model has \(10, 4, 3\)"):
+        save_checkpoint(tmp_path / "model.safetensors", checkpoint(one, model={"name": "kernel", "in_channels": 2}))
+
+
 def test_weights_in_another_memory_layout_are_saved(tmp_path):
     weights = create_model("merba_nano", 3).to(memory_format=torch.channels_last).state_dict()
     save_checkpoint(tmp_path / "model.safetensors", checkpoint(Member(weights, [0, 0], [1, 1])))
@@ -97,6 +123,7 @@ def test_folds_are_joined_to_an_ensemble(tmp_path):
         ({"flow": CONFIG["flow"] | {"tau": 0.2}}, "flow is"),
         ({"data": "3db"}, "data is 3db, but demo"),
         ({"mirror_average": True}, "mirror_average is True"),
+        ({"decode": "signed"}, "decode is signed, but raw"),
         ({"version": "0.0.9"}, "version is 0.0.9"),
     ],
 )
@@ -143,6 +170,7 @@ def test_safetensors_of_others_are_refused(tmp_path):
         ({"model": {}}, "'name'"),
         ({"channels": ["u", "w"]}, "unknown flow channel 'w'; this merba makes u, v, strain, magnitude"),
         ({"channels": ["u"]}, "wants 2 input channels, the flow has 1"),
+        ({"decode": "squared"}, "unknown decode 'squared'; known: raw, signed"),
         ({"unit": "mm"}, "unknown unit of flow 'mm'"),
         ({"classes": CLASSES[:2]}, r"2 tensors of member 0 don't fit merba_nano: head\.bias is \(3,\), the model has \(2,\)"),
         ({"model": {"name": "merba_nano", "layer_scale": 0.1}}, r"gamma_1 is missing"),

@@ -4,14 +4,16 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from checkpoints import CLASSES, checkpoint, member
 from workflow_runs import MICRO, configured
 
 from merba.cli import main
 from merba.config import load_config
 from merba.errors import MerbaError
+from merba.models import create_model
 from merba.prediction.predict import predict
-from merba.training.checkpoint import load_checkpoint, save_checkpoint
+from merba.training.checkpoint import Member, load_checkpoint, save_checkpoint
 from merba.training.export import ensemble_of_folds, retrained
 
 RECORD = {"inputs": {"results/packed/samm.npy": "abc"}, "experiment": {"control": "none"}, "seeds": {}}
@@ -34,6 +36,19 @@ def test_every_fold_becomes_a_member(folds, tmp_path, capsys):
     assert "3 members of merba_nano" in capsys.readouterr().out
     left_out = [one.left_out for one in load_checkpoint(out).members]
     assert left_out == [("casme2", "sub01"), ("samm", "006"), ("samm", "007")]
+
+
+def test_it_is_said_that_a_checkpoint_holds_its_clips(tmp_path, capsys):
+    torch.manual_seed(0)
+    model = create_model("kernel", 3, in_channels=2)
+    model.fit(model.features(torch.randn(6, 2, 28, 28)), torch.arange(6) % 3, torch.arange(6))
+    fold = tmp_path / "kernel" / "samm" / "006"
+    alone = Member(model.state_dict(), [0, 0], [1, 1], ("samm", "006"))
+    save_checkpoint(fold / "model.safetensors", checkpoint(alone, model={"name": "kernel", "in_channels": 2}))
+    (fold / "predictions.parquet").touch()
+    (fold / "run.json").write_text(json.dumps(RECORD))
+    assert main(["export", str(tmp_path / "kernel"), "--out", str(tmp_path / "out.safetensors")]) == 0
+    assert "It holds the flow of its training clips" in capsys.readouterr().out
 
 
 def test_a_fold_without_weights_is_named(folds):

@@ -82,6 +82,25 @@ def test_inputs_are_resized_keeping_their_mean():
     assert data.inputs.numpy() == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("unit", ["px", "image"])
+def test_signed_inputs_lose_unit_and_zero_and_their_mirror_images_differ_in_sign_alone(unit):
+    flow, labels = clips()
+    form = FlowFormat(("u", "v"), unit)
+    data = prepare(flow, labels, np.arange(48), form, shape=(2, 6, 6), normalise=False, decode="signed", device=CPU)
+    moved = flow.astype(np.float64) - np.median(flow.astype(np.float64), (2, 3), keepdims=True)
+    size = np.percentile(np.hypot(moved[:, 0], moved[:, 1]), 95, axis=(1, 2))[:, None, None, None]
+    assert data.inputs.numpy() == pytest.approx(moved / size, abs=1e-5)
+    mirrored = data.inputs.flip(-1) * torch.tensor([-1.0, 1])[:, None, None]
+    torch.testing.assert_close(data.mirrored(torch.arange(48)), mirrored)
+
+
+def test_flow_that_does_not_begin_with_u_and_v_cannot_be_decoded():
+    flow, labels = clips()
+    form = FlowFormat(("v", "u"), "px")
+    with pytest.raises(MerbaError, match=r"first channels are u and v; this has v, u: change `flow.channels`"):
+        prepare(flow, labels, np.arange(48), form, shape=(2, 6, 6), normalise=False, decode="signed", device=CPU)
+
+
 def test_more_channels_than_the_flow_has_are_refused():
     flow, labels = clips()
     with pytest.raises(MerbaError, match="wants 3 input channels, the flow has 2"):

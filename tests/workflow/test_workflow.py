@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 from releases import edit_workbook, write_release
-from workflow_runs import ROOT, configured, planned, snakemake, written
+from workflow_runs import MICRO, ROOT, configured, planned, snakemake, written
 
 ONLY_DFME = {"dfme": {"adapter": "dfme", "root": "results/demo/dfme", "fps": 200}}
 
@@ -172,12 +172,19 @@ def honest_outcome(folder, experiment, *fold):
 @pytest.mark.parametrize("poison", ["labels", "pixels"])
 def test_poisoning_the_test_subjects_files_changes_nothing_of_an_honest_training(finished, tmp_path, poison):
     fold = ("samm", "006")
-    before = {name: honest_outcome(finished, name, *fold) for name in ("merba", "ststnet")}
-    paths = {name: finished.joinpath("results", "folds", name, *fold, "predictions.parquet") for name in before}
-    predicted = {name: pd.read_parquet(path) for name, path in paths.items()}
-    # The rendered demo, read from disk as anybody's data; nothing is new in it yet.
-    config = configured(tmp_path, data="own", demo=None)
+    fitted = {
+        name: {"inherit": "biwoof", "method": name, "model": {"name": name, "in_channels": 2}}
+        for name in ("biwoof", "kernel", "lda")
+    }
+    names = ["merba", "ststnet", *fitted]
+    paths = {name: finished.joinpath("results", "folds", name, *fold, "predictions.parquet") for name in names}
     run = [*(str(path.relative_to(finished)) for path in paths.values()), "--rerun-triggers", "mtime"]
+    # The rendered demo, read from disk as anybody's data; nothing is new in it yet.
+    experiments = yaml.safe_load(MICRO.read_text())["experiments"] | fitted
+    config = configured(tmp_path, data="own", demo=None, experiments=experiments)
+    snakemake(finished, *run, config=config)
+    before = {name: honest_outcome(finished, name, *fold) for name in names}
+    predicted = {name: pd.read_parquet(path) for name, path in paths.items()}
     assert "Nothing to be done" in snakemake(finished, *run, "-n", config=config)
     root = finished / "results" / "demo" / "samm"
     if poison == "labels":
@@ -228,6 +235,12 @@ def test_a_faulty_configuration_stops_before_any_job(tmp_path, changes, message)
 def test_a_model_that_cannot_be_made_stops_the_run_while_it_preprocesses(tmp_path, model, message):
     config = configured(tmp_path, experiments={"a": {"method": "A", "model": model}})
     assert message in snakemake(tmp_path, config=config, fails=True)
+    assert not list(tmp_path.glob("results/packed/*"))
+
+
+def test_what_is_fitted_and_told_to_stop_by_validation_stops_the_run_while_it_preprocesses(tmp_path):
+    config = configured(tmp_path, experiments={"a": {"method": "A", "model": {"name": "kernel"}}})
+    assert "kernel is fitted, not trained" in snakemake(tmp_path, config=config, fails=True)
     assert not list(tmp_path.glob("results/packed/*"))
 
 
