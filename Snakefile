@@ -1,7 +1,13 @@
 # From raw micro-expression clips to the tables of the MERba paper.
+import os
+
 from snakemake.utils import min_version
 
 min_version("9.0")
+
+# Jobs import the package from here, also where an environment of theirs doesn't have it.
+paths = [str(workflow.basedir), os.environ.get("PYTHONPATH")]
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
 
 # Any --configfile with datasets stands alone: Snakemake would merge it into the demo's otherwise.
 if "datasets" not in config:
@@ -31,9 +37,16 @@ localrules:
     labels,
 
 
-if plan.left_out and workflow.is_main_process:
+if workflow.is_main_process:
     for name, reason in plan.left_out.items():
         logger.info(f"Experiment {name} is left out: {reason}.")
+    if warning := others_results(Path("results"), plan.origin["file"]):
+        logger.warning(warning)
+
+
+onstart:
+    if workflow.is_main_process:
+        sign(Path("results"), plan.origin["file"])
 
 
 rule all:
@@ -75,7 +88,7 @@ rule ablations:
 
 rule packed:
     input:
-        "results/problems.checked",
+        expand("results/packed/{dataset}.checked", dataset=plan.datasets),
         "results/samples.parquet",
         expand("results/packed/{dataset}.npy", dataset=plan.datasets),
         plan.sample_figures(),
@@ -83,7 +96,7 @@ rule packed:
 
 rule demo:
     input:
-        rendered(),
+        plan.demo,
 
 
 # Each table IV to VII and each experiment is a target too: `snakemake table_5 experiment_merba`.

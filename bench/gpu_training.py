@@ -146,7 +146,8 @@ def train_one(folder: Path, setup: Setup, number: int, epochs: int) -> dict:
     import pandas as pd
     from train import experiment
 
-    from merba.training.fold import load_fold, run_fold
+    from merba.training.fold import run_fold
+    from merba.training.loading import load_fold
 
     config = {"seed": 1, "threads": 4, "device": setup.device, "deterministic": False, "keep_weights": False}
     settings = experiment(setup.fold_model, epochs)
@@ -159,7 +160,7 @@ def train_one(folder: Path, setup: Setup, number: int, epochs: int) -> dict:
         packs=[(folder / "bench.npy", folder / "bench.parquet")],
     )
     written = folder / f"fold-{number}-{epochs}"
-    run_fold(config, settings, fold, written, progress=folder / "progress")
+    run_fold(config, settings, fold, written, progress=folder / "progress", origin={})
     return json.loads((written / "run.json").read_text())
 
 

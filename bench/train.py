@@ -74,7 +74,8 @@ def experiment(model: str, epochs: int) -> dict:
 
 def ours(folder: Path, model: str, epochs: int) -> None:
     """One fold as the workflow's job trains it."""
-    from merba.training.fold import load_fold, run_fold
+    from merba.training.fold import run_fold
+    from merba.training.loading import load_fold
 
     config = {"seed": 1, "threads": 1, "device": "cpu", "deterministic": False, "keep_weights": False}
     settings = experiment(model, epochs)
@@ -86,7 +87,7 @@ def ours(folder: Path, model: str, epochs: int) -> None:
         sheet=pd.read_parquet(folder / "samples.parquet"),
         packs=[(folder / "bench.npy", folder / "bench.parquet")],
     )
-    run_fold(config, settings, fold, folder / f"{model}-{epochs}", progress=folder / "progress")
+    run_fold(config, settings, fold, folder / f"{model}-{epochs}", progress=folder / "progress", origin={})
 
 
 def straightforward(folder: Path, model: str, epochs: int) -> None:

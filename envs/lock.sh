@@ -14,3 +14,5 @@ frozen >"$scratch/cpu"
 frozen | comm -13 "$scratch/cpu" - >"$scratch/dev"
 lock cpu.txt <"$scratch/cpu"
 lock dev.txt <"$scratch/dev"
+pinned() { sed '/^  - pip:/q' conda.yaml; grep -hv '^#\|^face_alignment' torch.txt cpu.txt | sed 's/^/    - /'; }
+pinned >"$scratch/conda" && mv "$scratch/conda" conda.yaml

@@ -48,7 +48,7 @@ IDLE = 3600.0
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; renamed to `path` when the block succeeds, removed when it fails.
+    """An empty file beside `path` to write to; renamed to `path` when the block succeeds, removed when it fails.
 
     Writers of the same file, on whatever machine, don't meet: each has a draft of its own. What a killed one leaves is for
     `remove_drafts`. Raises MerbaError that names `path` where the disk is full or the folder can't be written to.
@@ -58,7 +58,10 @@ def atomic(path: Path) -> Iterator[Path]:
     draft = path.with_name(f"{DRAFT}{uuid4().hex[:12]}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        draft.touch()
+        mode = draft.stat().st_mode  # as umask says, whatever the writer takes (safetensors: 600)
         yield draft
+        draft.chmod(mode)
         draft.replace(path)
     except Exception as error:
         if (refusal := _refusal(error, draft)) is None:

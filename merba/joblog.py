@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -41,13 +40,6 @@ def job_log(path: str | Path, task: str) -> Iterator[None]:
         log.error("failed: %s: %s: %s", task, type(error).__name__, error)
         raise
     log.info("done: %s, %.1f s", task, time.perf_counter() - started)
-
-
-def job_seconds(path: Path) -> float | None:
-    """How long the job took that wrote the log `path`; None where it did not end well."""
-    lines = path.read_text(errors="replace").splitlines()
-    done = re.search(r" INFO done: .*, ([\d.]+) s$", lines[-1]) if lines else None
-    return float(done[1]) if done else None
 
 
 def counted(items: Iterable[Item], total: int, unit: str, *, every: float = 10.0) -> Iterator[Item]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from merba.config import complete, expects_gpu, runnable_experiments
-from merba.datasets import plan_sheet
+from merba.code import code_digest
+from merba.config import changed_by_experiments, complete, expects_gpu, origin_of, runnable_experiments
+from merba.datasets import DEMO_ROOT, plan_sheet
+from merba.datasets.flow_images import ADAPTER as CLONED
+from merba.datasets.flow_images import CLONES
 from merba.datasets.layout import nearest
 from merba.datasets.tasks import dfme_datasets
 from merba.errors import MerbaError
@@ -20,25 +24,39 @@ from merba.sheet import KEY, PREPROCESSING, class_names, plain_rows, rows_by_sub
 
 ABLATIONS = ("table_6_lgfi", "table_7_scanning")
 """Tables of ablations, which a configuration with `ablations: false` leaves out."""
+RELEASED_SIZE = 28
+"""Side of the public release's flow images, px."""
+PROGRAM_MB = 4000
+"""What a training takes beside its clips: MERba-nano at 56 px with batches of 128, on the CPU, was measured at 3500."""
+PAPER_MODEL = "merba_base"
+"""The model whose sizes stand in Tables I and VII whatever is trained."""
 
 
 class Plan:
     """What Snakemake is asked to make. Nothing is written, no frame is opened, and PyTorch is not imported.
 
-    `config` is the configuration with every default filled in, `sheet` the sample sheet; `experiments` has the settings of
+    `config` is the configuration with every default filled in, `origin` says whose the results are (see
+    `merba.config.origin_of`), and `sheet` is the sample sheet; `experiments` has the settings of
     those that run, `left_out` why the others can't, by name. Paths are relative to the folder of the run.
     """
 
     def __init__(self, config: Mapping[str, Any], origin: str = "configuration") -> None:
         """Raises MerbaError where the configuration, named by `origin`, or the data that it names can't be used."""
         self.config = complete(dict(config), origin)
+        self.origin = origin_of(self.config, origin)
         self.sheet = plan_sheet(self.config)
         self.datasets = list(self.sheet["dataset"].unique())
         self.dfme = dfme_datasets(self.config)
         self.experiments, self.left_out = runnable_experiments(self.config, self.datasets)
+        self._check_rivals()
         self.on_gpu = expects_gpu(self.config["device"])
         self._clips = rows_by_subject(self.sheet, PREPROCESSING)
         self._file_states: dict[tuple[str, str], str] = {}
+
+    def code(self, job: str, experiments: Iterable[str] = (), *models: str) -> str:
+        """A hash of the code that a rule's results depend on: of merba/jobs/`job`.py, `models` and the experiments' models."""
+        own = {self.experiments[name]["model"]["name"] for name in experiments}
+        return code_digest(f"merba.jobs.{job}", own | set(models))
 
     # Data
 
@@ -61,11 +79,33 @@ class Plan:
         return self._clips[dataset, subject]
 
     def file_state(self, dataset: str, subject: str) -> str:
-        """A hash that changes when a file does that the subject's clips are read from."""
+        """A hash that changes when a file does that the subject's clips are read from and no rule makes."""
         key = dataset, subject
         if key not in self._file_states:
-            self._file_states[key] = file_state(self._clips[key])
+            self._file_states[key] = file_state(clip for clip in self._clips[key] if self._maker(clip["source"]) is None)
         return self._file_states[key]
+
+    def gate_refuses(self, dataset: str) -> bool:
+        """Whether a gate that let clips be dropped must refuse them now."""
+        checked = Path("results", "packed", f"{dataset}.checked")
+        return self.config["on_problem"] == "stop" and checked.exists() and checked.stat().st_size > 0
+
+    def made(self, dataset: str) -> list[str]:
+        """The folders that rules make and clips of a dataset lie in: of the rendered demo, or clones of ready-made flow."""
+        return sorted(set(map(self._maker, self._rows[dataset]["source"])) - {None})
+
+    @cached_property
+    def demo(self) -> list[str]:
+        """The folders of the rendered demo, one a dataset; none for other data."""
+        return [str(DEMO_ROOT / name) for name in self.config["datasets"]] if self.config["data"] == "demo" else []
+
+    def _maker(self, source: str) -> str | None:
+        return next((folder for folder in self._made if source.startswith(f"{folder}/")), None)
+
+    @cached_property
+    def _made(self) -> list[str]:
+        settings = self.config["datasets"].items()
+        return self.demo + [str(CLONES / name) for name, own in settings if own["adapter"] == CLONED and not own.get("root")]
 
     def needs_faces(self, dataset: str) -> bool:
         """Whether a dataset has frames; ready-made flow needs no face and no apex."""
@@ -74,6 +114,15 @@ class Plan:
     @cached_property
     def _with_frames(self) -> set[str]:
         return {dataset for dataset, rows in self._rows.items() if (rows["kind"] != "flow").any()}
+
+    def fold_memory(self, experiment: str) -> int:
+        """Memory of a training, MB: that of a small model and its program, and the packed flow and its inputs in float32."""
+        rows, settings = self._composite(experiment), self.config
+        ready_made = (rows["kind"] == "flow").all()
+        channels, side = (3, RELEASED_SIZE) if ready_made else (len(settings["flow"]["channels"]), settings["faces"]["size"])
+        model_side = max(side, self.experiments[experiment]["model"].get("image_size", 0))
+        pixels = len(rows) * channels
+        return PROGRAM_MB + pixels * (2 * side**2 + 2 * 4 * model_side**2) // 10**6
 
     # Folds
 
@@ -125,6 +174,29 @@ class Plan:
         """The files of predictions behind the tables."""
         return [path for experiment in self.trained(ablations=ablations) for path in self.predictions(experiment)]
 
+    def _check_rivals(self) -> None:
+        """MerbaError for an experiment that shares no tested clip with the one that it is to be compared with."""
+        for name, settings in self.experiments.items():
+            rival = self.experiments.get(settings["against"])
+            if rival is None or not set(settings["tables"]) & set(rival["tables"]):
+                continue
+            mine, theirs = (self._tested(experiment) for experiment in (name, settings["against"]))
+            for split, clips in mine.groupby("split") if settings["protocol"] == "holdout" else [("all", mine)]:
+                if not clips.index.intersection(theirs.index).size:
+                    of_split = "" if split == "all" else f" of {split}"
+                    raise MerbaError(
+                        f"experiments.{name}.against: {name} and {settings['against']} test no clip{of_split} in common; compare "
+                        "experiments whose `datasets`, `protocol` and `folds` overlap, or leave `against` out"
+                    )
+
+    def _tested(self, experiment: str) -> pd.DataFrame:
+        """The rows of the clips that an experiment tests."""
+        rows = self._composite(experiment)
+        if self.experiments[experiment]["protocol"] == "holdout":
+            return rows[rows["split"].isin(TESTS)]
+        tested = [f"{dataset}/{subject}" for dataset, subject in self.folds(experiment)]
+        return rows[(rows["dataset"] + "/" + rows["subject"].map(safe_id)).isin(tested)]
+
     # Tables
 
     def in_table(self, table: str) -> list[str]:
@@ -163,6 +235,30 @@ class Plan:
         """Settings and files of predictions of experiments, by name: what tables and the summary are made from."""
         return {name: {"settings": self.experiments[name], "predictions": self.predictions(name)} for name in experiments}
 
+    def whose(self) -> dict[str, Any]:
+        """`origin`, with what the experiments set."""
+        return self.origin | {"changed": self.origin["changed"] | changed_by_experiments(self.config)}
+
+    def times(self, *, ablations: bool) -> list[str]:
+        """The files that say how long each job took, but for trainings, whose records say so."""
+        subjects = [(dataset, subject) for dataset in self.datasets for subject in self.subjects(dataset)]
+        framed = [(dataset, subject) for dataset, subject in subjects if self.needs_faces(dataset)]
+        trained = self.trained(ablations=ablations)
+        stages: dict[str, Iterable[str]] = {
+            "render" if self.demo else "clone_flow": (Path(folder).name for folder in self._made),
+            "faces": map("/".join, framed),
+            "apex": map("/".join, framed),
+            "flow": map("/".join, subjects),
+            "pack": self.datasets,
+            "labels": trained,
+            "gate": self.datasets,
+            "table": (Path(table).stem for table in self.tables(ablations=ablations)),
+            "confusion": self.confusions(trained),
+            "samples_figure": filter(self.needs_faces, self.datasets),
+        }
+        alone = ["results/times/samples.tsv", "results/times/problems.tsv"]
+        return alone + [f"results/times/{stage}/{job}.tsv" for stage, jobs in stages.items() for job in jobs]
+
     # Figures
 
     def confusions(self, experiments: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -180,6 +276,12 @@ class Plan:
         """The files of the confusion matrices: tables, or pictures where `kind` is png."""
         names = self.confusions(self.trained(ablations=ablations))
         return [f"results/figures/figure_3_confusion_{name}.{kind}" for name in names]
+
+    def matrix_titles(self, *, ablations: bool) -> dict[str, tuple[str, str | None]]:
+        """The method and test set of each confusion matrix, by its table's file."""
+        shown = self.confusions(self.trained(ablations=ablations)).values()
+        titles = [(self.experiments[matrix["experiment"]]["method"], matrix["split"]) for matrix in shown]
+        return dict(zip(self.matrices(ablations=ablations), titles, strict=True))
 
     def sample_figures(self) -> list[str]:
         """The files of the figures of samples, one a dataset with frames."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from merba.config import schema
+from merba.config.validation import schema
 from merba.errors import MerbaError
 
 NUMBERS = {"onset": "Int64", "apex": "Int64", "offset": "Int64", "fps": "float64"}

@@ -3,12 +3,14 @@
 
 rule apex:
     input:
-        FRAMES,
+        frames_of,
         faces="results/faces/{dataset}/{subject}.parquet",
     output:
         "results/apex/{dataset}/{subject}.parquet",
     log:
         "logs/apex/{dataset}/{subject}.log",
+    benchmark:
+        "results/times/apex/{dataset}/{subject}.tsv"
     conda:
         "../envs/conda.yaml"
     threads: 1
@@ -16,6 +18,7 @@ rule apex:
         mem_mb=1500,
         runtime=120,
     params:
+        code=plan.code("apex"),
         rows=clips_of,
         files=files_of,
         settings=config["apex"],

@@ -1,11 +1,22 @@
 # The plan of what runs (merba/plan.py), and what rules ask of it by wildcards. Nothing is written here.
+from pathlib import Path
+
+from merba.code import file_digest
 from merba.config import fold_settings
-from merba.evaluation.published import published_digest
-from merba.plan import Plan
+from merba.config.last_run import configuration_name, others_results, sign
+from merba.datasets import DEMO_ROOT
+from merba.datasets.flow_images import CLONES
+from merba.plan import PAPER_MODEL, Plan
 from merba.sheet import digest
 
-plan = Plan(config, " and ".join(map(str, workflow.configfiles)))
-config.update(plan.config)
+plan = Plan(
+    config,
+    " and ".join(
+        configuration_name(path, Path(workflow.basedir))
+        for path in workflow.configfiles
+    ),
+)
+config.update(plan.config, origin=plan.origin)
 
 
 wildcard_constraints:
@@ -25,8 +36,13 @@ def clips_of(wildcards):
 
 
 def files_of(wildcards):
-    """Changes when a frame of this subject does, unless the workflow has a rule that makes it."""
-    return None if FRAMES else plan.file_state(wildcards.dataset, wildcards.subject)
+    """Changes when a frame of this subject does that no rule of the workflow makes."""
+    return plan.file_state(wildcards.dataset, wildcards.subject)
+
+
+def frames_of(wildcards):
+    """The folders that rules make and a dataset's clips lie in: of the demo, or of a clone."""
+    return plan.made(wildcards.dataset)
 
 
 def faces_and_apex(wildcards):
@@ -55,6 +71,13 @@ def packs_of(wildcards):
     )
 
 
+def gates_of(wildcards):
+    """What says that the clips of an experiment's datasets can be used, or are to be dropped."""
+    return expand(
+        "results/packed/{dataset}.checked", dataset=settings_of(wildcards)["datasets"]
+    )
+
+
 def pretrained_of(wildcards):
     """The file of weights that an experiment starts from, if any."""
     return settings_of(wildcards)["model"].get("pretrained") or []
@@ -77,10 +100,3 @@ CONFUSIONS = plan.confusions(plan.experiments)
 def confused(wildcards):
     """The experiment of a confusion matrix."""
     return CONFUSIONS[wildcards.matrix]["experiment"]
-
-
-def rendered():
-    """What says that the demo is there, a file a dataset."""
-    if config["data"] != "demo":
-        return []
-    return expand("results/demo/{dataset}.rendered", dataset=config["datasets"])

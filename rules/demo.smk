@@ -1,27 +1,13 @@
 # Data that the workflow makes or fetches itself: the rendered demo, the public flow.
 
-# The configured dataset whose files a rule clones: public flow without a path of the user's.
-CLONED = next(
-    (
-        name
-        for name, settings in config["datasets"].items()
-        if settings["adapter"] == "flow_images" and not settings.get("root")
-    ),
-    None,
-)
-
-# What a dataset's clips wait for: rendered or cloned files, or nothing of ours.
-if config["data"] == "demo":
-    FRAMES = "results/demo/{dataset}.rendered"
-else:
-    FRAMES = f"results/public_flow/{CLONED}.cloned" if CLONED else []
-
 
 rule render:
     output:
-        "results/demo/{dataset}.rendered",
+        directory(f"{DEMO_ROOT}/{{dataset}}"),
     log:
         "logs/render/{dataset}.log",
+    benchmark:
+        "results/times/render/{dataset}.tsv"
     conda:
         "../envs/conda.yaml"
     threads: 1
@@ -29,6 +15,7 @@ rule render:
         mem_mb=1000,
         runtime=10,
     params:
+        code=plan.code("render"),
         demo=config.get("demo"),
     message:
         "render the demo's {wildcards.dataset}"
@@ -38,9 +25,11 @@ rule render:
 
 rule clone_flow:
     output:
-        "results/public_flow/{name}.cloned",
+        directory(f"{CLONES}/{{name}}"),
     log:
         "logs/clone_flow/{name}.log",
+    benchmark:
+        "results/times/clone_flow/{name}.tsv"
     conda:
         "../envs/conda.yaml"
     threads: 1
@@ -48,7 +37,9 @@ rule clone_flow:
         mem_mb=500,
         runtime=30,
     params:
-        source=lambda wildcards: config["datasets"][wildcards.name],
+        code=plan.code("clone_flow"),
+        repository=lambda wildcards: config["datasets"][wildcards.name]["repository"],
+        commit=lambda wildcards: config["datasets"][wildcards.name]["commit"],
     message:
         "clone ready-made flow: {wildcards.name}"
     script:

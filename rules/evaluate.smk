@@ -10,6 +10,8 @@ rule table_1:
         ),
     log:
         "logs/table_1.log",
+    benchmark:
+        "results/times/table/table_1_architecture.tsv"
     conda:
         "../envs/conda.yaml"
     threads: 1
@@ -17,8 +19,9 @@ rule table_1:
         mem_mb=2000,
         runtime=10,
     params:
+        code=plan.code("table_1", plan.trained(ablations=False), PAPER_MODEL),
         models=[
-            ("merba_base", {}, 7),
+            (PAPER_MODEL, {}, 7),
             *plan.models(),
         ],
     message:
@@ -50,6 +53,8 @@ for number, name, datasets in (
             ),
         log:
             f"logs/table_{number}.log",
+        benchmark:
+            f"results/times/table/{name}.tsv"
         conda:
             "../envs/conda.yaml"
         threads: 1
@@ -57,9 +62,10 @@ for number, name, datasets in (
             mem_mb=500,
             runtime=10,
         params:
+            code=plan.code("counts"),
             data=config["data"],
             datasets=datasets,
-            published=published_digest(name),
+            published=file_digest(f"evaluation/published/{name}.csv"),
         message:
             f"table: {number}, clips by class"
         script:
@@ -73,7 +79,7 @@ rule results_table:
             for experiment in plan.in_table(wildcards.table)
             for path in plan.predictions(experiment)
         ],
-        samples=ancient("results/samples.parquet"),
+        samples="results/samples.parquet",
     output:
         report(
             "results/{table}.csv",
@@ -83,6 +89,8 @@ rule results_table:
         ),
     log:
         "logs/{table}.log",
+    benchmark:
+        "results/times/table/{table}.tsv"
     conda:
         "../envs/conda.yaml"
     threads: 1
@@ -90,9 +98,14 @@ rule results_table:
         mem_mb=1000,
         runtime=10,
     params:
+        code=lambda wildcards: plan.code(
+            "results_table", plan.in_table(wildcards.table), PAPER_MODEL
+        ),
         data=config["data"],
         experiments=lambda wildcards: plan.runs(plan.in_table(wildcards.table)),
-        published=lambda wildcards: published_digest(wildcards.table),
+        published=lambda wildcards: file_digest(
+            f"evaluation/published/{wildcards.table}.csv"
+        ),
     message:
         "table: {wildcards.table}"
     script:
@@ -116,6 +129,8 @@ rule confusion:
         ),
     log:
         "logs/confusion/{matrix}.log",
+    benchmark:
+        "results/times/confusion/{matrix}.tsv"
     conda:
         "../envs/conda.yaml"
     threads: 1
@@ -123,6 +138,7 @@ rule confusion:
         mem_mb=1000,
         runtime=10,
     params:
+        code=plan.code("confusion"),
         data=config["data"],
         experiment=lambda wildcards: plan.experiments[confused(wildcards)],
         split=lambda wildcards: CONFUSIONS[wildcards.matrix]["split"],
@@ -134,9 +150,9 @@ rule confusion:
 
 rule samples_figure:
     input:
-        FRAMES,
+        frames_of,
         unpack(first_subject),
-        samples=ancient("results/samples.parquet"),
+        samples="results/samples.parquet",
     output:
         report(
             "results/figures/samples_{dataset}.png",
@@ -146,6 +162,8 @@ rule samples_figure:
         ),
     log:
         "logs/samples_figure/{dataset}.log",
+    benchmark:
+        "results/times/samples_figure/{dataset}.tsv"
     conda:
         "../envs/conda.yaml"
     threads: 1
@@ -153,6 +171,7 @@ rule samples_figure:
         mem_mb=1500,
         runtime=10,
     params:
+        code=plan.code("samples_figure"),
         subject=lambda wildcards: plan.subjects(wildcards.dataset)[0],
         faces=config["faces"],
         curve=config["apex"]["curve"],

@@ -3,11 +3,13 @@
 
 rule samples:
     input:
-        rendered(),
+        plan.demo,
     output:
         "results/samples.parquet",
     log:
         "logs/samples.log",
+    benchmark:
+        "results/times/samples.tsv"
     conda:
         "../envs/conda.yaml"
     threads: 1
@@ -15,6 +17,7 @@ rule samples:
         mem_mb=1000,
         runtime=10,
     params:
+        code=plan.code("samples"),
         planned=digest(plan.sheet, plan.sheet.columns),
     message:
         "sample sheet"
@@ -24,11 +27,13 @@ rule samples:
 
 rule faces:
     input:
-        FRAMES,
+        frames_of,
     output:
         "results/faces/{dataset}/{subject}.parquet",
     log:
         "logs/faces/{dataset}/{subject}.log",
+    benchmark:
+        "results/times/faces/{dataset}/{subject}.tsv"
     conda:
         "../envs/conda.yaml"
     threads: 1
@@ -36,6 +41,7 @@ rule faces:
         mem_mb=1500,
         runtime=60,
     params:
+        code=plan.code("faces"),
         rows=clips_of,
         files=files_of,
         settings=config["faces"],

@@ -3,12 +3,14 @@
 
 rule flow:
     input:
-        FRAMES,
+        frames_of,
         unpack(faces_and_apex),
     output:
         "results/flow/{dataset}/{subject}.npz",
     log:
         "logs/flow/{dataset}/{subject}.log",
+    benchmark:
+        "results/times/flow/{dataset}/{subject}.tsv"
     conda:
         "../envs/conda.yaml"
     threads: 1
@@ -16,6 +18,7 @@ rule flow:
         mem_mb=1500,
         runtime=60,
     params:
+        code=plan.code("flow"),
         rows=clips_of,
         files=files_of,
         settings=config["flow"],
@@ -38,12 +41,16 @@ rule pack:
         index="results/packed/{dataset}.parquet",
     log:
         "logs/pack/{dataset}.log",
+    benchmark:
+        "results/times/pack/{dataset}.tsv"
     conda:
         "../envs/conda.yaml"
     threads: 1
     resources:
         mem_mb=1000,
         runtime=30,
+    params:
+        code=plan.code("pack"),
     message:
         "pack: {wildcards.dataset}"
     script:
@@ -66,26 +73,34 @@ rule problems:
         ),
     log:
         "logs/problems.log",
+    benchmark:
+        "results/times/problems.tsv"
     conda:
         "../envs/conda.yaml"
     threads: 1
     resources:
         mem_mb=500,
         runtime=10,
+    params:
+        code=plan.code("problems"),
     message:
         "problems of all clips"
     script:
         "../workflow/scripts/problems.py"
 
 
-# A rule of its own: Snakemake deletes what a failed job wrote, and the list must stay readable.
+# A rule of its own: Snakemake deletes what a failed job wrote, and the list must stay readable. The list of all datasets is there
+# before the first of them stops the run.
 rule gate:
     input:
-        "results/problems.csv",
+        ancient("results/problems.csv"),
+        index="results/packed/{dataset}.parquet",
     output:
-        touch("results/problems.checked"),
+        "results/packed/{dataset}.checked",
     log:
-        "logs/gate.log",
+        "logs/gate/{dataset}.log",
+    benchmark:
+        "results/times/gate/{dataset}.tsv"
     retries: 0  # its refusal is final, whatever a cluster's profile allows
     conda:
         "../envs/conda.yaml"
@@ -94,8 +109,10 @@ rule gate:
         mem_mb=500,
         runtime=10,
     params:
-        on_problem=config["on_problem"],
+        # Neither code nor `on_problem` itself: whenever a gate is planned without its pack, Snakemake leaves it until the run
+        # after to see what else has changed about folds.
+        refuses=lambda wildcards: plan.gate_refuses(wildcards.dataset),
     message:
-        "gate before training"
+        "gate before training: {wildcards.dataset}"
     script:
         "../workflow/scripts/gate.py"

@@ -9,7 +9,7 @@ rule summary:
         figures=plan.sample_figures(),
         problems="results/problems.csv",
         preprocessing="results/preprocessing.csv",
-        samples=ancient("results/samples.parquet"),
+        samples="results/samples.parquet",
     output:
         report(
             "results/summary{ablations}.html",
@@ -25,16 +25,17 @@ rule summary:
         mem_mb=2000,
         runtime=20,
     params:
+        code=plan.code("summary"),
+        template=file_digest("evaluation/report.html.j2"),
         data=config["data"],
+        configuration=plan.whose(),
+        times=lambda wildcards: plan.times(ablations=bool(wildcards.ablations)),
         experiments=lambda wildcards: plan.runs(
             plan.trained(ablations=bool(wildcards.ablations))
         ),
-        matrices=lambda wildcards: [
-            (plan.experiments[matrix["experiment"]]["method"], matrix["split"])
-            for matrix in plan.confusions(
-                plan.trained(ablations=bool(wildcards.ablations))
-            ).values()
-        ],
+        matrices=lambda wildcards: plan.matrix_titles(
+            ablations=bool(wildcards.ablations)
+        ),
     message:
         "summary of the run"
     script:

@@ -7,6 +7,8 @@ rule labels:
         "results/labels/{experiment}.parquet",
     log:
         "logs/labels/{experiment}.log",
+    benchmark:
+        "results/times/labels/{experiment}.tsv"
     priority: 1
     conda:
         "../envs/conda.yaml"
@@ -15,6 +17,7 @@ rule labels:
         mem_mb=1000,
         runtime=10,
     params:
+        code=lambda wildcards: plan.code("labels", [wildcards.experiment]),
         rows=lambda wildcards: plan.labels(wildcards.experiment),
         experiment=lambda wildcards: {
             key: settings_of(wildcards)[key] for key in ("model", "stopping")
@@ -27,13 +30,17 @@ rule labels:
 
 rule fold:
     input:
-        "results/problems.checked",
+        # What a gate lets through is in the packs: when it opens anew, they say who is concerned.
+        ancient(gates_of),
         labels="results/labels/{experiment}.parquet",
         arrays=packs_of,
         pretrained=pretrained_of,
+    # Not deleted before the job: of further seeds, only those are trained that the files don't have yet.
     output:
         **{
-            kind: f"results/folds/{{experiment}}/{{dataset}}/{{subject}}/{name}"
+            kind: update(
+                f"results/folds/{{experiment}}/{{dataset}}/{{subject}}/{name}"
+            )
             for kind, name in plan.fold_files().items()
         },
     log:
@@ -44,9 +51,11 @@ rule fold:
     resources:
         # Only where training runs on CUDA: `--resources gpu=1` must not serialise folds on the CPU.
         gpu=1 if plan.on_gpu else 0,
-        mem_mb=4000,
+        mem_mb=lambda wildcards, attempt: plan.fold_memory(wildcards.experiment)
+        * attempt,
         runtime=240,
     params:
+        code=lambda wildcards: plan.code("fold", [wildcards.experiment]),
         experiment=lambda wildcards: fold_settings(settings_of(wildcards)),
         seed=config["seed"],
         deterministic=config["deterministic"],

@@ -2,10 +2,11 @@
 
 import pytest
 import yaml
+from releases import write_release
 from workflow_runs import MICRO
 
 from merba.errors import MerbaError
-from merba.plan import Plan
+from merba.plan import PROGRAM_MB, Plan
 
 SUBJECTS = {"smic_hs": ["s01", "s02"], "casme2": ["sub01", "sub02"], "samm": ["006", "007"]}
 
@@ -91,3 +92,64 @@ def test_a_fold_that_is_none_is_named_with_the_nearest(plan, fold, message):
 def test_a_subject_that_is_none_is_named(plan):
     with pytest.raises(MerbaError, match="the sample sheet has no subject 9 in samm"):
         plan.clips("samm", "9")
+
+
+LOSO, HOLDOUT = {"inherit": "merba"}, {"inherit": "merba_dgcm", "tables": ["table_6_lgfi"]}
+
+
+@pytest.mark.parametrize(
+    ("experiments", "message"),
+    [
+        ({"a": LOSO | {"tables": ["table_4_dfme"]}}, "experiments.a.tables: table_4_dfme has rows of protocol holdout"),
+        ({"a": HOLDOUT | {"tables": ["table_5_3db"]}}, "experiments.a.tables: table_5_3db has rows of protocol loso"),
+        (
+            {"a": LOSO | {"datasets": ["samm"], "against": "b"}, "b": LOSO | {"datasets": ["casme2"]}},
+            "experiments.a.against: a and b test no clip in common; compare",
+        ),
+        (
+            {
+                "a": HOLDOUT | {"against": "b"},
+                "b": LOSO | {"datasets": ["dfme"], "folds": {"most_clips": 1}, "tables": ["table_6_lgfi"]},
+            },
+            "experiments.a.against: a and b test no clip of test_a in common",
+        ),
+    ],
+)
+def test_a_table_or_comparison_that_cannot_be_is_refused_before_anything_runs(experiments, message):
+    with pytest.raises(MerbaError) as error:
+        planned(experiments=experiments)
+    assert message in str(error.value)
+
+
+def test_tables_of_ablations_take_either_protocol():
+    tables = {"tables": ["table_6_lgfi", "table_7_scanning"]}
+    assert planned(experiments={"a": LOSO | tables, "b": HOLDOUT | tables}).result_tables(ablations=True) == tables["tables"]
+
+
+def test_a_training_asks_for_memory_by_its_clips_and_their_size(plan):
+    pixels = 28 * 2 * 224**2  # DFME's clips, u and v
+    assert plan.fold_memory("merba_dgcm") == PROGRAM_MB + pixels * (2 + 8) // 10**6
+    larger = planned(demo=yaml.safe_load(MICRO.read_text())["demo"] | {"dfme_clips": 700})
+    assert larger.fold_memory("merba_dgcm") == PROGRAM_MB + 100 * pixels * (2 + 8) // 10**6
+
+
+def test_cloned_flow_makes_no_other_dataset_wait_and_hides_no_changed_frame(tmp_path):
+    root = write_release("casme2", tmp_path / "casme2")
+    clone = {"adapter": "flow_images", "repository": "r", "commit": "c"}
+    both = {"cloned": clone, "own": {"adapter": "clips", "root": str(tmp_path)}}
+    table = "subject,clip,source,onset,apex,offset,emotion,label\n"
+    frames = next(path for path in sorted((root / "CASME2-RAW").glob("*/*")) if path.is_dir())
+    (tmp_path / "clips.csv").write_text(f"{table}s,c,{frames.relative_to(tmp_path)},,,,happiness,positive\n")
+    experiments = {"a": {"method": "A", "model": {"name": "ststnet"}}}
+
+    def planned_now():
+        return Plan({"data": "own", "datasets": both, "experiments": experiments})
+
+    plan = planned_now()
+    assert plan.made("samm") == ["results/public_flow/cloned"]
+    assert plan.made("own") == []
+    before = [plan.file_state(*subject) for subject in (("own", "s"), ("samm", "006"))]
+    frame = sorted(frames.iterdir())[0]
+    frame.write_bytes(frame.read_bytes() + b"x")
+    after = [planned_now().file_state(*subject) for subject in (("own", "s"), ("samm", "006"))]
+    assert (before[0] != after[0], before[1] == after[1]) == (True, True)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from merba.errors import MerbaError
 
+log = logging.getLogger(__name__)
+
 EXAMPLE = "merba train --config config/3db.yaml --experiment merba --folds samm/006 samm/007"
 
 
@@ -21,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from merba.config import load_config
+    from merba.config.last_run import configuration_name, others_results, sign
     from merba.evaluation.collect import finished_trainings
     from merba.training.experiments import train_experiment
 
@@ -29,8 +32,11 @@ def run(options: argparse.Namespace) -> int:
     for fold in only:
         if len(fold) != 2:
             raise MerbaError(f"--folds: {fold[0]!r} is not DATASET/SUBJECT")
-    config = load_config(options.config)
+    config, origin = load_config(options.config), configuration_name(options.config, Path.cwd())
+    if warning := others_results(options.results, origin):
+        log.warning(warning)
     done = finished_trainings(options.done, options.experiment) if options.done else set()
-    trained = train_experiment(config, options.experiment, options.results, only=only or None, done=done)
+    trained = train_experiment(config, options.experiment, options.results, origin=origin, only=only or None, done=done)
+    sign(options.results, origin)
     print(f"{trained} folds trained; results in {options.results / 'folds' / options.experiment}")
     return 0

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from merba.config.last_run import last_run
 from merba.errors import MerbaError
 from merba.files import remove_drafts
 
 EXAMPLE = "merba unlock && snakemake --cores 8 --rerun-incomplete"
+BY_HAND = "if you know that it has ended, `snakemake --unlock` takes the lock away"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,41 +22,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    print("stale lock removed" if unlock(options.folder) else "no lock")
+    said = f"stale lock removed; of Snakemakes at work, only those of this machine ({platform.node()}) can be seen"
+    print(said if unlock(options.folder) else "no lock")
     return 0
 
 
 def unlock(folder: Path) -> bool:
     """Remove Snakemake's stale lock from a working folder, and old drafts from its results; whether there was a lock.
 
-    Raises MerbaError where a Snakemake of this machine still works in that folder. Those of other machines on a shared
-    file system can't be seen from here.
+    Raises MerbaError, and leaves the lock, where a Snakemake of this machine still works in that folder, or where that can't be
+    judged: the latest run was another machine's, or a process of another user's hides where it works.
     """
     folder = Path(folder).resolve()
     if not folder.is_dir():
         raise MerbaError(f"{folder} is not a folder; name the one in which Snakemake ran")
     locks = sorted((folder / ".snakemake" / "locks").glob("*.lock"))
-    if locks and (worker := _working_snakemake(folder)):
-        raise MerbaError(
-            f"{folder}: Snakemake works here (process {worker}); wait for it, or stop it (kill {worker}) and try again"
-        )
+    if locks:
+        _check_nobody_works(folder)
     for lock in locks:
         lock.unlink(missing_ok=True)
     remove_drafts(folder / "results")
     return bool(locks)
 
 
-def _working_snakemake(folder: Path) -> int | None:
-    """The process id of a Snakemake with that working folder."""
+def _check_nobody_works(folder: Path) -> None:
+    machine = last_run(folder / "results").get("machine", platform.node())
+    if machine != platform.node():
+        raise MerbaError(
+            f"{folder}: the latest run was on {machine}, whose processes can't be seen from {platform.node()}; {BY_HAND}, or run "
+            "`merba unlock` there"
+        )
+    for worker, place in _snakemakes():
+        if place is None:
+            raise MerbaError(f"{folder}: process {worker} is a Snakemake of another user's, which may work here; {BY_HAND}")
+        if place == folder:
+            raise MerbaError(
+                f"{folder}: Snakemake works here (process {worker}); wait for it, or stop it (kill {worker}) and try again"
+            )
+
+
+def _snakemakes() -> Iterator[tuple[int, Path | None]]:
+    """Process id and working folder of every Snakemake of this machine; None where the folder can't be seen."""
     import psutil
 
     for process in psutil.process_iter():
-        try:
-            arguments = process.cmdline()
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):
             # As a program, or by `python -u -m snakemake`; jobs of a killed one are scripts and don't count.
-            named = {Path(argument).name for argument in arguments[:4]}
-            if "snakemake" in named and Path(process.cwd()) == folder and process.pid != os.getpid():
-                return process.pid
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            continue
-    return None
+            named = {Path(argument).name for argument in process.cmdline()[:4]}
+            if "snakemake" not in named or process.pid == os.getpid():
+                continue
+            try:
+                yield process.pid, Path(process.cwd())
+            except psutil.AccessDenied:
+                yield process.pid, None

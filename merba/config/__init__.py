@@ -5,30 +5,22 @@ from __future__ import annotations
 import shutil
 from collections.abc import Collection, Mapping
 from copy import deepcopy
-from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from merba.config.validation import did_you_mean, explain, schema
 from merba.errors import MerbaError
-
-if TYPE_CHECKING:
-    from jsonschema import ValidationError
 
 # PyYAML and jsonschema are imported where they are used: trainings need neither.
 
-SCHEMAS = Path(__file__).parent / "schemas"
 LIBRARY = Path(__file__).with_name("experiments.yaml")
 """The paper's experiments, which a configuration without `experiments` runs and others may inherit from."""
-
-
-@cache
-def schema(name: str) -> dict[str, Any]:
-    """The JSON Schema `merba/config/schemas/{name}.schema.yaml`."""
-    import yaml
-
-    return yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text())
+PROTOCOLS = {"table_4_dfme": "holdout", "table_5_3db": "loso"}
+"""The tables that take experiments of one protocol only."""
+DECIDING = ("datasets", "protocol", "stopping", "control", "seeds", "model", "training")
+"""The settings of an experiment that decide a fold's result."""
 
 
 def load_config(path: Path) -> dict[str, Any]:
@@ -89,7 +81,7 @@ def _inherited(experiments: Mapping[str, Any] | None, origin: str) -> dict[str, 
         home = source if parent in source and parent != name else library()
         if parent not in home or (home is source and parent in heirs):
             known = {**library(), **source}
-            reason = "inherits from itself" if parent in heirs else f"is unknown{_did_you_mean(parent, known)}"
+            reason = "inherits from itself" if parent in heirs else f"is unknown{did_you_mean(parent, known)}"
             raise MerbaError(f"{origin}: experiments.{name}.inherit: {parent!r} {reason}")
         given = resolve(parent, home, (*heirs, name) if home is source else ())
         merged = {**given, **own}
@@ -137,7 +129,7 @@ def runnable_experiments(
         if experiment["against"] is not None and experiment["against"] not in config["experiments"]:
             raise MerbaError(
                 f"experiments.{name}.against: no experiment {experiment['against']!r}"
-                f"{_did_you_mean(experiment['against'], settings)}"
+                f"{did_you_mean(experiment['against'], settings)}"
             )
     return settings, left_out
 
@@ -145,27 +137,62 @@ def runnable_experiments(
 def experiment_settings(config: Mapping[str, Any], name: str, datasets: Collection[str]) -> dict[str, Any]:
     """Experiment `name` of a complete configuration with what it inherits: the sheet's `datasets`, training, tables.
 
-    Raises MerbaError where it names a dataset that the sheet doesn't have.
+    Raises MerbaError where it names a dataset that the sheet doesn't have, or a table of another protocol.
     """
     experiment = dict(config["experiments"][name])
     experiment["datasets"] = sorted(experiment.get("datasets") or datasets)
     experiment["training"] = {**config["training"], **experiment.get("training", {})}
     experiment.setdefault("tables", ["table_4_dfme" if experiment["protocol"] == "holdout" else "table_5_3db"])
+    for table, protocol in PROTOCOLS.items():
+        if table in experiment["tables"] and experiment["protocol"] != protocol:
+            raise MerbaError(
+                f"experiments.{name}.tables: {table} has rows of protocol {protocol}, and this experiment's is "
+                f"{experiment['protocol']}; change one of the two"
+            )
     for dataset in experiment["datasets"]:
         if dataset not in datasets:
             raise MerbaError(
                 f"experiments.{name}.datasets: the configured data has no dataset {dataset!r}"
-                f"{_did_you_mean(dataset, datasets)}; it has {', '.join(sorted(datasets))}"
+                f"{did_you_mean(dataset, datasets)}; it has {', '.join(sorted(datasets))}"
             )
     return experiment
 
 
 def fold_settings(experiment: Mapping[str, Any]) -> dict[str, Any]:
     """What of `experiment_settings` decides a fold's result: names of table rows and comparisons don't."""
-    deciding = ("datasets", "protocol", "stopping", "control", "seeds", "model", "training")
     # Named only where it isn't the default: what was trained before there was this setting stays valid.
     decode = {} if experiment["decode"] == "raw" else {"decode": experiment["decode"]}
-    return {key: experiment[key] for key in deciding} | decode
+    return {key: experiment[key] for key in DECIDING} | decode
+
+
+def origin_of(config: Mapping[str, Any], file: str) -> dict[str, Any]:
+    """Whose results these are: the complete configuration's `file`, and its settings that differ from the defaults.
+
+    `changed` has them by path, such as `training.epochs`. Where the data lies is none of them, and what experiments set stands
+    in their own settings.
+    """
+    changed = {}
+    for key, node in schema("config")["properties"].items():
+        if key in config and node.get("properties"):
+            defaults = {child: about["default"] for child, about in node["properties"].items()}
+            changed |= {f"{key}.{child}": value for child, value in config[key].items() if value != defaults[child]}
+        elif "default" in node and config[key] != node["default"]:
+            changed[key] = config[key]
+    return {"file": file, "changed": changed}
+
+
+def changed_by_experiments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What experiments of a complete configuration set, by path: their models, and what isn't the default or `training`'s."""
+    known = schema("config")["properties"]["experiments"]["additionalProperties"]["properties"]
+    defaults = {key: known[key]["default"] for key in DECIDING if "default" in known[key]}
+    changed = {}
+    for name, experiment in config["experiments"].items():
+        own = {key: experiment[key] for key, default in defaults.items() if experiment[key] != default}
+        own["model"] = experiment["model"]
+        training = experiment.get("training", {}).items()
+        own |= {f"training.{key}": value for key, value in training if value != config["training"][key]}
+        changed |= {f"experiments.{name}.{key}": value for key, value in own.items()}
+    return changed
 
 
 def _fill(node: Mapping[str, Any], value: Any) -> Any:
@@ -193,41 +220,3 @@ def expects_gpu(device: str) -> bool:
     if device == "auto":
         return shutil.which("nvidia-smi") is not None and not version("torch").endswith("+cpu")
     return device == "cuda"
-
-
-def explain(error: ValidationError) -> str:
-    """One line for a user: the key's path, what is wrong there, and what would be right."""
-    where = ".".join(map(str, error.path)) or "top level"
-    if error.validator == "additionalProperties":
-        known = error.schema.get("properties", {})
-        unknown = sorted(set(error.instance) - set(known), key=str)
-        hints = [f"{key!r}{_did_you_mean(key, known)}" for key in unknown]
-        return f"{where}: unknown key {', '.join(hints)}"
-    if error.validator == "required":
-        missing = [key for key in error.validator_value if key not in error.instance]
-        return f"{where}: missing key {', '.join(map(repr, missing))}"
-    if error.validator == "type":
-        types = [error.validator_value] if isinstance(error.validator_value, str) else error.validator_value
-        hint = _number_as_text(error.instance) if {"number", "integer"} & set(types) else ""
-        return f"{where}: {error.instance!r} is not of type {' or '.join(types)}{hint}"
-    if error.validator == "pattern":
-        return f"{where}: {error.instance!r} has other characters than lower-case letters, digits and underscores"
-    if error.validator in ("oneOf", "anyOf"):
-        return f"{where}: {error.instance!r} doesn't fit: {error.schema.get('description', error.message)}"
-    if error.validator == "enum":
-        options = ", ".join(map(str, error.validator_value))
-        return f"{where}: {error.instance!r} is none of {options}{_did_you_mean(error.instance, error.validator_value)}"
-    return f"{where}: {error.message}"
-
-
-def _number_as_text(value: Any) -> str:
-    """YAML 1.1 takes 1e-3 for text: it wants a point."""
-    try:
-        return f"; write it as {float(value)!r}" if isinstance(value, str) else ""
-    except ValueError:
-        return ""
-
-
-def _did_you_mean(word: Any, known: Any) -> str:
-    close = get_close_matches(str(word), map(str, known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

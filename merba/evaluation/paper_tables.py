@@ -182,6 +182,8 @@ def _against(part: pd.DataFrame, rival: Run | None, selection: str, test_set: st
     theirs = theirs[(theirs["selection"] == "oracle") == (selection == "oracle")]
     if test_set is not None:
         theirs = theirs[theirs["split"] == test_set]
+    if part.merge(theirs[KEY], on=KEY).empty:  # all that both tested was dropped
+        return {"against": rival.name, "against_n": 0}
     found = paired_difference(part, theirs, _classes(part))
     names = {"n": "against_n"} | {f"uf1_difference{end}": f"difference{end}" for end in ("", "_low", "_high")}
     return {"against": rival.name} | {name: found[key] for key, name in names.items()}

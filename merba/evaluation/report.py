@@ -62,6 +62,7 @@ def write_report(
     path: Path,
     *,
     data: str,
+    configuration: Mapping[str, Any],
     tables: Sequence[Path],
     runs: Sequence[Run],
     matrices: Mapping[Path, str],
@@ -69,13 +70,14 @@ def write_report(
     problems: Path,
     preprocessing: Path,
     sheet: pd.DataFrame,
-    logs: Path,
+    times: Sequence[Path],
 ) -> None:
     """Write the report of a run to the HTML file `path`.
 
-    `data` is the configuration's; `tables` are the files of Tables I to VII; `matrices` are confusion matrices (CSV) with
-    their titles; `samples` are the sample figures (PNG) by dataset; `problems` and `preprocessing` are the stages' tables
-    of these names, `sheet` is the sample sheet, and `logs` the folder whose logs tell how long each job took.
+    `data` is the configuration's, and `configuration` has its `file` and the settings `changed` from the defaults; `tables`
+    are the files of Tables I to VII; `matrices` are confusion matrices (CSV) with their titles; `samples` are the sample
+    figures (PNG) by dataset; `problems` and `preprocessing` are the stages' tables of these names, `sheet` is the sample sheet,
+    and `times` the files that say how long jobs took (see `stage_times`).
     """
     from jinja2 import Environment, FileSystemLoader
 
@@ -104,7 +106,8 @@ def write_report(
         samples=[_photograph(file, named(name)) for name, file in samples.items()],
         problems=plain_table(pd.read_csv(problems, dtype=str, keep_default_na=False)),
         preprocessing=plain_table(pd.read_csv(preprocessing)),
-        times=plain_table(stage_times(logs).round(1)),
+        times=plain_table(stage_times(times, runs).round(1)),
+        configuration=configuration,
         versions=_versions(runs),
     )
     path.write_text(page)

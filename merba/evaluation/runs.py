@@ -13,7 +13,6 @@ import pandas as pd
 
 from merba.evaluation.metrics import confusion, unweighted
 from merba.files import FOLD_FILES
-from merba.joblog import job_seconds
 
 
 @dataclass(frozen=True)
@@ -99,17 +98,20 @@ def subject_scores(predictions: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def stage_times(logs: Path) -> pd.DataFrame:
-    """How long the jobs of each stage took, from the last lines of the logs in the folder `logs`.
+def stage_times(files: Sequence[Path], runs: Sequence[Run]) -> pd.DataFrame:
+    """How long the jobs of each stage took: trainings by their records, others by Snakemake's benchmark `files` that exist.
 
     Columns: stage, jobs, total, median, longest (s), longest_job. Jobs run side by side, so that `total` is the work of
-    a stage and not the time that a person waited.
+    a stage and not the time that a person waited. A file `times/STAGE/JOB.tsv` or `times/STAGE.tsv` names its job.
     """
-    rows = []
-    for path in sorted(logs.rglob("*.log")):
-        if (seconds := job_seconds(path)) is not None:
-            name = path.relative_to(logs).with_suffix("")
-            rows.append({"stage": name.parts[0], "job": " ".join(name.parts[1:]), "seconds": seconds})
+    rows = [
+        {"stage": "fold", "job": f"{run.name} {record['dataset']} {record['subject']}", "seconds": record["seconds"]}
+        for run in runs
+        for record in run.records
+    ]
+    for path in filter(Path.exists, files):
+        stage, *job = path.with_suffix("").parts[path.parts.index("times") + 1 :]
+        rows.append({"stage": stage, "job": " ".join(job), "seconds": pd.read_csv(path, sep="\t")["s"].iloc[-1]})
     jobs = pd.DataFrame(rows, columns=["stage", "job", "seconds"])
     stages = jobs.groupby("stage")["seconds"].agg(jobs="size", total="sum", median="median", longest="max")
     longest = jobs.loc[jobs.groupby("stage")["seconds"].idxmax()].set_index("stage")["job"]

@@ -158,25 +158,17 @@ def preprocessing_summary(clips: pd.DataFrame) -> pd.DataFrame:
     return counts.assign(**{f"head_motion_{name}": values.round(2) for name, values in spread.items()}).reset_index()
 
 
-def check_problems(path: Path, *, drop: bool) -> None:
-    """Stop with the whole list in `path` (dataset, subject, clip, problem) unless it is empty or `drop` is set."""
-    _check(pd.read_csv(path, dtype=str, keep_default_na=False), path, drop)
-
-
-def check_packed(indexes: Sequence[Path], *, drop: bool) -> None:
-    """As `check_problems`, for the clips of the packs with these index files."""
-    for path in indexes:
-        clips = read_parquet(path)
-        _check(clips[clips["problem"].notna()], path, drop)
-
-
-def _check(problems: pd.DataFrame, path: Path, drop: bool) -> None:
+def check_packed(indexes: Sequence[Path], *, drop: bool) -> list[str]:
+    """The problems of clips of the packs with these index files, a line each; with any, MerbaError unless `drop` is set."""
+    clips = pd.concat([read_parquet(path) for path in indexes], ignore_index=True)
+    problems = clips[clips["problem"].notna()]
     lines = [f"{row.dataset} {row.subject} {row.clip}: {row.problem}" for row in problems.itertuples()]
     if lines and not drop:
         raise MerbaError(
-            f"{len(lines)} clips can't be used ({path}):\n  "
+            f"{len(lines)} clips can't be used ({', '.join(map(str, indexes))}):\n  "
             + "\n  ".join(lines)
             + "\nMend them, or set `on_problem: drop` to go on without them"
         )
     for line in lines:
         log.warning("dropped: %s", line)
+    return lines

@@ -17,9 +17,13 @@ from __future__ import annotations
 
 from importlib import import_module
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:  # imported by name below; `merba.code` reads from such lines what a model's code is
+    from merba.scan import mamba_ssm, numba, reference, triton  # noqa: F401
 
 BACKENDS = ("reference", "numba", "triton", "mamba_ssm")
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import merba
-from merba.config import explain, schema
+from merba.config.validation import explain, schema
 from merba.errors import MerbaError
 from merba.files import atomic
 from merba.models import MODELS, create_model

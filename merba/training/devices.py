@@ -8,7 +8,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from merba.errors import MerbaError
 log = logging.getLogger(__name__)
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # <malloc.h>
+ELSEWHERE = "delete it, or set TMPDIR to a folder of your own"
 
 
 @contextmanager
@@ -77,23 +78,44 @@ def keep_freed_memory() -> None:
 def claim(devices: int, folder: Path | None = None) -> Iterator[int]:
     """The number of the least taken of `devices` devices, by file locks in `folder` that end with the process.
 
-    Lock k of a device is held by its k-th job, so that every device gets its first job before any gets a second.
+    Lock k of a device is held by its k-th job, so that every device gets its first job before any gets a second. Raises
+    MerbaError where the folder is another user's, or a link.
     """
     # Devices are numbered among the visible ones: jobs that see different ones must not share locks.
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all").replace(os.sep, "-")
     folder = folder or Path(tempfile.gettempdir()) / f"merba-gpus-{os.getuid()}-{visible}"
-    folder.mkdir(parents=True, exist_ok=True)
+    private = _private(folder)
     round_ = 0
     while True:
         for number in range(devices):
-            lock = (folder / f"{number}.{round_}").open("w")
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+            lock = os.fdopen(os.open(f"{number}.{round_}", flags, 0o600, dir_fd=private), "r+")
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 lock.close()
                 continue
+            os.close(private)
             log.info("GPU %d of %d, beside %d other jobs", number, devices, round_)
             with lock:
                 yield number
             return
         round_ += 1
+
+
+def _private(folder: Path) -> int:
+    """A descriptor of a folder that only this user can write to, made where it is missing.
+
+    Folders for temporary files are everybody's: somebody else may have made one of this name, or a link to files of ours.
+    """
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700, parents=True)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        raise MerbaError(f"{folder}, for the locks of GPUs, can't be used: {error.strerror}; {ELSEWHERE}") from error
+    if (owner := os.fstat(descriptor).st_uid) != os.getuid():
+        os.close(descriptor)
+        raise MerbaError(f"{folder}, for the locks of GPUs, belongs to another user ({owner}); {ELSEWHERE}")
+    os.fchmod(descriptor, 0o700)
+    return descriptor

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from merba.config import experiment_settings, fold_settings
+from merba.config import experiment_settings, fold_settings, origin_of
 from merba.errors import MerbaError
 from merba.files import read_parquet
 from merba.models import check_model
@@ -19,7 +19,8 @@ from merba.preprocessing.packs import check_packed
 from merba.protocols import folds
 from merba.sheet import class_names, safe_id
 from merba.training.devices import keep_compiled
-from merba.training.fold import is_finished, load_fold, run_fold
+from merba.training.fold import is_finished, run_fold
+from merba.training.loading import load_fold
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ def train_experiment(
     name: str,
     results: Path,
     *,
+    origin: str,
     only: Sequence[tuple[str, str]] | None = None,
     done: Collection[tuple[str, int]] = (),
 ) -> int:
@@ -36,7 +38,8 @@ def train_experiment(
 
     For a machine without Snakemake: reads `results`/samples.parquet and `results`/packed, which the workflow's
     preprocessing wrote, and writes the workflow's files. Finished folds are left alone, and so are trainings among `done`
-    (see `merba.evaluation.collect.finished_trainings`), which another machine did. Returns how many folds were trained.
+    (see `merba.evaluation.collect.finished_trainings`), which another machine did. `origin` is the configuration's file.
+    Returns how many folds were trained.
     Raises MerbaError, as the workflow's gate does, where clips can't be used and the configuration doesn't drop them.
     """
     experiment, sheet, packs = packed_experiment(config, name, results)
@@ -54,8 +57,9 @@ def train_experiment(
         fold = load_fold(config, settings, dataset=dataset, subject_id=subject_id, sheet=sheet, packs=packs)
         folder = results / "folds" / name / dataset / subject_id
         wanted = settings | {"seeds": [seed for seed in settings["seeds"] if (fold.digest, seed) not in done]}
-        if wanted["seeds"] and not is_finished(folder, fold, weights=config["keep_weights"]):
-            run_fold(config, wanted, fold, folder, progress=results / "progress" / name / dataset / subject_id)
+        if wanted["seeds"] and not is_finished(folder, fold, wanted["seeds"], weights=config["keep_weights"]):
+            progress = results / "progress" / name / dataset / subject_id
+            run_fold(config, wanted, fold, folder, progress=progress, origin=origin_of(config, origin))
             trained += 1
         left = (time.monotonic() - started) / number * (len(chosen) - number)
         log.info("%s: %d of %d folds done, about %.0f s left", name, number, len(chosen), left)

@@ -15,7 +15,9 @@ from merba.files import FOLD_FILES, WEIGHTS
 from merba.protocols import EVERYBODY
 from merba.training.checkpoint import Checkpoint, join_checkpoints, load_checkpoint
 from merba.training.experiments import packed_experiment
-from merba.training.fold import load_fold, train_on_everybody
+from merba.training.fold import train_on_everybody
+from merba.training.loading import load_fold
+from merba.training.loop import weights_digest
 
 log = logging.getLogger(__name__)
 STALE = "run the workflow again, and delete the folds of subjects who are no longer in the sample sheet"
@@ -36,14 +38,19 @@ def ensemble_of_folds(folder: Path) -> Checkpoint:
             f"{folder}: {what if missing else 'no fold in it has a model.safetensors'}; train with `keep_weights: true`, "
             "and name the folder of one experiment, such as results/folds/merba"
         )
-    # A subject who is no longer in the sheet leaves a fold behind.
+    # A subject who is no longer in the sheet leaves a fold behind, and so does a run with other settings or code.
     records = {path.parent: _record(path.parent / FOLD_FILES["record"]) for path in paths}
-    inputs = {str(record["inputs"]): fold for fold, record in records.items()}
-    if len(inputs) > 1:
-        raise MerbaError(f"{' and '.join(map(str, inputs.values()))} were trained on different files; {STALE}")
-    for fold, record in records.items():
-        _refuse_control(fold, record["experiment"])
-    return join_checkpoints({path: load_checkpoint(path) for path in paths})
+    for key, what in (("inputs", "on different files"), ("experiment", "with different settings"), ("code", "by different code")):
+        values = {str(record[key]): fold for fold, record in records.items()}
+        if len(values) > 1:
+            raise MerbaError(f"{' and '.join(map(str, values.values()))} were trained {what}; {STALE}")
+    checkpoints = {path: load_checkpoint(path) for path in paths}
+    for path, checkpoint in checkpoints.items():
+        record = records[path.parent]
+        _refuse_control(path.parent, record["experiment"])
+        if weights_digest(checkpoint.members[0].weights) != next(iter(record["seeds"].values()))["weights_sha256"]:
+            raise MerbaError(f"{path} holds the weights of another training than {FOLD_FILES['record']} beside it; {STALE}")
+    return join_checkpoints(checkpoints)
 
 
 def retrained(config: Mapping[str, Any], folder: Path) -> Checkpoint:
@@ -63,8 +70,8 @@ def retrained(config: Mapping[str, Any], folder: Path) -> Checkpoint:
     if not records:
         raise MerbaError(f"{folder}: no trained fold in it; name the folder of one experiment, such as results/folds/merba")
     for path, record in records.items():
-        if (record["experiment"], record["inputs"]) != (settings, fold.inputs):
-            raise MerbaError(f"{path}: the fold was trained with other settings or clips; {STALE}")
+        if (record["experiment"], record["inputs"], record["code"]) != (settings, fold.inputs, fold.code):
+            raise MerbaError(f"{path}: the fold was trained with other settings, clips or code; {STALE}")
     epochs = round(median(next(iter(record["seeds"].values()))["epoch"] for record in records.values()))
     log.info("%s: %d epochs, the median of %d folds, on %d clips", name, epochs, len(records), len(fold.clips))
     return train_on_everybody(config, everybody, fold, epochs=epochs)
@@ -73,7 +80,7 @@ def retrained(config: Mapping[str, Any], folder: Path) -> Checkpoint:
 def _record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text())
-        return {key: record[key] for key in ("experiment", "inputs", "seeds")}
+        return {key: record[key] for key in ("experiment", "inputs", "code", "seeds")}
     except (OSError, ValueError, KeyError) as error:
         raise MerbaError(f"{path} can't be read as a fold's record ({error!r}); train this fold again") from error
 

@@ -17,7 +17,7 @@ from merba.evaluation.metrics import confusion, unweighted
 from merba.models.fitted import FittedModel
 from merba.protocols import Split, subject_parts
 from merba.training.inputs import FoldData
-from merba.training.loop import FoldResult, TrainingSettings, beside, class_counts, predict, weights_digest
+from merba.training.loop import FoldResult, TrainingSettings, beside, class_counts, classified, predict, weights_digest
 from merba.training.resume import Selection
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def fit_fold(
     model, chosen = fit_model(build, data, split.train, subjects, seed=seed)
     predicted, probabilities = np.empty(0, np.int64), np.empty((0, classes), np.float32)
     if len(split.test):
-        predicted, probabilities = predict(model, data, split.test, AS_IT_IS)
+        predicted, probabilities = classified(predict(model, data, split.test, AS_IT_IS))
     right = predicted == data.labels[torch.from_numpy(split.test)].numpy()
     only = Selection(1, predicted, probabilities)
     weights = model.state_dict()

@@ -189,6 +189,13 @@ def _begin(
     build: Callable[[], nn.Module], device: torch.device, settings: TrainingSettings, seed: int, resume: Path | None = None
 ) -> Progress:
     """A training before its first step, or where it was saved in `resume`."""
+    state = _untrained(build, device, settings, seed, resume)
+    return state if state.load() else _untrained(build, device, settings, seed, resume)
+
+
+def _untrained(
+    build: Callable[[], nn.Module], device: torch.device, settings: TrainingSettings, seed: int, resume: Path | None
+) -> Progress:
     torch.manual_seed(seed)
     model = build().to(device)
     if device.type == "cuda":
@@ -197,9 +204,7 @@ def _begin(
     if settings.weight_average:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.weight_average), use_buffers=True)
     # Orders, flips and shifts have a generator of their own, so that they don't depend on how much dropout draws.
-    state = Progress(model, _optimizer(model, settings), torch.Generator().manual_seed(seed), resume, average)
-    state.load()
-    return state
+    return Progress(model, _optimizer(model, settings), torch.Generator().manual_seed(seed), resume, average)
 
 
 def _step(model: nn.Module, device: torch.device) -> nn.Module:

@@ -7,13 +7,13 @@ import pickle
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from merba.errors import MerbaError
 from merba.files import atomic
 
 log = logging.getLogger(__name__)
@@ -22,6 +22,10 @@ SAVE_SECONDS = 45.0
 """Between two saves of a training's progress, a little under the minute that an interruption may cost."""
 SAVE_SHARE = 0.02
 """At most this share of the time goes into saving; large models are saved less often for it."""
+
+
+UNUSABLE = (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError)
+"""What a file raises that is no whole state, or one with other parts."""
 
 
 @dataclass
@@ -87,24 +91,29 @@ class Progress:
         self.saved = time.monotonic()
         self.save_cost = self.saved - started
 
-    def load(self) -> None:
-        """Go on from the file, where it exists and is whole; a damaged one is ignored, and training starts anew."""
-        path = self.file
-        if path is None or not path.exists():
-            return
+    def load(self) -> bool:
+        """Go on from the file, where there is one; whether this is a state to train from.
+
+        It isn't where the file is damaged or of another version: it is deleted, and training must start anew, with another
+        `Progress`, because this one may have taken over half of it.
+        """
+        if self.file is None or not self.file.exists():
+            return True
+        try:
+            self._take(torch.load(self.file, map_location="cpu", weights_only=True))
+        except UNUSABLE as error:
+            log.warning("%s: the saved training is damaged or of another version (%r); starting anew", self.file, error)
+            self.file.unlink()
+            return False
+        log.info("going on after epoch %d and %d steps, saved in %s", len(self.history), self.step, self.file)
+        return True
+
+    def _take(self, state: dict[str, Any]) -> None:
         device = next(self.model.parameters()).device
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-            log.warning("%s: the saved training can't be read (%s); starting anew", path, error)
-            return
-        try:
-            self.model.load_state_dict(state["model"])
-            if self.average is not None:
-                self.average.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError) as error:
-            raise MerbaError(f"{path}: saved by another version of merba, whose model differs; delete it ({error})") from error
+        self.model.load_state_dict(state["model"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
         self.loss = state["loss"].to(device)
         self.random.set_state(state["random"])
@@ -115,7 +124,6 @@ class Progress:
         self.chosen = {name: tensor.to(device) for name, tensor in state["chosen"].items()}
         self.history = state["history"]
         self.every_epoch = [row.numpy() for row in state["every_epoch"]]
-        log.info("going on after epoch %d and %d steps, saved in %s", len(self.history), self.step, path)
 
 
 def _plain(selection: Selection | None) -> dict | None:

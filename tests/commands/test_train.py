@@ -17,7 +17,7 @@ from merba.evaluation.scoring import read_predictions
 from merba.files import FOLD_FILES, WEIGHTS
 from merba.training import loop, resume
 from merba.training.experiments import packed_experiment
-from merba.training.fold import load_fold
+from merba.training.loading import load_fold
 
 pytestmark = pytest.mark.long
 
@@ -164,7 +164,7 @@ def test_a_fold_whose_files_were_not_all_replaced_is_trained_again(results, tmp_
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("merba.training.fold._record", interrupt)  # it comes last
+        patch.setattr("merba.training.fold.fold_record", interrupt)  # it comes last
         assert train(results, "--folds", "samm/006", config=changed) == 130
     capsys.readouterr()
     assert train(results, "--folds", "samm/006", config=changed) == 0

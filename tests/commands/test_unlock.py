@@ -1,12 +1,16 @@
 """A stale lock is taken away, a live one is not."""
 
+import json
 import os
 import subprocess
 import sys
 
+import psutil
 import pytest
 
+from merba.cli import main
 from merba.commands.unlock import unlock
+from merba.config.last_run import sign
 from merba.errors import MerbaError
 
 
@@ -57,3 +61,33 @@ def test_a_snakemake_in_another_folder_does_not_count(locked, tmp_path_factory):
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_lock_of_another_machines_run_stays(locked):
+    (locked / "results").mkdir()
+    (locked / "results" / "last_run.json").write_text(json.dumps({"configuration": "a.yaml", "machine": "elsewhere"}))
+    with pytest.raises(MerbaError, match="the latest run was on elsewhere, whose processes can't be seen from .*--unlock"):
+        unlock(locked)
+    assert len(list((locked / ".snakemake" / "locks").iterdir())) == 2
+    sign(locked / "results", "a.yaml")
+    assert unlock(locked)
+
+
+def test_a_lock_stays_where_another_users_snakemake_hides_its_folder(locked, monkeypatch):
+    class Hidden:
+        pid = 12345
+
+        def cmdline(self):
+            return ["python", "-m", "snakemake"]
+
+        def cwd(self):
+            raise psutil.AccessDenied
+
+    monkeypatch.setattr(psutil, "process_iter", lambda: [Hidden()])
+    with pytest.raises(MerbaError, match="process 12345 is a Snakemake of another user's, which may work here"):
+        unlock(locked)
+
+
+def test_it_says_what_it_cannot_see(locked, capsys):
+    assert main(["unlock", str(locked)]) == 0
+    assert "only those of this machine" in capsys.readouterr().out

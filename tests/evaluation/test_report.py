@@ -62,7 +62,7 @@ def write_fold(folder: Path, dataset: str, subject: str, wrong: int) -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A finished experiment of four folds, and beside them tables, figures and logs."""
+    """A finished experiment of four folds."""
     results = tmp_path_factory.mktemp("run") / "results"
     subjects = [("casme2", "sub01", 1), ("casme2", "sub02", 4), ("samm", "006", 0), ("samm", "007", 4)]
     folders = [results / "folds" / "merba" / dataset / subject for dataset, subject, _ in subjects]
@@ -77,10 +77,10 @@ def page(run):
     import cv2
 
     results = run.folders[0].parents[3]
-    logs = results.parent / "logs"
-    for name, seconds in (("faces/samm/006", 3.0), ("faces/samm/007", 5.5), ("gate", 0.1)):
-        (logs / name).parent.mkdir(parents=True, exist_ok=True)
-        (logs / f"{name}.log").write_text(f"2026-01-01 00:00:00,000 INFO start: {name}\n2026 INFO done: {name}, {seconds} s\n")
+    times = [results / "times" / "faces" / "samm" / f"{subject}.tsv" for subject in ("006", "007")]
+    times[0].parent.mkdir(parents=True)
+    for path, seconds in zip(times, (3.0, 5.5), strict=True):
+        path.write_text(f"s\th:m:s\n{seconds}\t0:00:03\n")
     honest = run.predictions[run.predictions["selection"] == "validation"]
     sheet = honest[["dataset", "subject", "clip", "split"]].assign(label=honest["true"]).reset_index(drop=True)
     table = results / "table_5_3db.csv"
@@ -98,6 +98,7 @@ def page(run):
     write_report(
         path,
         data="demo",
+        configuration={"file": "mine.yaml", "changed": {"training.epochs": 7}},
         tables=[table],
         runs=[run],
         matrices={matrix: "MERba-nano"},
@@ -105,7 +106,7 @@ def page(run):
         problems=problems,
         preprocessing=preprocessing,
         sheet=sheet,
-        logs=logs,
+        times=times,
     )
     return path
 
@@ -201,6 +202,11 @@ def test_folds_count_what_was_right(run):
     ]
 
 
+def test_the_page_names_the_configuration_and_what_differs_from_the_defaults(page):
+    assert "<code>mine.yaml</code>" in page.read_text()
+    assert '<th scope="row">training.epochs</th><td><code>7</code></td>' in page.read_text()
+
+
 def test_a_subjects_uf1_is_of_its_own_clips(run):
     scores = subject_scores(run.predictions).set_index("subject")
     # Two of two negative clips taken for surprise: F1 of 0, 1 and 2·2 / (2 + 4).
@@ -210,13 +216,16 @@ def test_a_subjects_uf1_is_of_its_own_clips(run):
     assert set(scores["n"]) == {6}
 
 
-def test_stage_times_come_from_logs_that_ended_well(tmp_path):
-    for name, end in (("a/x", "INFO done: a, 2.5 s"), ("a/y", "INFO done: a, 4.0 s"), ("b", "ERROR failed: b"), ("c", "")):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / f"{name}.log").write_text(f"2026-01-01 INFO start: it\n2026-01-01 {end}\n")
-    times = stage_times(tmp_path)
-    assert times.to_dict("records") == [
-        {"stage": "a", "jobs": 2, "total": 6.5, "median": 3.25, "longest": 4.0, "longest_job": "y"}
+def test_stage_times_are_of_the_named_files_that_exist_and_of_the_folds_records(run, tmp_path):
+    for name, seconds in (("a/x/1", 2.5), ("a/y", 4.0), ("gone/z", 9.0), ("b", 0.5)):
+        path = tmp_path / "times" / f"{name}.tsv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:01\t-\n")
+    files = [tmp_path / "times" / f"{name}.tsv" for name in ("a/x/1", "a/y", "b", "absent")]
+    assert stage_times(files, [run]).to_dict("records") == [
+        {"stage": "fold", "jobs": 4, "total": 49.36, "median": 12.34, "longest": 12.34, "longest_job": "merba casme2 sub01"},
+        {"stage": "a", "jobs": 2, "total": 6.5, "median": 3.25, "longest": 4.0, "longest_job": "y"},
+        {"stage": "b", "jobs": 1, "total": 0.5, "median": 0.5, "longest": 0.5, "longest_job": ""},
     ]
 
 

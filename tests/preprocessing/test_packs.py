@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from merba.errors import MerbaError
-from merba.preprocessing.packs import ClipFlow, FlowFormat, check_problems, load_packs, pack, preprocessing_summary, save_subject
+from merba.preprocessing.packs import ClipFlow, FlowFormat, check_packed, load_packs, pack, preprocessing_summary, save_subject
 
 PIXELS = FlowFormat(("u", "v"), "px")
 
@@ -99,24 +99,22 @@ def test_a_mirror_negates_u_about_its_zero_and_keeps_the_rest(unit, u, mirrored)
     assert (values * factor + offset).ravel().tolist() == [mirrored, 7.0, 9.0]
 
 
+def write_index(path, problems):
+    """The index of a pack of clips c0, c1, … of the subject NA, each with its problem or None."""
+    clips = {"dataset": "own", "subject": "NA", "clip": [f"c{i}" for i in range(len(problems))], "problem": problems}
+    pd.DataFrame(clips).astype({"problem": "str"}).to_parquet(path)
+    return path
+
+
 def test_the_gate_lists_every_problem_or_drops_them(tmp_path):
-    path = tmp_path / "problems.csv"
-    path.write_text("dataset,subject,clip,problem\nsamm,006,006_1_2,no face\nsamm,007,007_1_1,damaged\n")
-    with pytest.raises(MerbaError, match="(?s)2 clips.*samm 006 006_1_2: no face.*samm 007.*on_problem: drop"):
-        check_problems(path, drop=False)
-    check_problems(path, drop=True)
+    indexes = [write_index(tmp_path / "a.parquet", ["no face", None]), write_index(tmp_path / "b.parquet", [None, "damaged"])]
+    with pytest.raises(MerbaError, match="(?s)2 clips can't be used.*own NA c0: no face.*own NA c1: damaged.*on_problem: drop"):
+        check_packed(indexes, drop=False)
+    check_packed(indexes, drop=True)
 
 
 def test_the_gate_is_open_without_problems(tmp_path):
-    path = tmp_path / "problems.csv"
-    path.write_text("dataset,subject,clip,problem\n")
-    check_problems(path, drop=False)
-
-
-def test_a_subject_called_na_keeps_the_name(tmp_path):
-    (tmp_path / "problems.csv").write_text("dataset,subject,clip,problem\nown,NA,c,no face\n")
-    with pytest.raises(MerbaError, match="own NA c: no face"):
-        check_problems(tmp_path / "problems.csv", drop=False)
+    check_packed([write_index(tmp_path / "a.parquet", [None, None])], drop=False)
 
 
 def test_a_damaged_index_is_named(tmp_path):

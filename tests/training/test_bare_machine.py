@@ -12,6 +12,7 @@ import pandas as pd
 
 from merba.models import create_model
 from merba.training import fold
+from merba.training.loading import load_fold
 from merba.training.loop import TrainingSettings
 
 ABSENT = {"jsonschema", "fastjsonschema", "yaml", "psutil", "cv2", "dlib", "matplotlib", "skimage", "openpyxl", "snakemake"}
@@ -37,8 +38,8 @@ def train(folder: Path) -> None:
         "training": asdict(TrainingSettings(epochs=1, batch_size=8, warmup=0, cooldown=0)),
     }
     packs = [(folder / "d.npy", folder / "d.parquet")]
-    loaded = fold.load_fold(config, experiment, dataset="d", subject_id="s0", sheet=labels, packs=packs)
-    fold.run_fold(config, experiment, loaded, folder / "fold", progress=folder / "progress")
+    loaded = load_fold(config, experiment, dataset="d", subject_id="s0", sheet=labels, packs=packs)
+    fold.run_fold(config, experiment, loaded, folder / "fold", progress=folder / "progress", origin={})
 
 
 def test_a_fold_is_trained_without_packages_that_only_configurations_and_clips_need(tmp_path):

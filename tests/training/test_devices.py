@@ -1,6 +1,7 @@
 """Which GPU a job takes, by file locks that a fake number of devices is enough to test."""
 
 import os
+import stat
 from contextlib import ExitStack
 
 import pytest
@@ -67,3 +68,29 @@ def test_compiled_kernels_are_kept_with_the_run_unless_the_user_has_a_place_for_
     monkeypatch.setattr(os, "environ", {"TRITON_CACHE_DIR": "/mine"})
     keep_compiled(tmp_path)
     assert os.environ == {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor"), "TRITON_CACHE_DIR": "/mine"}
+
+
+def test_the_folder_of_locks_is_private(tmp_path):
+    (tmp_path / "locks").mkdir(mode=0o777)
+    with claim(1, tmp_path / "locks"):
+        assert stat.S_IMODE((tmp_path / "locks").stat().st_mode) == 0o700
+
+
+def test_a_planted_link_is_not_followed(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+    with pytest.raises(MerbaError, match="link, for the locks of GPUs, can't be used"), claim(1, tmp_path / "link"):
+        pass
+    (tmp_path / "locks").mkdir()
+    (tmp_path / "locks" / "0.0").symlink_to(victim)
+    with pytest.raises(OSError, match="Too many levels of symbolic links"), claim(1, tmp_path / "locks"):
+        pass
+    assert victim.read_text() == "precious"
+
+
+def test_another_users_folder_is_refused(tmp_path, monkeypatch):
+    owner = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: owner + 1)
+    with pytest.raises(MerbaError, match=f"belongs to another user \\({owner}\\); delete it, or set TMPDIR"), claim(1, tmp_path):
+        pass

@@ -1,11 +1,14 @@
 """An ensemble of all folds, a model of all clips, and what keeps one from being made."""
 
 import json
+import os
+import stat
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from checkpoints import CLASSES, checkpoint, member
+from checkpoints import CLASSES, checkpoint
 from workflow_runs import MICRO, configured
 
 from merba.cli import main
@@ -15,8 +18,18 @@ from merba.models import create_model
 from merba.prediction.predict import predict
 from merba.training.checkpoint import Member, load_checkpoint, save_checkpoint
 from merba.training.export import ensemble_of_folds, retrained
+from merba.training.loop import weights_digest
 
-RECORD = {"inputs": {"results/packed/samm.npy": "abc"}, "experiment": {"control": "none"}, "seeds": {}}
+RECORD = {"inputs": {"results/packed/samm.npy": "abc"}, "experiment": {"control": "none"}, "code": "c0de"}
+
+
+def small(number, left_out):
+    """A checkpoint of an untrained STSTNet, and what its fold's record says."""
+    torch.manual_seed(number)
+    weights = create_model("ststnet", 3, in_channels=2).state_dict()
+    trained = Member(weights, [0.0, 0.0], [1.0, 1.0], left_out)
+    record = RECORD | {"seeds": {"1": {"weights_sha256": weights_digest(weights)}}}
+    return checkpoint(trained, model={"name": "ststnet", "in_channels": 2}), record
 
 
 @pytest.fixture
@@ -24,16 +37,22 @@ def folds(tmp_path):
     """An experiment's folder with three folds."""
     for number, subject in enumerate(("samm/006", "samm/007", "casme2/sub01")):
         fold = tmp_path / "merba" / subject
-        save_checkpoint(fold / "model.safetensors", checkpoint(member(number, tuple(subject.split("/")))))
+        made, record = small(number, tuple(subject.split("/")))
+        save_checkpoint(fold / "model.safetensors", made)
         (fold / "predictions.parquet").touch()
-        (fold / "run.json").write_text(json.dumps(RECORD))
+        (fold / "run.json").write_text(json.dumps(record))
     return tmp_path / "merba"
+
+
+def change_record(fold, **changes):
+    path = fold / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def test_every_fold_becomes_a_member(folds, tmp_path, capsys):
     out = tmp_path / "ensemble.safetensors"
     assert main(["export", str(folds), "--out", str(out)]) == 0
-    assert "3 members of merba_nano" in capsys.readouterr().out
+    assert "3 members of ststnet" in capsys.readouterr().out
     left_out = [one.left_out for one in load_checkpoint(out).members]
     assert left_out == [("casme2", "sub01"), ("samm", "006"), ("samm", "007")]
 
@@ -46,7 +65,8 @@ def test_it_is_said_that_a_checkpoint_holds_its_clips(tmp_path, capsys):
     alone = Member(model.state_dict(), [0, 0], [1, 1], ("samm", "006"))
     save_checkpoint(fold / "model.safetensors", checkpoint(alone, model={"name": "kernel", "in_channels": 2}))
     (fold / "predictions.parquet").touch()
-    (fold / "run.json").write_text(json.dumps(RECORD))
+    record = RECORD | {"seeds": {"1": {"weights_sha256": weights_digest(alone.weights)}}}
+    (fold / "run.json").write_text(json.dumps(record))
     assert main(["export", str(tmp_path / "kernel"), "--out", str(tmp_path / "out.safetensors")]) == 0
     assert "It holds the flow of its training clips" in capsys.readouterr().out
 
@@ -65,18 +85,41 @@ def test_a_folder_without_folds_is_an_error(tmp_path, capsys):
 
 def test_folds_that_differ_are_refused_by_file(folds):
     path = folds / "samm" / "006" / "model.safetensors"
-    save_checkpoint(path, checkpoint(classes=CLASSES[::-1]))
+    save_checkpoint(path, replace(load_checkpoint(path), classes=CLASSES[::-1]))
     with pytest.raises(MerbaError, match="samm/006/model.safetensors: classes is"):
         ensemble_of_folds(folds)
 
 
-def test_the_fold_of_a_subject_who_has_left_is_refused(folds):
-    (folds / "samm" / "007" / "run.json").write_text(json.dumps(RECORD | {"inputs": {"results/packed/samm.npy": "def"}}))
-    with pytest.raises(MerbaError, match="samm/007 were trained on different files; run the workflow again, and delete"):
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"inputs": {"results/packed/samm.npy": "def"}}, "on different files"),
+        ({"experiment": {"control": "none", "seeds": [1]}}, "with different settings"),
+        ({"code": "0ther"}, "by different code"),
+    ],
+    ids=["a subject has left", "settings", "code"],
+)
+def test_folds_that_were_not_trained_alike_are_refused(folds, change, said):
+    change_record(folds / "samm" / "007", **change)
+    with pytest.raises(MerbaError, match=f"samm/007 were trained {said}; run the workflow again, and delete"):
         ensemble_of_folds(folds)
 
 
-@pytest.mark.long
+def test_weights_of_another_training_than_the_record_are_refused(folds):
+    save_checkpoint(folds / "samm" / "007" / "model.safetensors", small(7, ("samm", "007"))[0])
+    with pytest.raises(MerbaError, match=r"samm/007/model.safetensors holds the weights of another training than run.json"):
+        ensemble_of_folds(folds)
+
+
+def test_an_exported_checkpoint_is_readable_as_umask_says(folds, tmp_path):
+    before = os.umask(0o027)
+    try:
+        assert main(["export", str(folds), "--out", str(tmp_path / "out.safetensors")]) == 0
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "out.safetensors").stat().st_mode) == 0o640
+
+
 @pytest.mark.parametrize("text", [None, "{", "{}"])
 def test_a_fold_without_its_record_is_named(folds, text):
     path = folds / "samm" / "007" / "run.json"
@@ -86,8 +129,9 @@ def test_a_fold_without_its_record_is_named(folds, text):
 
 
 def test_folds_of_a_control_are_refused(folds):
-    (folds / "samm" / "007" / "run.json").write_text(json.dumps(RECORD | {"experiment": {"control": "shuffled_labels"}}))
-    with pytest.raises(MerbaError, match=r"samm/007 is of a control \(shuffled_labels\): a model of it is of no use"):
+    for fold in folds.glob("*/*"):
+        change_record(fold, experiment={"control": "shuffled_labels"})
+    with pytest.raises(MerbaError, match=r"casme2/sub01 is of a control \(shuffled_labels\): a model of it is of no use"):
         ensemble_of_folds(folds)
 
 
@@ -118,7 +162,7 @@ def test_a_model_is_retrained_for_the_median_of_the_folds_epochs(micro_demo, mon
 @pytest.mark.long
 def test_folds_of_other_settings_are_no_measure_of_a_retrained_model(micro_demo, tmp_path):
     changed = load_config(configured(tmp_path, training={"epochs": 4}))
-    with pytest.raises(MerbaError, match=r"run\.json: the fold was trained with other settings or clips; run the workflow"):
+    with pytest.raises(MerbaError, match=r"run\.json: the fold was trained with other settings, clips or code; run the w"):
         retrained(changed, micro_demo / "results" / "folds" / "merba")
 
 

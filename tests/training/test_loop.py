@@ -360,14 +360,25 @@ def test_a_training_process_that_dies_goes_on_to_the_same_bits(tmp_path, death):
     assert resumed == undisturbed != ""
 
 
-def test_a_damaged_save_is_ignored_with_a_warning(tmp_path, caplog):
+@pytest.mark.parametrize("change", ["damaged", "other model", "other keys"])
+def test_a_save_that_is_damaged_or_of_another_version_is_dropped_with_a_warning(tmp_path, caplog, monkeypatch, change):
     file = tmp_path / "progress.pt"
-    file.write_bytes(b"PK\x03\x04 half a file")
+    if change == "damaged":
+        file.write_bytes(b"PK\x03\x04 half a file")
+    else:
+        monkeypatch.setattr(resume, "SAVE_SECONDS", 0)
+        state = resume.Progress(Small(), torch.optim.AdamW(Small().parameters()), torch.Generator(), file)
+        state.save_when_due()
+        monkeypatch.setattr(resume, "SAVE_SECONDS", 1000)
+        saved = torch.load(file, weights_only=True)
+        parts = {"other model": saved | {"model": {"w": torch.ones(1)}}, "other keys": {"model": saved["model"]}}
+        torch.save(parts[change], file)
     flow, labels = clips()
     data = prepare(flow, labels, split().train, PIXELS, shape=(2, 6, 6), normalise=True, device=CPU)
     whole = train_fold(Small, data, split(), 3, QUICK, seed=1)
     assert train_fold(Small, data, split(), 3, QUICK, seed=1, resume=file).weights_sha256 == whole.weights_sha256
     assert "starting anew" in caplog.text
+    assert not file.exists()
 
 
 if __name__ == "__main__":

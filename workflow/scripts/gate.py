@@ -1,7 +1,3 @@
-from pathlib import Path
+from merba.jobs.gate import run
 
-from merba.joblog import job_log
-from merba.preprocessing.packs import check_problems
-
-with job_log(snakemake.log[0], "gate before training"):
-    check_problems(Path(snakemake.input[0]), drop=snakemake.params.on_problem == "drop")
+run(snakemake.input.index, snakemake.config["on_problem"], snakemake.output[0], log=snakemake.log[0])

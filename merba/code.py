@@ -1,0 +1,134 @@
+"""Digests of the package's own code: what a result depends on beside settings and data.
+
+A stage depends on the module of its job and on all that this imports, found from import statements, those within functions
+included. Nothing is imported to find out. Comments, docstrings and formatting don't count, and a digest is the same under every
+Python from 3.11 on.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterable, Set
+from functools import cache
+from importlib.util import resolve_name
+from pathlib import Path
+
+from merba.files import checksum
+
+PACKAGE = Path(__file__).parent
+MODELS = "merba.models"
+"""The module whose dictionary MODELS registers the models."""
+LAYOUT = {"ctx", "kind", "type_comment"}
+"""Fields of syntax trees that change with their place or their writing, and no behaviour."""
+
+
+def code_digest(module: str, models: Iterable[str] = ()) -> str:
+    """A short hash of the code of `module`, such as `merba.jobs.faces`, and of the package's modules that it imports.
+
+    Of the registered models only those in `models` count, so that a new or changed one concerns nobody else; unknown names are
+    left out. `merba/__init__.py` never counts: it has the version and nothing that computes.
+    """
+    own_lines = sorted(repr((name, entry)) for name, entry in _registry().items() if name in set(models))
+    parts = [f"{name} {_syntax(name)}" for name in sorted(modules_of(module, models))]
+    return hashlib.sha256("\n".join(parts + own_lines).encode()).hexdigest()[:16]
+
+
+def file_digest(name: str) -> str:
+    """A short hash of another file of the package, such as `evaluation/report.html.j2`."""
+    return checksum(PACKAGE / name)[:16]
+
+
+def modules_of(module: str, models: Iterable[str] = ()) -> set[str]:
+    """The modules whose code `code_digest` is of."""
+    files = {name: f"{MODELS}.{file}" for name, (file, _) in _registry().items()}
+    own = {files[name] for name in models if name in files}
+    return _reached({module}, without=set(files.values())) | _reached(own)
+
+
+def _reached(modules: Set[str], without: Set[str] = frozenset()) -> set[str]:
+    reached, waiting = set(), list(modules)
+    while waiting:
+        if (module := waiting.pop()) not in reached | without:
+            reached.add(module)
+            waiting += _imports(module)
+    return reached
+
+
+def _file(module: str) -> Path | None:
+    """The file of a module of the package; None for another name, such as that of a function."""
+    root, *parts = module.split(".")
+    if root != PACKAGE.name or not parts:
+        return None
+    path = PACKAGE.joinpath(*parts)
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+@cache
+def _tree(module: str) -> ast.Module:
+    return ast.parse(_file(module).read_bytes())
+
+
+@cache
+def _imports(module: str) -> frozenset[str]:
+    package = module if _file(module).name == "__init__.py" else module.rpartition(".")[0]
+    names = set()
+    for node in ast.walk(_tree(module)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            home = resolve_name("." * node.level + (node.module or ""), package)
+            names |= {home, *(f"{home}.{alias.name}" for alias in node.names)}
+    return frozenset(name for name in names if _file(name))
+
+
+@cache
+def _registry() -> dict[str, tuple[str, str]]:
+    """The registered models, name → (module, class), read as text: importing them would load PyTorch."""
+    (registry,) = filter(_registers, _tree(MODELS).body)
+    return ast.literal_eval(registry.value)
+
+
+def _registers(node: ast.stmt) -> bool:
+    return isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "MODELS"
+
+
+@cache
+def _syntax(module: str) -> str:
+    """A module's syntax, hashed; of the registry, each model's own line counts for that model alone."""
+    body = [node for node in _tree(module).body if module != MODELS or not _registers(node)]
+    return hashlib.sha256(canonical(body).encode()).hexdigest()
+
+
+def canonical(node: object) -> str:
+    """A syntax tree, or a list of them, as text that says what it does.
+
+    `ast.dump` and `ast.unparse` would differ from one version of Python to the next: in fields that have come since, in the
+    pieces of f-strings, in how they quote.
+    """
+    if isinstance(node, list):
+        return f"[{','.join(canonical(item) for item in node if not _is_bare_string(item))}]"
+    if not isinstance(node, ast.AST):
+        return ascii(node)
+    fields = dict(ast.iter_fields(node))
+    if isinstance(node, ast.JoinedStr):
+        fields["values"] = _joined(node.values)
+    parts = [(name, value) for name, value in sorted(fields.items()) if name not in LAYOUT and value not in (None, [])]
+    return f"{type(node).__name__}({','.join(f'{name}={canonical(value)}' for name, value in parts)})"
+
+
+def _is_bare_string(node: object) -> bool:
+    """A docstring, or another text that stands for itself."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _joined(pieces: list[ast.expr]) -> list[ast.expr]:
+    """The pieces of an f-string, neighbouring texts as one and none of them empty."""
+    joined: list[ast.expr] = []
+    for piece in pieces:
+        text = piece.value if isinstance(piece, ast.Constant) else None
+        if text is not None and joined and isinstance(joined[-1], ast.Constant):
+            joined[-1] = ast.Constant(joined[-1].value + text)
+        elif text != "":
+            joined.append(piece)
+    return joined

@@ -1,0 +1,60 @@
+"""The schemas, and what is said of values that don't fit them. Stages need this, and not how a configuration is read."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
+
+SCHEMAS = Path(__file__).parent / "schemas"
+
+
+@cache
+def schema(name: str) -> dict[str, Any]:
+    """The JSON Schema `merba/config/schemas/{name}.schema.yaml`."""
+    import yaml  # which training does without
+
+    return yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text())
+
+
+def explain(error: ValidationError) -> str:
+    """One line for a user: the key's path, what is wrong there, and what would be right."""
+    where = ".".join(map(str, error.path)) or "top level"
+    if error.validator == "additionalProperties":
+        known = error.schema.get("properties", {})
+        unknown = sorted(set(error.instance) - set(known), key=str)
+        hints = [f"{key!r}{did_you_mean(key, known)}" for key in unknown]
+        return f"{where}: unknown key {', '.join(hints)}"
+    if error.validator == "required":
+        missing = [key for key in error.validator_value if key not in error.instance]
+        return f"{where}: missing key {', '.join(map(repr, missing))}"
+    if error.validator == "type":
+        types = [error.validator_value] if isinstance(error.validator_value, str) else error.validator_value
+        hint = _number_as_text(error.instance) if {"number", "integer"} & set(types) else ""
+        return f"{where}: {error.instance!r} is not of type {' or '.join(types)}{hint}"
+    if error.validator == "pattern":
+        return f"{where}: {error.instance!r} has other characters than lower-case letters, digits and underscores"
+    if error.validator in ("oneOf", "anyOf"):
+        return f"{where}: {error.instance!r} doesn't fit: {error.schema.get('description', error.message)}"
+    if error.validator == "enum":
+        options = ", ".join(map(str, error.validator_value))
+        return f"{where}: {error.instance!r} is none of {options}{did_you_mean(error.instance, error.validator_value)}"
+    return f"{where}: {error.message}"
+
+
+def _number_as_text(value: Any) -> str:
+    """YAML 1.1 takes 1e-3 for text: it wants a point."""
+    try:
+        return f"; write it as {float(value)!r}" if isinstance(value, str) else ""
+    except ValueError:
+        return ""
+
+
+def did_you_mean(word: Any, known: Any) -> str:
+    """The nearest of the known names as a hint; empty where none is near."""
+    close = get_close_matches(str(word), map(str, known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,17 @@
+"""Stop before training where clips can't be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from merba.files import atomic
+from merba.joblog import job_log
+from merba.preprocessing.packs import check_packed
+
+
+def run(index: str, on_problem: str, output: str, *, log: str) -> None:
+    """Check the clips in a pack's `index`; fail with all their problems, or write these down where `on_problem` is drop."""
+    with job_log(log, f"gate before training on {Path(index).stem}"):
+        dropped = check_packed([Path(index)], drop=on_problem == "drop")
+        with atomic(Path(output)) as draft:
+            draft.write_text("".join(f"{line}\n" for line in dropped))

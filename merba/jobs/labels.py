@@ -1,0 +1,21 @@
+"""Write the labels of an experiment's clips, and see whether the experiment can be trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from merba.files import atomic
+from merba.joblog import job_log
+from merba.sheet import from_plain_rows
+from merba.training.experiments import check_experiment
+
+
+def run(plain_rows: Sequence[Mapping[str, Any]], experiment: Mapping[str, Any], output: str, *, log: str) -> None:
+    """Write the plain rows as they are; `experiment` has the settings that decide a fold."""
+    with job_log(log, f"labels of {Path(output).stem}"):
+        rows = from_plain_rows(plain_rows)
+        check_experiment(experiment, rows["label"].nunique())
+        with atomic(Path(output)) as draft:
+            rows.to_parquet(draft, index=False)

@@ -1,0 +1,19 @@
+"""Write the sample sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from merba.datasets import read_sheet
+from merba.files import atomic
+from merba.joblog import job_log
+
+
+def run(config: Mapping[str, Any], output: str, *, log: str) -> None:
+    """Write the sheet of a complete configuration, as its datasets lie on disk."""
+    with job_log(log, "sample sheet"):
+        sheet = read_sheet(config)
+        with atomic(Path(output)) as draft:
+            sheet.to_parquet(draft, index=False)

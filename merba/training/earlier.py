@@ -1,0 +1,64 @@
+"""What a fold's folder holds of an earlier run: seeds that need not be trained again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from merba.files import FOLD_FILES, WEIGHTS, read_parquet
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """Seeds of an earlier run: what its record says of each, and its tables of them alone, by name as in FOLD_FILES."""
+
+    seeds: dict[int, dict[str, Any]] = field(default_factory=dict)
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+
+    def joined(self, new: Mapping[str, pd.DataFrame], seeds: Sequence[int]) -> dict[str, pd.DataFrame]:
+        """These tables and the `new` ones of the other seeds, each in the order of `seeds`."""
+        if not self.seeds:
+            return dict(new)
+        place = {seed: number for number, seed in enumerate(seeds)}
+        return {
+            name: pd.concat([rows, *([new[name]] if new else [])]).sort_values(
+                "seed", key=lambda column: column.map(place), kind="stable", ignore_index=True
+            )
+            for name, rows in self.tables.items()
+        }
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The record of a fold's folder; None where there is none, or a damaged one."""
+    try:
+        return json.loads((folder / FOLD_FILES["record"]).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def earlier_seeds(folder: Path, seeds: Sequence[int], *, same: Mapping[str, Any], first: int, weights: bool) -> Earlier:
+    """Those of `seeds` that the fold in `folder` was trained with, when nothing else has changed.
+
+    `same` is what its record must say of the fold, of versions and device; records count seeds from the configuration's,
+    `first`. With `weights` the first of `seeds` is among them only where its weights are there. None are where the earlier
+    run had exactly these seeds: who has them trained again wants that.
+    """
+    record = read_record(folder)
+    if record is None or any(record.get(key) != value for key, value in same.items()):
+        return Earlier()
+    trained = {int(seed) - first: about for seed, about in record["seeds"].items()}
+    if list(trained) == list(seeds) or not all((folder / name).exists() for name in FOLD_FILES.values()):
+        return Earlier()
+    kept = {seed: trained[seed] for seed in seeds if seed in trained}
+    if weights and (seeds[0] != next(iter(trained)) or not (folder / WEIGHTS).exists()):
+        kept.pop(seeds[0], None)
+    tables = {
+        "history": pd.read_csv(folder / FOLD_FILES["history"], float_precision="round_trip"),
+        **{name: read_parquet(folder / FOLD_FILES[name]) for name in ("predictions", "every_epoch")},
+    }
+    return Earlier(kept, {name: rows[rows["seed"].isin(kept)] for name, rows in tables.items()})

@@ -1,0 +1,84 @@
+"""One fold before training: its clips, labels, flow and split, and the digest of what decides its result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from merba.code import code_digest
+from merba.errors import MerbaError
+from merba.files import checksum
+from merba.preprocessing.packs import FlowFormat, load_packs
+from merba.protocols import Split, make_split
+from merba.sheet import KEY, class_names, safe_id
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold before training: all usable clips with their labels as class numbers, flow, split, and its digest.
+
+    The digest is of everything that decides a training's result but its seed: settings, split, labels, content of packs and
+    pretrained weights, and the `code` of training and of the fold's own model.
+    """
+
+    dataset: str
+    subject: str
+    clips: pd.DataFrame
+    labels: np.ndarray
+    classes: list[str]
+    flow: np.ndarray
+    form: FlowFormat
+    split: Split
+    inputs: dict[str, str]
+    code: str
+    digest: str
+
+
+def load_fold(
+    config: Mapping[str, Any],
+    experiment: Mapping[str, Any],
+    *,
+    dataset: str,
+    subject_id: str,
+    sheet: pd.DataFrame,
+    packs: Sequence[tuple[Path, Path]],
+) -> Fold:
+    """The fold of `experiment` (from `merba.config.fold_settings`) that tests one subject, by its safe id.
+
+    `sheet` has the labels of all clips, usable or not; `packs` are the (array, index) files of the experiment's datasets.
+    Other protocols than loso have a single fold. Raises MerbaError for a subject or a clip that the sheet doesn't have.
+    """
+    flow, clips, form = load_packs(packs)
+    clips = clips.merge(sheet[[*KEY, "label", "split"]], on=KEY, how="left", validate="one_to_one")
+    if clips["label"].isna().any():
+        unknown = clips[clips["label"].isna()].iloc[0]
+        raise MerbaError(
+            f"{unknown['dataset']} {unknown['subject']} {unknown['clip']} is packed, but has no label in the sample sheet: "
+            "one of the two is of an earlier run; run the workflow again"
+        )
+    subject = _subject_name(sheet, dataset, subject_id) if experiment["protocol"] == "loso" else subject_id
+    classes = class_names(sheet, experiment["datasets"])
+    labels = clips["label"].map({name: code for code, name in enumerate(classes)}).to_numpy(np.int64)
+    split = make_split(clips, experiment["protocol"], dataset, subject, stopping=experiment["stopping"], seed=config["seed"])
+    pretrained = experiment["model"].get("pretrained")
+    files = [*(path for pair in packs for path in pair), *([Path(pretrained)] if pretrained else [])]
+    inputs = {path.name: checksum(path) for path in files}
+    code = code_digest("merba.training.fold", [experiment["model"]["name"]])
+    alone = {key: value for key, value in experiment.items() if key != "seeds"}
+    decides = [alone, config["seed"], classes, labels.tolist(), *(part.tolist() for part in astuple(split)), inputs, code]
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+    return Fold(dataset, subject, clips, labels, classes, flow, form, split, inputs, code, digest)
+
+
+def _subject_name(sheet: pd.DataFrame, dataset: str, subject_id: str) -> str:
+    for name in sheet.loc[sheet["dataset"] == dataset, "subject"].unique():
+        if safe_id(name) == subject_id:
+            return name
+    raise MerbaError(f"the sample sheet has no subject {subject_id} in {dataset}")
