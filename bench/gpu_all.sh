@@ -26,12 +26,12 @@ all() {
     part smoke 60 "$@"
     [ $failed = 0 ] || return 1
     part compile 130 "$@"
-    part check 80 "$@"
-    part training 80 "$@"
-    part scan 30 "$@"
+    part check 75 "$@"
+    part training 75 "$@"
+    part scan 25 "$@"
     part launch 40 "$@"
-    part mixer 30 "$@"
-    part loso 150 "$@"
+    part mixer 25 "$@"
+    part loso 170 "$@"
     return $failed
 }
 
