@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from itertools import cycle
 
 import torch
 from torch import Tensor
@@ -152,11 +151,14 @@ def _described(features: Tensor) -> list[Tensor]:
 
 def _distances(features: Tensor, known: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
     """For each kernel, the distances (n, m) of clips from `known` descriptions (m, d), and those of the mirrored clips."""
-    views = _described(features), _described(_mirrored(features))
-    return [
-        tuple(torch.cdist(view, there, p=power) ** power for view in (here, mirrored))
-        for here, mirrored, there, power in zip(*views, known, cycle(POWERS), strict=False)
-    ]
+    distances = []
+    views = zip(_described(features), _described(_mirrored(features)), known, strict=True)
+    for number, (here, mirrored, there) in enumerate(views):
+        flow, kind = divmod(number, len(POWERS))
+        direct = torch.cdist(here, there, p=POWERS[kind]) ** POWERS[kind]
+        # Every second flow is a mirror-symmetric part, which its mirror image leaves as it is.
+        distances.append((direct, direct if flow % 2 else torch.cdist(mirrored, there, p=POWERS[kind]) ** POWERS[kind]))
+    return distances
 
 
 @lru_cache(maxsize=1)

@@ -42,7 +42,7 @@ def test_experiments_without_data_are_left_out_with_a_reason(tmp_path):
 def test_another_configfile_replaces_the_demo(tmp_path):
     output = snakemake(tmp_path, "-n", config=ROOT / "config" / "public_flow.yaml")
     jobs = planned(output)
-    assert jobs.items() >= {"clone_flow": 1, "flow": 68, "fold": 3 * 68}.items()
+    assert jobs.items() >= {"clone_flow": 1, "flow": 68, "fold": 16 * 68}.items()
     assert not jobs.keys() & {"render", "faces", "apex"}
 
 
