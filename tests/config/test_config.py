@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from merba.config import complete, expects_gpu, experiment_settings, library, load_config, runnable_experiments, schema
+from merba.config import (
+    complete,
+    expects_gpu,
+    experiment_settings,
+    fold_settings,
+    library,
+    load_config,
+    runnable_experiments,
+    schema,
+)
 from merba.config.reference import reference
 from merba.errors import MerbaError
 from merba.models import check_model
@@ -159,7 +168,8 @@ def shipped(*datasets):
 
 def test_without_experiments_the_papers_run_whose_data_is_there():
     settings, left_out = shipped("smic_hs", "casme2", "samm")
-    assert {one["method"] for one in settings.values()} == {"MERba", "MambaVision-B", "HTNet", "STSTNet", "FeatRef, our reading"}
+    methods = {experiment["method"] for experiment in settings.values()}
+    assert methods == {"MERba", "MambaVision-B", "HTNet", "STSTNet", "FeatRef, our reading", "Bi-WOOF"}
     assert left_out["merba_dgcm"] == "the configuration has no dataset dfme"
     settings, left_out = shipped("dfme")
     tables = [table for one in settings.values() for table in one["tables"]]
@@ -207,3 +217,11 @@ def test_trainings_ask_for_a_gpu_where_driver_and_build_have_cuda(monkeypatch, d
 
 def test_the_configuration_reference_is_that_of_the_schema():
     assert (CONFIG.parent / "docs" / "configuration.md").read_text() == reference(), "the file's head says how to renew it"
+
+
+def test_how_flow_is_decoded_decides_a_folds_result_where_it_is_not_the_default():
+    config = complete(minimal())
+    raw = fold_settings(experiment_settings(config, "a", ["mine"]))
+    assert "decode" not in raw, "folds of before there was this setting stay valid"
+    config["experiments"]["a"]["decode"] = "signed"
+    assert fold_settings(experiment_settings(config, "a", ["mine"])) == raw | {"decode": "signed"}
