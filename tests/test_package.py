@@ -12,6 +12,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 # numba, torch and dlib-bin bring the first three; the others are used where somebody has installed them.
@@ -110,3 +111,10 @@ def test_an_import_that_goes_the_wrong_way_is_found(tmp_path, module, line, cont
     run = subprocess.run([lint, "--no-cache"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert run.returncode == 1
     assert f"{contract} BROKEN" in run.stdout
+
+
+def test_conda_takes_the_locked_versions_without_what_would_bring_another_opencv():
+    conda = yaml.safe_load((ROOT / "envs" / "conda.yaml").read_text())
+    (pins,) = (part["pip"] for part in conda["dependencies"] if isinstance(part, dict))
+    locked = [line for name in ("torch", "cpu") for line in (ROOT / "envs" / f"{name}.txt").read_text().splitlines()]
+    assert pins == [line for line in locked if line[0] != "#" and not line.startswith("face_alignment")]

@@ -20,7 +20,7 @@ LIBRARY = Path(__file__).with_name("experiments.yaml")
 PROTOCOLS = {"table_4_dfme": "holdout", "table_5_3db": "loso"}
 """The tables that take experiments of one protocol only."""
 DECIDING = ("datasets", "protocol", "stopping", "control", "seeds", "model", "training")
-"""The settings of an experiment that decide a fold's result."""
+"""The settings of an experiment that decide a fold's result, and `decode`."""
 
 
 def load_config(path: Path) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def origin_of(config: Mapping[str, Any], file: str) -> dict[str, Any]:
 def changed_by_experiments(config: Mapping[str, Any]) -> dict[str, Any]:
     """What experiments of a complete configuration set, by path: their models, and what isn't the default or `training`'s."""
     known = schema("config")["properties"]["experiments"]["additionalProperties"]["properties"]
-    defaults = {key: known[key]["default"] for key in DECIDING if "default" in known[key]}
+    defaults = {key: known[key]["default"] for key in (*DECIDING, "decode") if "default" in known[key]}
     changed = {}
     for name, experiment in config["experiments"].items():
         own = {key: experiment[key] for key, default in defaults.items() if experiment[key] != default}

@@ -8,8 +8,8 @@ from typing import Any
 
 from merba.files import atomic
 from merba.joblog import job_log
+from merba.models import check_experiment
 from merba.sheet import from_plain_rows
-from merba.training.experiments import check_experiment
 
 
 def run(plain_rows: Sequence[Mapping[str, Any]], experiment: Mapping[str, Any], output: str, *, log: str) -> None:

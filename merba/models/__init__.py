@@ -80,3 +80,15 @@ def check_model(settings: Mapping[str, Any], num_classes: int) -> nn.Module:
             return create_model(arguments.pop("name", None), num_classes, **arguments)
     except (ValueError, TypeError) as error:
         raise MerbaError(str(error)) from error
+
+
+def check_experiment(experiment: Mapping[str, Any], num_classes: int) -> None:
+    """Raise MerbaError where the `model` of an experiment can't be made, or is fitted while `stopping` asks for epochs."""
+    from merba.models.fitted import FittedModel
+
+    model = check_model(experiment["model"], num_classes)
+    if isinstance(model, FittedModel) and experiment["stopping"] != "none":
+        raise MerbaError(
+            f"{experiment['model']['name']} is fitted, not trained: it has no epoch at which a validation part could stop it; "
+            "set `stopping: none` in its experiment"
+        )

@@ -13,8 +13,7 @@ import pandas as pd
 from merba.config import experiment_settings, fold_settings, origin_of
 from merba.errors import MerbaError
 from merba.files import read_parquet
-from merba.models import check_model
-from merba.models.fitted import FittedModel
+from merba.models import check_experiment
 from merba.preprocessing.packs import check_packed
 from merba.protocols import folds
 from merba.sheet import class_names, safe_id
@@ -64,16 +63,6 @@ def train_experiment(
         left = (time.monotonic() - started) / number * (len(chosen) - number)
         log.info("%s: %d of %d folds done, about %.0f s left", name, number, len(chosen), left)
     return trained
-
-
-def check_experiment(experiment: Mapping[str, Any], num_classes: int) -> None:
-    """Raise MerbaError where the `model` of an experiment can't be made, or is fitted while `stopping` asks for epochs."""
-    model = check_model(experiment["model"], num_classes)
-    if isinstance(model, FittedModel) and experiment["stopping"] != "none":
-        raise MerbaError(
-            f"{experiment['model']['name']} is fitted, not trained: it has no epoch at which a validation part could stop it; "
-            "set `stopping: none` in its experiment"
-        )
 
 
 def packed_experiment(

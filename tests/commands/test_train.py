@@ -219,3 +219,66 @@ def test_other_pretrained_weights_make_another_fold(results, tmp_path):
         file.write_bytes(content)
         digests.add(load_fold(config, settings, dataset="samm", subject_id="006", sheet=sheet, packs=packs).digest)
     assert len(digests) == 2
+
+
+def test_three_seeds_that_become_five_train_two(results, tmp_path, monkeypatch):
+    trained = []
+
+    def counted(*arguments, seed, **settings):
+        trained.append(seed)
+        return loop.train_fold(*arguments, seed=seed, **settings)
+
+    monkeypatch.setattr("merba.training.fold.train_fold", counted)
+    settings = yaml.safe_load(MICRO.read_text())["experiments"]
+    folder = results / "folds" / "ststnet" / "samm" / "006"
+
+    def tables(seeds):
+        """The fold's tables after a run with these seeds; the configuration's own seed is 1."""
+        trained.clear()
+        path = configured(tmp_path, experiments=settings | {"ststnet": settings["ststnet"] | {"seeds": seeds}})
+        assert train(results, "--folds", "samm/006", config=path) == 0
+        record = json.loads((folder / "run.json").read_text())
+        assert list(record["seeds"]) == [str(1 + seed) for seed in seeds]
+        assert record["configuration"]["file"] == str(path)
+        return [pd.read_parquet(folder / f"{name}.parquet") for name in ("predictions", "every_epoch")] + [
+            pd.read_csv(folder / "history.csv")
+        ]
+
+    tables([0, 1, 2])
+    grown = tables([0, 1, 2, 3, 4])
+    assert trained == [4, 5]
+    shutil.rmtree(folder)
+    for ours, at_once in zip(grown, tables([0, 1, 2, 3, 4]), strict=True):
+        pd.testing.assert_frame_equal(ours, at_once, check_exact=True)
+    assert trained == [1, 2, 3, 4, 5]
+    tables([2, 0])  # the weights that are kept are the first seed's
+    assert trained == [3]
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(record | {"versions": record["versions"] | {"torch": "1.0"}}))
+    tables([2, 0, 1])
+    assert trained == [3, 1, 2]
+
+
+def test_weights_that_are_no_longer_kept_do_not_stay(results, tmp_path):
+    weights = results / "folds" / "ststnet" / "samm" / "006" / "model.safetensors"
+    assert train(results, "--folds", "samm/006") == 0
+    assert weights.exists()
+    assert train(results, "--folds", "samm/006", config=configured(tmp_path, keep_weights=False, seed=2)) == 0
+    assert not weights.exists()
+
+
+def test_states_of_other_settings_clips_or_code_are_dropped(results, caplog):
+    state = results / "progress" / "ststnet" / "samm" / "006" / "0123456789abcdef-0.pt"
+    state.parent.mkdir(parents=True)
+    state.touch()
+    with caplog.at_level("INFO"):
+        assert train(results, "--folds", "samm/006") == 0
+    assert f"{state}: dropped, because settings, clips or code have changed" in caplog.text
+    assert not state.exists()
+
+
+def test_results_of_another_configuration_are_told(results, tmp_path, caplog):
+    other = configured(tmp_path, seed=2)
+    assert train(results, "--folds", "samm/006") == 0
+    assert train(results, "--folds", "samm/006", config=other) == 0
+    assert f"holds results of tests/micro.yaml, and this run is of {other}" in caplog.text

@@ -6,15 +6,18 @@ from pathlib import Path
 import pytest
 
 from merba.config import (
+    changed_by_experiments,
     complete,
     expects_gpu,
     experiment_settings,
     fold_settings,
     library,
     load_config,
+    origin_of,
     runnable_experiments,
     schema,
 )
+from merba.config.last_run import configuration_name, others_results, sign
 from merba.config.reference import reference
 from merba.errors import MerbaError
 from merba.models import check_model
@@ -225,3 +228,32 @@ def test_how_flow_is_decoded_decides_a_folds_result_where_it_is_not_the_default(
     assert "decode" not in raw, "folds of before there was this setting stay valid"
     config["experiments"]["a"]["decode"] = "signed"
     assert fold_settings(experiment_settings(config, "a", ["mine"])) == raw | {"decode": "signed"}
+
+
+def test_whose_results_they_are_is_said_by_file_and_by_what_differs_from_the_defaults():
+    given = {
+        "data": "own",
+        "datasets": {"d": {"adapter": "clips", "root": "secret"}},
+        "seed": 3,
+        "training": {"epochs": 9, "shift": 0},
+    }
+    experiment = {"method": "A", "model": {"name": "ststnet"}, "stopping": "none", "training": {"epochs": 9, "rate": 0.5}}
+    config = complete(given | {"experiments": {"a": experiment}})
+    assert origin_of(config, "mine.yaml") == {"file": "mine.yaml", "changed": {"seed": 3, "training.epochs": 9}}
+    assert changed_by_experiments(config) == {
+        "experiments.a.stopping": "none",
+        "experiments.a.model": {"name": "ststnet"},
+        "experiments.a.training.rate": 0.5,
+    }
+
+
+def test_a_configuration_is_named_from_the_checkout_so_that_both_can_move(tmp_path):
+    assert configuration_name(tmp_path / "checkout" / "config" / "a.yaml", tmp_path / "checkout") == "config/a.yaml"
+    assert configuration_name(tmp_path / "b.yaml", tmp_path / "checkout") == str(tmp_path / "b.yaml")
+
+
+def test_another_configurations_results_are_noticed_and_ones_own_are_not(tmp_path):
+    assert others_results(tmp_path, "a.yaml") is None
+    sign(tmp_path, "a.yaml")
+    assert others_results(tmp_path, "a.yaml") is None
+    assert "holds results of a.yaml, and this run is of b.yaml" in others_results(tmp_path, "b.yaml")

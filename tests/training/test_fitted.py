@@ -10,8 +10,8 @@ from small_folds import CPU, PIXELS
 
 from merba import create_model
 from merba.errors import MerbaError
+from merba.models import check_experiment
 from merba.protocols import Split
-from merba.training.experiments import check_experiment
 from merba.training.fitted import fit_fold
 from merba.training.inputs import prepare
 from merba.training.loop import weights_digest
