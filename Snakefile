@@ -1,13 +1,7 @@
 # From raw micro-expression clips to the tables of the MERba paper.
-import os
-
 from snakemake.utils import min_version
 
 min_version("9.0")
-
-# Jobs import the package from here, also where an environment of theirs doesn't have it.
-paths = [str(workflow.basedir), os.environ.get("PYTHONPATH")]
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
 
 # Any --configfile with datasets stands alone: Snakemake would merge it into the demo's otherwise.
 if "datasets" not in config:

@@ -160,7 +160,7 @@ def train_one(folder: Path, setup: Setup, number: int, epochs: int) -> dict:
         packs=[(folder / "bench.npy", folder / "bench.parquet")],
     )
     written = folder / f"fold-{number}-{epochs}"
-    run_fold(config, settings, fold, written, progress=folder / "progress", origin={})
+    run_fold(config, settings, fold, written, progress=folder / "progress", kept=folder / "kept", origin={})
     return json.loads((written / "run.json").read_text())
 
 

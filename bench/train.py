@@ -87,7 +87,7 @@ def ours(folder: Path, model: str, epochs: int) -> None:
         sheet=pd.read_parquet(folder / "samples.parquet"),
         packs=[(folder / "bench.npy", folder / "bench.parquet")],
     )
-    run_fold(config, settings, fold, folder / f"{model}-{epochs}", progress=folder / "progress", origin={})
+    run_fold(config, settings, fold, folder / f"{model}-{epochs}", progress=folder / "progress", kept=folder / "kept", origin={})
 
 
 def straightforward(folder: Path, model: str, epochs: int) -> None:

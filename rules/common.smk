@@ -6,9 +6,11 @@ from merba.config import fold_settings
 from merba.config.last_run import configuration_name, others_results, sign
 from merba.datasets import DEMO_ROOT
 from merba.datasets.flow_images import CLONES
+from merba.jobs import import_from
 from merba.plan import PAPER_MODEL, Plan
 from merba.sheet import digest
 
+import_from(workflow.basedir)
 plan = Plan(
     config,
     " and ".join(

@@ -113,6 +113,6 @@ rule gate:
         # after to see what else has changed about folds.
         refuses=lambda wildcards: plan.gate_refuses(wildcards.dataset),
     message:
-        "gate before training: {wildcards.dataset}"
+        "gate: {wildcards.dataset}"
     script:
         "../workflow/scripts/gate.py"

@@ -35,12 +35,9 @@ rule fold:
         labels="results/labels/{experiment}.parquet",
         arrays=packs_of,
         pretrained=pretrained_of,
-    # Not deleted before the job: of further seeds, only those are trained that the files don't have yet.
     output:
         **{
-            kind: update(
-                f"results/folds/{{experiment}}/{{dataset}}/{{subject}}/{name}"
-            )
+            kind: f"results/folds/{{experiment}}/{{dataset}}/{{subject}}/{name}"
             for kind, name in plan.fold_files().items()
         },
     log:

@@ -14,6 +14,8 @@ from zipfile import ZipFile
 import pytest
 import yaml
 
+from merba.jobs import import_from
+
 ROOT = Path(__file__).parents[1]
 # numba, torch and dlib-bin bring the first three; the others are used where somebody has installed them.
 BROUGHT = {"llvmlite", "triton", "dlib", "mamba_ssm", "face_alignment"}
@@ -118,3 +120,13 @@ def test_conda_takes_the_locked_versions_without_what_would_bring_another_opencv
     (pins,) = (part["pip"] for part in conda["dependencies"] if isinstance(part, dict))
     locked = [line for name in ("torch", "cpu") for line in (ROOT / "envs" / f"{name}.txt").read_text().splitlines()]
     assert pins == [line for line in locked if line[0] != "#" and not line.startswith("face_alignment")]
+
+
+def test_jobs_import_the_package_of_the_checkout_first(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/other")
+    for _ in range(2):
+        import_from("/checkout")
+    assert os.environ["PYTHONPATH"] == f"/checkout{os.pathsep}/other"
+    monkeypatch.delenv("PYTHONPATH")
+    import_from("/checkout")
+    assert os.environ["PYTHONPATH"] == "/checkout"

@@ -3,3 +3,12 @@
 A file is named like its rule (`counts` serves two) and has `run`: it reads a job's files, calls the stage, writes the files, and
 keeps the log. What the file imports is the code that the rule's results depend on (`merba.code`).
 """
+
+import os
+from pathlib import Path
+
+
+def import_from(checkout: str | Path) -> None:
+    """Have the jobs that this process starts import the package from a checkout, also where their environment lacks it."""
+    paths = [str(checkout), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(os.pathsep.join(paths).split(os.pathsep)))

@@ -35,6 +35,6 @@ def run(
         keep_compiled(Path("results", "compiled"))
         sheet, packs = pd.read_parquet(labels), [(Path(array), Path(array).with_suffix(".parquet")) for array in arrays]
         fold = load_fold(config, experiment, dataset=dataset, subject_id=subject, sheet=sheet, packs=packs)
-        # Snakemake deletes the outputs of a failed job: what an interrupted one goes on from lies elsewhere.
-        progress = Path("results", "progress", name, dataset, subject)
-        run_fold(config, experiment, fold, Path(predictions).parent, progress=progress, origin=origin)
+        # Snakemake deletes outputs before a job, and those of a failed one: what a training goes on from lies elsewhere.
+        progress, kept = (Path("results", place, name, dataset, subject) for place in ("progress", "trained"))
+        run_fold(config, experiment, fold, Path(predictions).parent, progress=progress, kept=kept, origin=origin)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,3 +63,21 @@ def earlier_seeds(folder: Path, seeds: Sequence[int], *, same: Mapping[str, Any]
         **{name: read_parquet(folder / FOLD_FILES[name]) for name in ("predictions", "every_epoch")},
     }
     return Earlier(kept, {name: rows[rows["seed"].isin(kept)] for name, rows in tables.items()})
+
+
+def keep_files(folder: Path, kept: Path) -> None:
+    """Link a fold's files into the folder `kept`, where `earlier_seeds` will find them.
+
+    Snakemake deletes those in `folder` before it trains further seeds. Links take no room; where a file system has none, files
+    are copied. The record goes first and comes last: without it, the others say nothing.
+    """
+    kept.mkdir(parents=True, exist_ok=True)
+    record = FOLD_FILES["record"]
+    (kept / record).unlink(missing_ok=True)
+    for name in (*(name for name in (*FOLD_FILES.values(), WEIGHTS) if name != record), record):
+        (kept / name).unlink(missing_ok=True)
+        if (folder / name).exists():
+            try:
+                (kept / name).hardlink_to(folder / name)
+            except OSError:
+                shutil.copy2(folder / name, kept / name)

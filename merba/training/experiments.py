@@ -57,8 +57,8 @@ def train_experiment(
         folder = results / "folds" / name / dataset / subject_id
         wanted = settings | {"seeds": [seed for seed in settings["seeds"] if (fold.digest, seed) not in done]}
         if wanted["seeds"] and not is_finished(folder, fold, wanted["seeds"], weights=config["keep_weights"]):
-            progress = results / "progress" / name / dataset / subject_id
-            run_fold(config, wanted, fold, folder, progress=progress, origin=origin_of(config, origin))
+            progress, kept = (results / place / name / dataset / subject_id for place in ("progress", "trained"))
+            run_fold(config, wanted, fold, folder, progress=progress, kept=kept, origin=origin_of(config, origin))
             trained += 1
         left = (time.monotonic() - started) / number * (len(chosen) - number)
         log.info("%s: %d of %d folds done, about %.0f s left", name, number, len(chosen), left)

@@ -24,7 +24,7 @@ from merba.models.fitted import FittedModel
 from merba.protocols import EVERYBODY, Split
 from merba.training.checkpoint import STAGES, Checkpoint, Member, describe_model, save_checkpoint
 from merba.training.devices import training_device
-from merba.training.earlier import earlier_seeds, read_record
+from merba.training.earlier import earlier_seeds, keep_files, read_record
 from merba.training.fitted import AS_IT_IS, fit_fold, fit_model
 from merba.training.inputs import FoldData, blank, prepare
 from merba.training.loading import Fold
@@ -41,13 +41,15 @@ def run_fold(
     folder: Path,
     *,
     progress: Path,
+    kept: Path,
     origin: Mapping[str, Any],
 ) -> None:
     """Train or fit a fold, once a seed, and write FOLD_FILES into `folder`; with `keep_weights` the first seed's weights too.
 
-    Seeds that `folder` has already, of the same fold, are taken over (see `earlier_seeds`). Trainings that last minutes save
-    their state in the folder `progress`, under the fold's digest, and go on from there when they were interrupted; it is
-    emptied at the end. `origin` says whose results they are (see `merba.config.origin_of`).
+    The files are linked into the folder `kept` as well; seeds that it has already, of the same fold, are taken over (see
+    `earlier_seeds`). Trainings that last minutes save their state in the folder `progress`, under the fold's digest, and go on
+    from there when they were interrupted; it is emptied at the end. `origin` says whose results they are (see
+    `merba.config.origin_of`).
     """
     started, cpu_started = time.perf_counter(), time.process_time()
     model, seeds = _outline(experiment, fold), experiment["seeds"]
@@ -58,7 +60,7 @@ def run_fold(
     with _device(config, model) as device:
         maker = made_by(config, device)
         weights, same = config["keep_weights"], {"digest": fold.digest, **maker}
-        earlier = earlier_seeds(folder, seeds, same=same, first=config["seed"], weights=weights)
+        earlier = earlier_seeds(kept, seeds, same=same, first=config["seed"], weights=weights)
         missing = [seed for seed in seeds if seed not in earlier.seeds]
         data, results = _train_seeds(config, experiment, fold, model, settings, missing, device, progress)
 
@@ -68,6 +70,8 @@ def run_fold(
         (folder / WEIGHTS).unlink(missing_ok=True)  # those of an earlier training
     elif seeds[0] in results:
         save_checkpoint(folder / WEIGHTS, _checkpoint(config, experiment, fold, results[seeds[0]].weights, data, settings))
+    elif not (folder / WEIGHTS).exists():
+        shutil.copy2(kept / WEIGHTS, folder / WEIGHTS)
     tables = earlier.joined(seed_tables(experiment, fold, results) if results else {}, seeds)
     for name, table in (tables | {"split": split_rows(fold)}).items():
         with atomic(folder / FOLD_FILES[name]) as draft:
@@ -83,6 +87,7 @@ def run_fold(
     }
     with atomic(folder / FOLD_FILES["record"]) as draft:
         draft.write_text(json.dumps(record, indent=2))
+    keep_files(folder, kept)
     shutil.rmtree(progress, ignore_errors=True)
 
 

@@ -248,11 +248,16 @@ def test_three_seeds_that_become_five_train_two(results, tmp_path, monkeypatch):
     grown = tables([0, 1, 2, 3, 4])
     assert trained == [4, 5]
     shutil.rmtree(folder)
+    shutil.rmtree(results / "trained")
     for ours, at_once in zip(grown, tables([0, 1, 2, 3, 4]), strict=True):
         pd.testing.assert_frame_equal(ours, at_once, check_exact=True)
     assert trained == [1, 2, 3, 4, 5]
     tables([2, 0])  # the weights that are kept are the first seed's
     assert trained == [3]
+    shutil.rmtree(folder)  # as Snakemake deletes a job's outputs before it starts
+    tables([2, 0, 5])
+    assert trained == [6]
+    assert (folder / "model.safetensors").exists()
     record = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(record | {"versions": record["versions"] | {"torch": "1.0"}}))
     tables([2, 0, 1])

@@ -39,7 +39,7 @@ def train(folder: Path) -> None:
     }
     packs = [(folder / "d.npy", folder / "d.parquet")]
     loaded = load_fold(config, experiment, dataset="d", subject_id="s0", sheet=labels, packs=packs)
-    fold.run_fold(config, experiment, loaded, folder / "fold", progress=folder / "progress", origin={})
+    fold.run_fold(config, experiment, loaded, folder / "fold", progress=folder / "progress", kept=folder / "kept", origin={})
 
 
 def test_a_fold_is_trained_without_packages_that_only_configurations_and_clips_need(tmp_path):

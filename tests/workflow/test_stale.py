@@ -129,3 +129,10 @@ def test_rendered_clips_that_are_gone_are_made_again_when_they_are_needed(moved)
 def test_two_configurations_run_side_by_side_in_folders_of_their_own(moved, tmp_path):
     other = Path(configured(tmp_path, seed=2))
     assert "results holds" not in snakemake(tmp_path / "other", "-n", config=other, root=moved[0])
+
+
+def test_a_fold_that_fails_to_train_again_leaves_no_earlier_result_behind(moved, tmp_path):
+    fold = "results/folds/ststnet/samm/006/predictions.parquet"
+    config = configured(tmp_path, training={"epochs": 2})
+    snakemake(moved[1], fold, config=config, root=moved[0], fails=True)  # the packs are empty files
+    assert planned(snakemake(moved[1], "-n", fold, config=config, root=moved[0])) == {"fold": 1, "total": 1}
