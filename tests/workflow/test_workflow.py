@@ -172,10 +172,9 @@ def honest_outcome(folder, experiment, *fold):
 @pytest.mark.parametrize("poison", ["labels", "pixels"])
 def test_poisoning_the_test_subjects_files_changes_nothing_of_an_honest_training(finished, tmp_path, poison):
     fold = ("samm", "006")
-    fitted = {
-        name: {"inherit": "biwoof", "method": name, "model": {"name": name, "in_channels": 2}}
-        for name in ("biwoof", "kernel", "lda")
-    }
+    # Of two components, LDA's probabilities are not all 0 or 1.
+    models = ({"name": "biwoof"}, {"name": "kernel", "in_channels": 2}, {"name": "lda", "in_channels": 2, "components": 2})
+    fitted = {model["name"]: {"inherit": "biwoof", "method": model["name"], "model": model} for model in models}
     names = ["merba", "ststnet", *fitted]
     paths = {name: finished.joinpath("results", "folds", name, *fold, "predictions.parquet") for name in names}
     run = [*(str(path.relative_to(finished)) for path in paths.values()), "--rerun-triggers", "mtime"]
