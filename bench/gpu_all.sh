@@ -8,6 +8,7 @@
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 folder=${1:-$here/results}
+case $folder in -*) echo "usage: bench/gpu_all.sh [FOLDER [OPTION OF bench/gpu.py ...]]" >&2; exit 2 ;; esac
 shift || true
 mkdir -p "$folder"
 cache=$(mktemp -d)

@@ -14,7 +14,7 @@ import_from(workflow.basedir)
 plan = Plan(
     config,
     " and ".join(
-        configuration_name(path, Path(workflow.basedir))
+        configuration_name(path, Path.cwd(), Path(workflow.basedir))
         for path in workflow.configfiles
     ),
 )

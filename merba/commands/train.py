@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from merba.code import PACKAGE
     from merba.config import load_config
     from merba.config.last_run import configuration_name, others_results, sign
     from merba.evaluation.collect import finished_trainings
@@ -32,11 +33,12 @@ def run(options: argparse.Namespace) -> int:
     for fold in only:
         if len(fold) != 2:
             raise MerbaError(f"--folds: {fold[0]!r} is not DATASET/SUBJECT")
-    config, origin = load_config(options.config), configuration_name(options.config, Path.cwd())
+    bases = options.results.resolve().parent, Path.cwd(), PACKAGE.parent
+    config, origin = load_config(options.config), configuration_name(options.config, *bases)
     if warning := others_results(options.results, origin):
         log.warning(warning)
     done = finished_trainings(options.done, options.experiment) if options.done else set()
-    trained = train_experiment(config, options.experiment, options.results, origin=origin, only=only or None, done=done)
     sign(options.results, origin)
+    trained = train_experiment(config, options.experiment, options.results, origin=origin, only=only or None, done=done)
     print(f"{trained} folds trained; results in {options.results / 'folds' / options.experiment}")
     return 0

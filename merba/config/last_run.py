@@ -1,10 +1,11 @@
-"""Who worked in a folder of results last: which configuration the results are of, and on which machine."""
+"""Whose results a folder holds: of which configurations, and on which machine the latest run was."""
 
 from __future__ import annotations
 
 import json
 import platform
 from pathlib import Path
+from typing import Any
 
 from merba.files import atomic
 
@@ -12,14 +13,14 @@ FILE = "last_run.json"
 """In the folder of results."""
 
 
-def configuration_name(path: Path, base: Path) -> str:
-    """A configuration's file as results name it: from the folder `base` if it lies there, so that both can move."""
+def configuration_name(path: Path, *bases: Path) -> str:
+    """A configuration's file as results name it: from the first of the folders `bases` that it lies in, so that both can move."""
     path = Path(path).resolve()
-    return str(path.relative_to(base)) if path.is_relative_to(base) else str(path)
+    return next((str(path.relative_to(base)) for base in bases if path.is_relative_to(base)), str(path))
 
 
-def last_run(results: Path) -> dict[str, str]:
-    """`configuration` (file) and `machine` of the latest run in a folder of results; empty where none is known."""
+def last_run(results: Path) -> dict[str, Any]:
+    """`configurations` (files, the latest last) and `machine` of the latest run in a folder of results; empty where unknown."""
     try:
         return json.loads((results / FILE).read_text())
     except (OSError, ValueError):
@@ -28,16 +29,17 @@ def last_run(results: Path) -> dict[str, str]:
 
 def sign(results: Path, configuration: str) -> None:
     """Say in the folder of results that this configuration runs here now, on this machine."""
+    others = [name for name in last_run(results).get("configurations", []) if name != configuration]
     with atomic(results / FILE) as draft:
-        draft.write_text(json.dumps({"configuration": configuration, "machine": platform.node()}, indent=2))
+        draft.write_text(json.dumps({"configurations": [*others, configuration], "machine": platform.node()}, indent=2))
 
 
 def others_results(results: Path, configuration: str) -> str | None:
     """What to warn of where the folder holds another configuration's results, which this one would overwrite."""
-    other = last_run(results).get("configuration", configuration)
-    if other == configuration:
+    others = [name for name in last_run(results).get("configurations", []) if name != configuration]
+    if not others:
         return None
     return (
-        f"{results} holds results of {other}, and this run is of {configuration}: where the two have names in common, the second "
-        "overwrites the first. `snakemake --directory FOLDER` keeps runs side by side, each in a folder of its own"
+        f"{results} holds results of {', '.join(others)}, and this run is of {configuration}: where the two have names in "
+        "common, the second overwrites the first. `snakemake --directory FOLDER` keeps runs side by side, each in a folder of its own"
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import hashlib
 import logging
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 import torch
 
@@ -82,14 +84,13 @@ def claim(devices: int, folder: Path | None = None) -> Iterator[int]:
     MerbaError where the folder is another user's, or a link.
     """
     # Devices are numbered among the visible ones: jobs that see different ones must not share locks.
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all").replace(os.sep, "-")
+    visible = hashlib.sha256(os.environ.get("CUDA_VISIBLE_DEVICES", "all").encode()).hexdigest()[:8]
     folder = folder or Path(tempfile.gettempdir()) / f"merba-gpus-{os.getuid()}-{visible}"
     private = _private(folder)
     round_ = 0
     while True:
         for number in range(devices):
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-            lock = os.fdopen(os.open(f"{number}.{round_}", flags, 0o600, dir_fd=private), "r+")
+            lock = _opened(folder, f"{number}.{round_}", private)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -101,6 +102,13 @@ def claim(devices: int, folder: Path | None = None) -> Iterator[int]:
                 yield number
             return
         round_ += 1
+
+
+def _opened(folder: Path, name: str, private: int) -> TextIO:
+    try:
+        return os.fdopen(os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=private), "r+")
+    except OSError as error:
+        raise MerbaError(f"{folder / name}, a lock of a GPU, can't be used: {error.strerror}; {ELSEWHERE}") from error
 
 
 def _private(folder: Path) -> int:

@@ -40,7 +40,13 @@ def ensemble_of_folds(folder: Path) -> Checkpoint:
         )
     # A subject who is no longer in the sheet leaves a fold behind, and so does a run with other settings or code.
     records = {path.parent: _record(path.parent / FOLD_FILES["record"]) for path in paths}
-    for key, what in (("inputs", "on different files"), ("experiment", "with different settings"), ("code", "by different code")):
+    alike = {
+        "inputs": "on different files",
+        "experiment": "with different settings",
+        "numbers": "from different seeds",
+        "code": "by different code",
+    }
+    for key, what in alike.items():
         values = {str(record[key]): fold for fold, record in records.items()}
         if len(values) > 1:
             raise MerbaError(f"{' and '.join(map(str, values.values()))} were trained {what}; {STALE}")
@@ -69,8 +75,10 @@ def retrained(config: Mapping[str, Any], folder: Path) -> Checkpoint:
     records = {path: _record(path) for path in sorted(folder.glob(f"*/*/{FOLD_FILES['record']}"))}
     if not records:
         raise MerbaError(f"{folder}: no trained fold in it; name the folder of one experiment, such as results/folds/merba")
+    now = {"experiment": settings, "inputs": fold.inputs, "code": fold.code}
+    now["numbers"] = [str(config["seed"] + seed) for seed in settings["seeds"]]
     for path, record in records.items():
-        if (record["experiment"], record["inputs"], record["code"]) != (settings, fold.inputs, fold.code):
+        if any(record[key] != value for key, value in now.items()):
             raise MerbaError(f"{path}: the fold was trained with other settings, clips or code; {STALE}")
     epochs = round(median(next(iter(record["seeds"].values()))["epoch"] for record in records.values()))
     log.info("%s: %d epochs, the median of %d folds, on %d clips", name, epochs, len(records), len(fold.clips))
@@ -78,9 +86,10 @@ def retrained(config: Mapping[str, Any], folder: Path) -> Checkpoint:
 
 
 def _record(path: Path) -> dict[str, Any]:
+    """What a fold's record says of its training; `numbers` are the seeds, counted from the configuration's."""
     try:
         record = json.loads(path.read_text())
-        return {key: record[key] for key in ("experiment", "inputs", "code", "seeds")}
+        return {key: record[key] for key in ("experiment", "inputs", "code", "seeds")} | {"numbers": list(record["seeds"])}
     except (OSError, ValueError, KeyError) as error:
         raise MerbaError(f"{path} can't be read as a fold's record ({error!r}); train this fold again") from error
 

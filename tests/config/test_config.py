@@ -249,11 +249,18 @@ def test_whose_results_they_are_is_said_by_file_and_by_what_differs_from_the_def
 
 def test_a_configuration_is_named_from_the_checkout_so_that_both_can_move(tmp_path):
     assert configuration_name(tmp_path / "checkout" / "config" / "a.yaml", tmp_path / "checkout") == "config/a.yaml"
-    assert configuration_name(tmp_path / "b.yaml", tmp_path / "checkout") == str(tmp_path / "b.yaml")
+    run, checkout = tmp_path / "run", tmp_path / "checkout"
+    assert configuration_name(run / "b.yaml", run, checkout) == "b.yaml"
+    assert configuration_name(checkout / "b.yaml", run, checkout) == "b.yaml"
+    assert configuration_name(tmp_path / "b.yaml", run, checkout) == str(tmp_path / "b.yaml")
 
 
 def test_another_configurations_results_are_noticed_and_ones_own_are_not(tmp_path):
     assert others_results(tmp_path, "a.yaml") is None
     sign(tmp_path, "a.yaml")
     assert others_results(tmp_path, "a.yaml") is None
+    sign(tmp_path, "b.yaml")
+    sign(tmp_path, "b.yaml")
     assert "holds results of a.yaml, and this run is of b.yaml" in others_results(tmp_path, "b.yaml")
+    sign(tmp_path, "c.yaml")
+    assert "holds results of a.yaml, b.yaml, and this run is of c.yaml" in others_results(tmp_path, "c.yaml")

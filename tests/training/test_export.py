@@ -96,8 +96,9 @@ def test_folds_that_differ_are_refused_by_file(folds):
         ({"inputs": {"results/packed/samm.npy": "def"}}, "on different files"),
         ({"experiment": {"control": "none", "seeds": [1]}}, "with different settings"),
         ({"code": "0ther"}, "by different code"),
+        ({"seeds": {"3": {}}}, "from different seeds"),
     ],
-    ids=["a subject has left", "settings", "code"],
+    ids=["a subject has left", "settings", "code", "seed"],
 )
 def test_folds_that_were_not_trained_alike_are_refused(folds, change, said):
     change_record(folds / "samm" / "007", **change)
