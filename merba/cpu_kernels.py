@@ -1,35 +1,15 @@
-"""How the package's CPU kernels are compiled, by Numba, and shared out among threads."""
+"""How the models' CPU kernels are shared out among threads."""
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
-from numba import njit
 from torch import Tensor
 
 _pool: ThreadPoolExecutor | None = None
-
-
-def kernel(*freedoms: str) -> Callable[[Callable], Callable]:
-    """Compile without the GIL, cached on disk where a cache folder can be written.
-
-    Freedoms are LLVM's fast-math flags. Only "contract" (fused a·b + c), "reassoc" (sums in any order) and "nsz" are used:
-    NaN and infinity keep their meaning.
-    """
-    options = {"nogil": True, "error_model": "numpy", "fastmath": set(freedoms)}
-
-    def compile_(function: Callable) -> Callable:
-        try:
-            return njit(cache=True, **options)(function)
-        except RuntimeError as problem:  # raised where neither this folder nor the user's cache can be written
-            logging.getLogger(__name__).info("kernels are compiled anew by every process: %s", problem)
-            return njit(**options)(function)
-
-    return compile_
 
 
 def run(kernel: Callable, tasks: int, *arguments: Tensor | bool) -> None:

@@ -62,6 +62,7 @@ def changed(package, module, models=("merba_nano",), text="\nCHANGED = 1\n"):
         ("preprocessing/faces.py", {"faces", "apex", "flow", "samples_figure"}),
         ("preprocessing/apex.py", {"apex", "samples_figure"}),
         ("preprocessing/flow.py", {"flow"}),
+        ("preprocessing/tv_l1.py", {"flow"}),
         ("preprocessing/packs.py", {"flow", "pack", "problems", "gate", "fold"}),
         ("datasets/demo/rendering.py", {"render"}),
         ("datasets/smic_hs.py", {"samples"}),

@@ -89,8 +89,9 @@ def test_a_wheel_brings_every_file_that_the_package_reads(tmp_path):
     assert tracked <= set(ZipFile(wheel).namelist())
 
 
-def test_planning_does_not_load_pytorch():
-    code = "import sys, merba.plan; print('torch' in sys.modules)"
+@pytest.mark.parametrize("modules", ["merba.plan", "merba.jobs.flow, merba.preprocessing.tv_l1"])
+def test_planning_and_a_flow_job_do_not_load_pytorch(modules):
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 

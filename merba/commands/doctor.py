@@ -90,11 +90,12 @@ def _optical_flow() -> Finding:
         return f"OpenCV {cv2.__version__} with optflow"
 
     return _try(
-        "TV-L1 flow",
+        "OpenCV's TV-L1",
         version,
-        "cv2 lacks `optflow`, so another OpenCV package overwrote opencv-contrib's cv2 (face-alignment installs "
-        "opencv-python): pip uninstall -y opencv-python opencv-python-headless opencv-contrib-python "
+        "only `flow.solver: opencv` needs it. cv2 lacks `optflow`, so another OpenCV package overwrote opencv-contrib's cv2 "
+        "(face-alignment installs opencv-python): pip uninstall -y opencv-python opencv-python-headless opencv-contrib-python "
         "opencv-contrib-python-headless, then pip install --no-deps -r envs/cpu.txt",
+        needed=False,
     )
 
 

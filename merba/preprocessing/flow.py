@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from merba.frames import open_clip, read_image
 from merba.joblog import counted
 from merba.preprocessing.alignment import compose, five_points
 from merba.preprocessing.faces import FaceSettings, aligned_grey, aligned_landmarks, transform_of
+from merba.preprocessing.flow_settings import FlowSettings
 from merba.preprocessing.head_motion import head_motion
 from merba.preprocessing.packs import ClipFlow, FlowFormat
 from merba.sheet import KEY
@@ -29,29 +30,24 @@ RELEASED_SIZE = (28, 28)
 NO_POINTS = np.full((5, 2), np.nan)
 
 
-@dataclass(frozen=True)
-class FlowSettings:
-    """Channels and OpenCV's TV-L1 parameters; each field is described in merba/config/schemas/config.schema.yaml."""
+def dense_flow(first: np.ndarray, second: np.ndarray, settings: FlowSettings) -> np.ndarray:
+    """Flow (2, H, W), float32, px right and down, between two grey images (H, W), uint8, by the chosen solver.
 
-    channels: Sequence[str] = ("u", "v")
-    head_motion: str = "keep"
-    tau: float = 0.25
-    lambda_: float = 0.15
-    theta: float = 0.3
-    scales: int = 5
-    warps: int = 5
-    epsilon: float = 0.01
-    inner_iterations: int = 30
-    outer_iterations: int = 10
-    scale_step: float = 0.8
-    gamma: float = 0.0
-    median: int = 5
+    Raises MerbaError where what the solver needs isn't installed.
+    """
+    if settings.solver == "opencv" or settings.gamma:
+        return opencv_tv_l1(settings).calc(first, second, None).transpose(2, 0, 1)
+    if not find_spec("numba"):
+        raise MerbaError("flow.solver: numba is not installed: pip install numba, or set `flow.solver: opencv`")
+    from merba.preprocessing.tv_l1 import tv_l1
+
+    return tv_l1(first, second, settings)
 
 
-def tv_l1(settings: FlowSettings) -> cv2.DenseOpticalFlow:
+def opencv_tv_l1(settings: FlowSettings) -> cv2.DenseOpticalFlow:
     """OpenCV's solver with these parameters. Raises MerbaError where cv2 comes without its contributed modules."""
     if not hasattr(cv2, "optflow"):
-        raise MerbaError("this cv2 has no `optflow`, which TV-L1 needs; `merba doctor` says how to mend that")
+        raise MerbaError("this cv2 has no `optflow`, which `flow.solver: opencv` needs; `merba doctor` says how to mend that")
     solver = cv2.optflow.DualTVL1OpticalFlow_create()
     solver.setTau(settings.tau)
     solver.setLambda(settings.lambda_)
@@ -156,7 +152,7 @@ def _flow_between(
     motion = head_motion(first, second, landmarks)
     if settings.head_motion == "similarity":
         second = aligned_grey(image, compose(motion.back, transform), face_settings)
-    flow = tv_l1(settings).calc(first, second, None).transpose(2, 0, 1)
+    flow = dense_flow(first, second, settings)
     if settings.head_motion == "shift":
         flow = flow - np.median(flow, axis=(1, 2), keepdims=True)
     return flow_channels(flow, settings.channels), five_points(landmarks), motion.length

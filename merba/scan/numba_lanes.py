@@ -18,7 +18,7 @@ from numba import types
 from numba.core import cgutils, config
 from numba.extending import intrinsic, models, overload, register_model
 
-from merba.cpu_kernels import kernel as compiled
+from merba.compilation import kernel as compiled
 
 LANES, STATES = 16, 4
 BLOCK = STATES * LANES
@@ -37,7 +37,7 @@ _THIS_FILE = zlib.crc32(Path(__file__).read_bytes())
 
 
 def kernel(function):
-    """A kernel made of lanes (see `merba.cpu_kernels.kernel`), with no freedom of arithmetic."""
+    """A kernel made of lanes (see `merba.compilation.kernel`), with no freedom of arithmetic."""
     # Numba's cache notices changes in the kernel's own file; by its name, also changes in this one.
     function.__qualname__ += f"_{_THIS_FILE:08x}"
     return compiled()(function)

@@ -16,15 +16,22 @@ def finding(part):
 
 def test_a_complete_installation_has_all_that_is_needed(capsys):
     assert main(["doctor"]) == 0
-    assert "TV-L1 flow" in capsys.readouterr().out
+    assert "OpenCV's TV-L1" in capsys.readouterr().out
 
 
 def test_a_cv2_without_optflow_is_explained(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "cv2", types.SimpleNamespace(__version__="5.0.0"))
-    found = finding("TV-L1 flow")
+    found = finding("OpenCV's TV-L1")
     assert not found.works
     assert "another OpenCV package overwrote" in found.detail
     assert "pip uninstall -y opencv-python" in found.detail
+    assert not found.needed
+    main(["doctor"])
+    assert "no      OpenCV's TV-L1" in capsys.readouterr().out
+
+
+def test_an_installation_without_something_needed_fails(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert main(["doctor"]) == 1
     assert "MISSING" in capsys.readouterr().out
 

@@ -15,7 +15,8 @@ from numba import uint32
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from merba.cpu_kernels import kernel, run
+from merba.compilation import kernel
+from merba.cpu_kernels import run
 
 _CHUNK = 1 << 13  # elements of a task, about
 

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
-from merba.cpu_kernels import kernel, run
+from merba.compilation import kernel
+from merba.cpu_kernels import run
 
 _fast = kernel("reassoc", "contract", "nsz")  # sums in any order can use vector units
 _exact = kernel()
