@@ -8,6 +8,9 @@ script; rates and CPU times include its start-up and imports. 33 clips a subject
 60 subjects, so that `start_up_share` is that folder's. Memory is also that of a job of FEW clips, to show whether it
 grows with them. Two cores are compared with one on the same jobs in the same run, so the machine must be otherwise idle.
 
+The project's TV-L1 solver is compared with OpenCV's in the same run, by CPU time: a pair of frames alone (beside it
+scikit-image's TV-L1, which is another algorithm, and DIS), the stage, and all stages.
+
 The cost of an apex is the CPU time of its curve and fit over that of the dense flows that the curve is made of. Planning
 is a `snakemake -n` of a folder of `--folder` clips of 60 subjects with the adapter `clips`, which must list every clip's
 folder, because nothing is annotated but the emotion. Writes bench/results/preprocess.json.
@@ -23,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -31,6 +35,7 @@ SIZES = {"casme2 640×480": (640, 480), "samm 2040×1088": (2040, 1088)}
 FRAMES, FEW, FOLDER_SUBJECTS = 20, 4, 60
 STAGES = ("faces", "apex", "flow")
 GOALS = {"speed_up": 1.7, "peak_mb": 1024, "start_up_share": 0.2, "apex_over_flows": 1.5, "planning_seconds": 15}
+GOALS |= {"pair": 12, "flow": 6, "all": 3}  # times as fast as with OpenCV's TV-L1
 
 
 def main() -> None:
@@ -59,6 +64,7 @@ def main() -> None:
         print(
             f"{name:16} start-up of all stages {stages['start_up_share']:.0%}, apex {stages['apex_over_flows']:.2f} × its flows"
         )
+        print(f"{name:16} times OpenCV's TV-L1:", *(f"{of} {times:.1f}×" for of, times in stages["times_opencv"].items()))
     figures["planning"] = _plan(options.folder)
     print("planning {clips} clips: {jobs} jobs, {seconds:.1f} s ({cpu_seconds:.1f} s CPU)".format(**figures["planning"]))
     print("written:", write("preprocess.json", figures).name)
@@ -84,6 +90,14 @@ def _measure(size: tuple[int, int], subjects: int, clips: int) -> dict:
             jobs = [(rows, {**made, stage: r["made"]}) for (rows, made), r in zip(jobs, results, strict=True)]
         figures["start_up_share"] = spent["start_up_s"] / spent["cpu_s"]
         figures["apex_over_flows"] = _apex_over_flows(*jobs[0])
+        _, by_opencv = _run("flow_opencv", jobs, 1)
+        more = sum(result["cpu_s"] for result in by_opencv) - total["cpu_s"]
+        figures["pair_ms"] = pair = _pair_times(*jobs[0])
+        figures["times_opencv"] = {
+            "pair": pair["opencv"] / pair["numba"],
+            "flow": 1 + more / total["cpu_s"],
+            "all": 1 + more / spent["cpu_s"],
+        }
         return figures
 
 
@@ -158,6 +172,7 @@ def _job(stage: str, rows, made: dict) -> dict:
         from merba.preprocessing.flow import flow_format, flow_of_clips, flow_shape
         from merba.preprocessing.packs import save_subject
 
+    settings = {"solver": "opencv" if stage == "flow_opencv" else "numba"}
     start_up = time.process_time()
     if stage == "faces":
         result = work(rows, {})
@@ -166,7 +181,7 @@ def _job(stage: str, rows, made: dict) -> dict:
     else:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "flow.npz")
-            flows = flow_of_clips(rows, made["faces"], made["apex"], {}, {})
+            flows = flow_of_clips(rows, made["faces"], made["apex"], settings, {})
             save_subject(path, rows, flows, flow_shape(rows, {}, {}), flow_format(rows, {}))
             with np.load(path) as file:
                 result = pd.DataFrame({"problem": file["problem"]}).replace("", None)
@@ -180,24 +195,52 @@ def _apex_over_flows(rows, made: dict) -> float:
     import cv2
 
     from merba.preprocessing.apex import ApexSettings, motion_curve
-    from merba.preprocessing.faces import FaceSettings, aligned_grey, aligned_landmarks, transform_of
+    from merba.preprocessing.faces import aligned_landmarks
     from merba.preprocessing.unimodal import unimodal
 
     cv2.setNumThreads(1)
-    face = made["faces"].iloc[0]
-    frames = [aligned_grey(image, transform_of(face), FaceSettings()) for _, image in _frames(rows.iloc[0])]
+    face, frames = made["faces"].iloc[0], _aligned(rows, made)
     solver = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    times = []
-    for work in (
-        lambda: [solver.calc(frames[0], frame, None) for frame in frames[1:]],
-        lambda: unimodal(motion_curve(frames, aligned_landmarks(face), ApexSettings())),
-    ):
+    flows = _cpu_seconds(lambda: [solver.calc(frames[0], frame, None) for frame in frames[1:]])
+    apex = _cpu_seconds(lambda: unimodal(motion_curve(frames, aligned_landmarks(face), ApexSettings())))
+    return apex / flows
+
+
+def _pair_times(rows, made: dict) -> dict[str, float]:
+    """CPU time in ms of the flow between a clip's onset and apex by each solver."""
+    import cv2
+    from skimage.registration import optical_flow_tvl1
+
+    from merba.preprocessing.flow import FlowSettings, dense_flow
+
+    cv2.setNumThreads(1)
+    frames = _aligned(rows, made)
+    pair = frames[0], frames[int(made["apex"].iloc[0]["apex"] - rows.iloc[0]["onset"])]
+    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    solvers = {
+        "numba": lambda: dense_flow(*pair, FlowSettings(solver="numba")),
+        "opencv": lambda: dense_flow(*pair, FlowSettings(solver="opencv")),
+        "scikit-image": lambda: optical_flow_tvl1(*pair),
+        "dis": lambda: dis.calc(*pair, None),
+    }
+    return {name: 1000 * _cpu_seconds(solver) for name, solver in solvers.items()}
+
+
+def _aligned(rows, made: dict) -> list:
+    """The aligned grey frames of the first clip."""
+    from merba.preprocessing.faces import FaceSettings, aligned_grey, transform_of
+
+    transform = transform_of(made["faces"].iloc[0])
+    return [aligned_grey(image, transform, FaceSettings()) for _, image in _frames(rows.iloc[0])]
+
+
+def _cpu_seconds(work: Callable[[], object]) -> float:
+    """CPU time of a call, the mean of five after a first."""
+    work()
+    begin = time.process_time()
+    for _ in range(5):
         work()
-        begin = time.process_time()
-        for _ in range(5):
-            work()
-        times.append(time.process_time() - begin)
-    return times[1] / times[0]
+    return (time.process_time() - begin) / 5
 
 
 def _plan(clips: int) -> dict:
