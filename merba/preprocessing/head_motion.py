@@ -42,7 +42,7 @@ def disc_mask(points: np.ndarray, landmarks: Sequence[int], radius: float, size:
 def head_motion(onset: np.ndarray, apex: np.ndarray, points: np.ndarray) -> HeadMotion:
     """The head's motion between two aligned grey faces, uint8 (size, size), with the onset's landmarks (68, 2)."""
     solver = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    solver.setFinestScale(0)  # full resolution: half the error of the preset's, for 5 % of the time that TV-L1 takes
+    solver.setFinestScale(0)  # full resolution: half the error of the preset's, for half the time that TV-L1 takes
     region = disc_mask(points, STABLE, RADIUS, onset.shape[0])
     moved = solver.calc(onset, apex, None)[region].astype(np.float64)
     y, x = np.nonzero(region)
