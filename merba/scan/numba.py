@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from merba.cpu_kernels import run
 from merba.scan import numba_kernels as kernels
 from merba.scan import reference
+from merba.scan.cpu_threads import run
 from merba.scan.numba_lanes import LANES, LOG2E, STATES
 
 GROUPS = 64  # partial sums of a parameter's gradient; no fewer than the threads that should find work

@@ -86,8 +86,6 @@ def test_a_planted_link_is_not_followed(tmp_path):
     (tmp_path / "locks" / "0.0").symlink_to(victim)
     planted = pytest.raises(MerbaError, match="0.0, a lock of a GPU, can't be used: Too many levels of symbolic links")
     with planted, claim(1, tmp_path / "locks"):
-        claim(1, tmp_path / "locks"),
-    ):
         pass
     assert victim.read_text() == "precious"
 

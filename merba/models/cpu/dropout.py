@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from merba.compilation import kernel
-from merba.cpu_kernels import run
+from merba.scan.cpu_threads import run
 
 _CHUNK = 1 << 13  # elements of a task, about
 

@@ -14,7 +14,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from merba.compilation import kernel
-from merba.cpu_kernels import run
+from merba.scan.cpu_threads import run
 
 _fast = kernel("reassoc", "contract", "nsz")  # sums in any order can use vector units
 _exact = kernel()
