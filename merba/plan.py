@@ -20,7 +20,7 @@ from merba.errors import MerbaError
 from merba.files import FOLD_FILES, WEIGHTS
 from merba.frames import file_state
 from merba.protocols import TESTS, folds
-from merba.sheet import KEY, PREPROCESSING, class_names, plain_rows, rows_by_subject, safe_id
+from merba.sheet import KEY, PREPROCESSING, check_subjects_apart, class_names, plain_rows, rows_by_subject, safe_id
 
 ABLATIONS = ("table_6_lgfi", "table_7_scanning")
 """Tables of ablations, which a configuration with `ablations: false` leaves out."""
@@ -48,6 +48,8 @@ class Plan:
         self.datasets = list(self.sheet["dataset"].unique())
         self.dfme = dfme_datasets(self.config)
         self.experiments, self.left_out = runnable_experiments(self.config, self.datasets)
+        for datasets in {tuple(settings["datasets"]) for settings in self.experiments.values()}:
+            check_subjects_apart(self.sheet[self.sheet["dataset"].isin(datasets)])
         self._check_rivals()
         self.on_gpu = expects_gpu(self.config["device"])
         self._clips = rows_by_subject(self.sheet, PREPROCESSING)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import unicodedata
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import cache
+from math import inf
 from typing import Any
 
 import pandas as pd
@@ -65,12 +68,66 @@ def check_sheet(sheet: pd.DataFrame) -> None:
             a, b = sheet.at[index, first], sheet.at[index, last]
             faults.append(f"{_name(sheet, index)}: {first} {a} is not before {last} {b}; correct the row in the annotation table")
     for name, group in sheet.groupby("dataset")["subject"]:
-        faults.extend(_id_clashes(f"dataset {name}", group.unique()))
+        faults.extend(_alike(f"dataset {name}", group.unique()))
     if sheet.empty:
         faults.append("it has no clips; check `datasets` in the configuration")
+    _report(faults)
+
+
+def _report(faults: Sequence[str]) -> None:
     if faults:
-        shown = faults[:50] + ([f"… and {len(faults) - 50} more"] if len(faults) > 50 else [])
+        shown = [*faults[:50], *([f"… and {len(faults) - 50} more"] if len(faults) > 50 else [])]
         raise MerbaError("sample sheet:\n  " + "\n  ".join(shown))
+
+
+def check_subjects_apart(rows: pd.DataFrame) -> None:
+    """Raise MerbaError that names every source of which two subjects, of whatever datasets, share frames.
+
+    Such frames would be in the training and in the test part of one fold. `rows` are those of an experiment. A file is
+    known by its inode, so that links are no disguise; none is opened. One recording may belong to two subjects where
+    their frames don't overlap.
+    """
+    of_file: dict[Hashable, list[dict[str, Any]]] = {}
+    for clip in plain_rows(rows, [*KEY, "source", "onset", "offset"]):
+        of_file.setdefault(_file(clip["source"]), []).append(clip)
+    faults = []
+    for clips in of_file.values():
+        if shared := _overlap(clips):
+            first, second = (f"{clip['dataset']} {clip['subject']} {clip['clip']}" for clip in shared)
+            faults.append(
+                f"{shared[1]['source']}: {first} and {second} share frames of it, but are two subjects, so that the same "
+                "frames would be trained on and tested; correct the source, the frames or the subject of one of them"
+            )
+    _report(faults)
+
+
+def _file(source: str) -> Hashable:
+    """Device and inode of a file or folder; its path where it doesn't exist yet."""
+    try:
+        state = os.stat(source)  # noqa: PTH116 - a Path for every clip would take longer than all the rest
+    except OSError:
+        return os.path.abspath(source)  # noqa: PTH100
+    return state.st_dev, state.st_ino
+
+
+def _overlap(clips: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
+    """Two clips of one source that share a frame and belong to different subjects, if there are any.
+
+    By onset, it is enough to compare each clip with the one that reaches furthest of those before it: where that is of
+    the same subject, another one before it would have overlapped with that.
+    """
+
+    def end(clip: Mapping[str, Any]) -> float:
+        return inf if clip["offset"] is None else clip["offset"]
+
+    furthest = None
+    for clip in sorted(clips, key=lambda clip: -inf if clip["onset"] is None else clip["onset"]):
+        onset = -inf if clip["onset"] is None else clip["onset"]
+        if furthest and onset <= end(furthest) and any(clip[key] != furthest[key] for key in ("dataset", "subject")):
+            return furthest, clip
+        if furthest is None or end(clip) > end(furthest):
+            furthest = clip
+    return None
 
 
 def _schema_faults(sheet: pd.DataFrame) -> Iterable[str]:
@@ -107,13 +164,25 @@ def safe_id(name: str) -> str:
     return f"{kept}-{hashlib.sha256(name.encode()).hexdigest()[:8]}".lstrip("-")
 
 
-def _id_clashes(where: str, names: Iterable[str]) -> Iterable[str]:
+def loose(name: str) -> str:
+    """A name without case, zero padding and the ways to write an accent: `s1` for `S01`, `ep2_1f` for `EP02_01f`."""
+    return re.sub(r"(?<!\d)0+(?=\d)", "", unicodedata.normalize("NFC", name).casefold())
+
+
+def _alike(where: str, subjects: Iterable[str]) -> Iterable[str]:
+    """Names that are equal but for case, zeros and spaces: one person, who would be trained on and tested.
+
+    Nor could file systems that don't know case keep them apart. A space between two numbers counts: `1 12` and `11 2`.
+    """
     seen: dict[str, str] = {}
-    for name in names:
-        # Compared without case, for file systems that don't know it.
-        other = seen.setdefault(safe_id(name).lower(), name)
+    for name in subjects:
+        spaced = loose(" ".join(name.split()))
+        other = seen.setdefault(re.sub(r"(?<!\d) | (?!\d)", "", spaced), name)
         if other != name:
-            yield f"{where}: the subjects {other!r} and {name!r} need the same folder; rename one of them"
+            yield (
+                f"{where}: the subjects {other!r} and {name!r} differ in case, zeros or spaces alone; write a person's name "
+                "always alike, or two people's so that they differ in more"
+            )
 
 
 def class_names(sheet: pd.DataFrame, datasets: Sequence[str]) -> list[str]:

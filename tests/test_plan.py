@@ -94,6 +94,19 @@ def test_a_subject_that_is_none_is_named(plan):
         plan.clips("samm", "9")
 
 
+def test_one_folder_under_two_names_stops_the_experiment_that_would_train_on_what_it_tests(tmp_path):
+    root = str(write_release("casme2", tmp_path / "casme2"))
+    twice = {"data": "own", "datasets": {name: {"adapter": "casme2", "root": root} for name in ("casme2", "again")}}
+
+    def plan(*datasets):
+        experiments = {name: {"method": name, "model": {"name": "ststnet"}, "datasets": list(own)} for name, own in datasets}
+        return Plan(twice | {"experiments": experiments})
+
+    plan(("a", ["casme2"]), ("b", ["again"]))
+    with pytest.raises(MerbaError, match=r"again sub01 EP01_01f and casme2 sub01 EP01_01f share frames"):
+        plan(("a", ["casme2", "again"]))
+
+
 LOSO, HOLDOUT = {"inherit": "merba"}, {"inherit": "merba_dgcm", "tables": ["table_6_lgfi"]}
 
 

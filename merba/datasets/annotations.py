@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from merba.datasets.layout import layout_error, loose, nearest, shown
+from merba.datasets.layout import layout_error, nearest, shown
+from merba.sheet import loose
 
 CORRECTIONS = Path(__file__).with_name("corrections.csv")
 CORRECTABLE = ("casme2", "samm", "casme3", "dfme")

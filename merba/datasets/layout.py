@@ -12,16 +12,12 @@ from pathlib import Path
 import pandas as pd
 
 from merba.errors import MerbaError
+from merba.sheet import loose
 
 log = logging.getLogger(__name__)
 
 LISTED = 40
 """Clips that a message names at most, but for those of the composite, which it names all."""
-
-
-def loose(name: str) -> str:
-    """A name without case and without zero padding: `s1` for `S01`, `ep2_1f` for `EP02_01f`."""
-    return re.sub(r"(?<!\d)0+(?=\d)", "", name.casefold())
 
 
 def nearest(name: str, names: Iterable[str], *, numbered: bool = False) -> str:

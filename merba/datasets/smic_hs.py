@@ -12,7 +12,6 @@ from merba.datasets.layout import (
     find_folder,
     frame_candidates,
     layout_error,
-    loose,
     nearest,
     open_root,
     report_missing,
@@ -21,7 +20,7 @@ from merba.datasets.layout import (
 from merba.datasets.tasks import CLASSES, label_rows
 from merba.errors import ClipProblem
 from merba.frames import frame_names
-from merba.sheet import sample_rows
+from merba.sheet import loose, sample_rows
 
 ADAPTER = "smic_hs"
 FRAMES = {"raw": ("SMIC_all_raw/HS", "HS", ""), "cropped": ("SMIC_all_cropped/HS", "HS", "")}

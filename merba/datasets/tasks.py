@@ -12,8 +12,9 @@ from typing import Any
 import pandas as pd
 
 from merba.datasets.annotations import report
-from merba.datasets.layout import loose, nearest, report_missing
+from merba.datasets.layout import nearest, report_missing
 from merba.errors import MerbaError
+from merba.sheet import loose
 
 EMOTIONS = ("anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise")
 SYNONYMS = {"happy": "happiness", "sad": "sadness", "other": "others"}

@@ -12,11 +12,11 @@ from shared_data import shared_data
 from merba.datasets import ADAPTERS, load_dataset
 from merba.datasets.annotations import CORRECTABLE, CORRECTIONS, correct, read_annotations
 from merba.datasets.flow_images import IMAGES, TABLE, clone
-from merba.datasets.layout import Folder, loose
+from merba.datasets.layout import Folder
 from merba.datasets.tasks import composite
 from merba.errors import MerbaError
 from merba.frames import open_clip
-from merba.sheet import make_sheet
+from merba.sheet import loose, make_sheet
 
 RENDERED = ["smic_hs", "casme2", "samm", "dfme"]
 
