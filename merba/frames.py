@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import os
 import re
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +24,77 @@ from merba.errors import ClipProblem
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff"})
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
 
-
-def frame_number(name: str) -> int | None:
-    """The last number in a file name, extension aside: 46 for `reg_img46.jpg`; None where there is none."""
-    digits = re.findall(r"\d+", name.rpartition(".")[0] or name)
-    return int(digits[-1]) if digits else None
+log = logging.getLogger(__name__)
 
 
 def frame_names(folder: Path) -> dict[int, str]:
-    """Names of the images in a frame folder by frame number, ascending; other files and hidden ones are left out.
+    """Names of the images in a frame folder by frame number, ascending; hidden files and those of other kinds are left out.
 
-    Raises ClipProblem where the folder is missing, holds no numbered image, or two images of one number.
+    Names differ in their numbers alone, and the frame number is the one in which all of them differ: 46 for
+    `006_reg_img46.jpg` (see `_counting`). Raises ClipProblem where the folder is missing or holds no numbered image, and for
+    an image named unlike the others (a copy, a thumbnail), two images of one number, and numbers that disagree about the order.
     """
     try:
         with os.scandir(folder) as entries:  # names alone: planning lists thousands of folders
             names = sorted(entry.name for entry in entries)
     except OSError as error:
         raise ClipProblem(f"frame folder {folder} can't be read: {error.strerror}") from error
-    found: dict[int, str] = {}
+    numbers: dict[str, list[int]] = {}
+    alike: dict[tuple[str, ...], list[str]] = {}
     for name in names:
-        suffix = name[name.rfind(".") :].lower()
-        if suffix not in IMAGE_SUFFIXES or name.startswith(".") or (number := frame_number(name)) is None:
-            continue
-        if number in found:
-            raise ClipProblem(f"{folder} holds two images of frame {number}: {found[number]} and {name}")
-        found[number] = name
-    if not found:
+        stem, _, suffix = name.rpartition(".")
+        if f".{suffix.lower()}" in IMAGE_SUFFIXES and not name.startswith("."):
+            texts, digits = re.split(r"\d+", stem.casefold()), re.findall(r"\d+", stem)
+            if digits:
+                numbers[name] = list(map(int, digits))
+                alike.setdefault(tuple(texts), []).append(name)
+            else:
+                _say_once(f"{folder}: {name} has no number, and is left out")
+    if not numbers:
         raise ClipProblem(f"{folder} holds no numbered image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return dict(sorted(found.items()))
+    if len(alike) > 1:
+        *_, fewer, most = sorted(alike.values(), key=len)
+        raise ClipProblem(
+            f"{folder}: {fewer[0]} differs from {most[0]} in more than its number; if it is a copy, a thumbnail or of another "
+            "recording, move it elsewhere"
+        )
+    place = _counting(folder, numbers)
+    return dict(sorted((counted[place], name) for name, counted in numbers.items()))
+
+
+def _counting(folder: Path, numbers: Mapping[str, Sequence[int]]) -> int:
+    """Which of the numbers in the names counts the frames: all names differ in it, and by it the others never fall.
+
+    The others are compared as a whole, left to right, as the seconds and fractions of a time stamp rise. Where several
+    could be meant, it is the one of the smallest steps, and of two such the last.
+    """
+    columns = list(zip(*numbers.values(), strict=True))
+    if not any(len(set(column)) == len(column) for column in columns):
+        changing = [place for place, column in enumerate(columns) if len(set(column)) > 1] or [len(columns) - 1]
+        seen: dict[int, str] = {}
+        for name, counted in numbers.items():
+            if (other := seen.setdefault(counted[changing[-1]], name)) != name:
+                raise ClipProblem(f"{folder} holds two images of frame {counted[changing[-1]]}: {other} and {name}")
+    rising = []
+    for place, column in enumerate(columns):
+        if len(set(column)) == len(column):
+            ordered = sorted(numbers.values(), key=itemgetter(place))
+            others = [[*counted[:place], *counted[place + 1 :]] for counted in ordered]
+            if all(a <= b for a, b in pairwise(others)):
+                rising.append((max(column) - min(column), -place))
+    if not rising:
+        first, *_, last = numbers
+        raise ClipProblem(
+            f"{folder}: names such as {first} and {last} hold several numbers, which put the frames in different orders; rename "
+            "them so that the frame number alone differs"
+        )
+    return -min(rising)[1]
+
+
+@cache
+def _say_once(message: str) -> None:
+    """To the log, once a process: every stage opens a clip anew."""
+    log.warning("%s", message)
 
 
 def read_image(path: Path) -> np.ndarray:

@@ -1,16 +1,19 @@
 """Frames in natural order, decoded one at a time, from folders and videos."""
 
 import math
+import re
 import struct
 from itertools import islice
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from shared_data import shared_data
 
 from merba.errors import ClipProblem
-from merba.frames import frame_number, open_clip, read_image
+from merba.frames import frame_names, open_clip, read_image
 
 IMAGE = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8), (0, 0), 2)
 
@@ -31,12 +34,68 @@ def folder(tmp_path):
     return write
 
 
+def named(folder, *names):
+    """Numbers of frames of these names, in the names' order; empty files do, since only names are looked at."""
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+    by_name = {name: number for number, name in frame_names(folder).items()}
+    return [by_name[name] for name in names]
+
+
 @pytest.mark.parametrize(
-    ("name", "number"),
-    [("img1.jpg", 1), ("reg_img46.jpg", 46), ("006_05562.jpg", 5562), ("175.jpg", 175), ("Thumbs.db", None)],
+    ("names", "expected"),
+    [
+        (["img1.jpg", "img2.jpg", "img10.jpg"], [1, 2, 10]),
+        (["reg_img46.jpg"], [46]),
+        (["006_05562.jpg", "006_05563.jpg"], [5562, 5563]),
+        (["175.jpg"], [175]),
+        (["frame1_left.png", "frame2_left.png"], [1, 2]),
+        (["1_cam2.png", "2_cam2.png", "10_cam2.png"], [1, 2, 10]),
+        (["frame_0_0.990.png", "frame_1_0.995.png", "frame_2_1.000.png", "frame_3_1.005.png"], [0, 1, 2, 3]),
+        (["20240501_120000_7.png", "20240501_120000_8.png", "20240501_120001_9.png"], [7, 8, 9]),
+        (["40_t1000.png", "41_t1033.png", "42_t1066.png"], [40, 41, 42]),
+    ],
 )
-def test_the_frame_number_is_the_last_number_of_the_name(name, number):
-    assert frame_number(name) == number
+def test_the_frame_number_is_the_one_in_which_all_names_differ(tmp_path, names, expected):
+    assert named(tmp_path, *names) == expected
+
+
+@pytest.mark.parametrize("stray", ["image105 (1).png", "image105 2.png", "image105-1.png", "thumbnail_256.png", "256.jpg"])
+def test_an_image_that_differs_in_more_than_its_number_is_a_problem_that_names_it(tmp_path, stray):
+    frames = [f"image{number}.png" for number in range(100, 121)]
+    with pytest.raises(ClipProblem, match=re.escape(f"{stray} differs from image100.png in more than its number")):
+        named(tmp_path, *frames, stray)
+
+
+def test_numbers_that_order_the_frames_differently_are_a_problem(tmp_path):
+    with pytest.raises(ClipProblem, match=r"1_3.png and 3_1.png hold several numbers, which put the frames in different orders"):
+        named(tmp_path, "1_3.png", "2_2.png", "3_1.png")
+    with pytest.raises(ClipProblem, match="two images of frame 1: s1_1.png and s2_1.png"):
+        named(tmp_path / "takes", "s1_1.png", "s1_2.png", "s2_1.png", "s2_2.png")
+
+
+PART = st.text("ab_ .-(", max_size=3)
+
+
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=8, unique=True), PART, PART, st.integers(1, 4), st.data())
+@settings(max_examples=100, deadline=None)
+def test_any_names_give_the_true_numbers_or_a_problem(tmp_path_factory, truth, before, after, padding, data):
+    """Names from a counter, text around it, and perhaps a stray file: right, or said."""
+    folder = tmp_path_factory.mktemp("frames")
+    names = {number: f"f{before}{number:0{padding}}{after}.png" for number in truth}
+    for name in names.values():
+        (folder / name).touch()
+    stray = data.draw(st.sampled_from([None, "f{} (1).png", "thumb{}.jpg", "{}.png", "f{}.png.jpg"]))
+    if stray and (extra := stray.format(truth[0])) not in names.values():
+        (folder / extra).touch()
+    try:
+        numbers = frame_names(folder)
+    except ClipProblem as problem:
+        assert stray
+        assert str(folder) in str(problem)
+    else:
+        assert numbers == dict(sorted(names.items()))
 
 
 def test_frames_are_in_the_order_of_their_numbers_not_of_their_names(folder):
@@ -44,12 +103,13 @@ def test_frames_are_in_the_order_of_their_numbers_not_of_their_names(folder):
     assert [(number, int(image[0, 0, 0])) for number, image in clip.frames()] == [(9, 1), (10, 0), (100, 2)]
 
 
-def test_upper_case_extensions_count_and_other_files_do_not(folder):
+def test_upper_case_extensions_count_and_other_files_do_not(folder, caplog):
     path = folder("a7.BMP", "a8.JPG")
     (path / "Thumbs.db").write_bytes(b"1")
     (path / "._a9.jpg").write_bytes(b"1")
     (path / "cover.jpg").write_bytes(b"1")
     assert numbers(open_clip(path, "frames")) == [7, 8]
+    assert f"{path}: cover.jpg has no number, and is left out" in caplog.text
 
 
 def test_two_images_of_one_number_are_a_problem_that_names_both(folder):
