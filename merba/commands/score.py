@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ def run(options: argparse.Namespace) -> int:
     table = score_table(predictions)
     others = read_predictions(find_predictions(options.against)) if options.against else None
     comparisons = [] if others is None else compare(predictions, others)
+    true, predicted = set(predictions["true"]), set(predictions["predicted"])
+    if predicted - true:
+        print(f"merba: predicted, but never true: {', '.join(sorted(predicted - true))}", file=sys.stderr)
     if options.json and others is not None:
         shown = {"scores": table, "comparisons": pd.DataFrame(comparisons)}
         plain = {name: json.loads(rows.to_json(orient="records")) for name, rows in shown.items()}  # what is unknown as null
@@ -42,9 +46,7 @@ def run(options: argparse.Namespace) -> int:
         print(table.to_json(orient="records", indent=2))
     else:
         print(table.round(4).to_string(index=False))
-        true, predicted = set(predictions["true"]), set(predictions["predicted"])
-        untrue = f"; predicted, but never true: {', '.join(sorted(predicted - true))}" if predicted - true else ""
-        print(f"classes: {', '.join(sorted(true))}{untrue}")
+        print(f"classes: {', '.join(sorted(true))}")
         for comparison in comparisons:
             print(f"\n{_described(comparison, options.against)}")
     return 0

@@ -2,78 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
-from collections.abc import Mapping
-from functools import lru_cache
+import math
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from merba.datasets.cells import Sheet, read_sheets
 from merba.datasets.layout import layout_error, nearest, shown
 from merba.sheet import loose
 
 CORRECTIONS = Path(__file__).with_name("corrections.csv")
 CORRECTABLE = ("casme2", "samm", "casme3", "dfme")
 HEADER_SEARCH = 60  # rows
-MOST_CELLS = 2_000_000  # the largest release has about 60,000
 FRAMES = ("onset", "apex", "offset")
 NUMBER = r"[0-9]{1,9}"
 NO_APEX = ("", "/", "-1")  # the releases' own words
 
 log = logging.getLogger(__name__)
-
-
-@lru_cache(maxsize=16)
-def read_cells(suffix: str, data: bytes) -> list[list[str]]:
-    """The cells of a CSV file or of an XLSX file's first sheet as text, row by row; empty cells are "".
-
-    Cells that are merged over several rows say the same in each. Cached by content. Raises ValueError where the bytes
-    aren't what the suffix says.
-    """
-    if suffix == ".csv":
-        return _read_csv(data)
-    if suffix == ".xlsx":
-        return _read_workbook(data)
-    raise ValueError(f"{suffix} files aren't read; save it as .xlsx or .csv")
-
-
-def _read_csv(data: bytes) -> list[list[str]]:
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("gb18030")  # what Chinese spreadsheets write
-    first = max(text.splitlines()[:HEADER_SEARCH] or [""], key=len)
-    try:
-        return list(csv.reader(io.StringIO(text, newline=None), delimiter=max(",;\t", key=first.count)))
-    except csv.Error as error:
-        raise ValueError(f"not a CSV file ({error})") from error
-
-
-def _read_workbook(data: bytes) -> list[list[str]]:
-    from openpyxl import load_workbook
-
-    try:
-        sheet = load_workbook(io.BytesIO(data), data_only=True).worksheets[0]
-    except Exception as error:  # a damaged workbook fails anywhere in zipfile, zlib, the XML parser and openpyxl
-        raise ValueError(f"not an XLSX workbook ({error})") from error
-    if sheet.max_row * sheet.max_column > MOST_CELLS:
-        raise ValueError(f"its cells reach to {sheet.dimensions}; delete the empty rows and columns")
-    cells = [[_text(value) for value in row] for row in sheet.iter_rows(values_only=True)]
-    for merged in sheet.merged_cells.ranges:
-        # Downwards only: prose over or under a table is often merged across its columns, and is one cell.
-        top, column = merged.min_row - 1, merged.min_col - 1
-        for row in cells[top + 1 : merged.max_row]:
-            row[column] = cells[top][column]
-    return cells
-
-
-def _text(value: object) -> str:
-    """A cell as text; whole numbers without a decimal point."""
-    if value is None:
-        return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def read_annotations(
@@ -82,33 +30,52 @@ def read_annotations(
     """The rows under the header, as text, in columns named by the keys of `columns` and `optional`.
 
     Values are header cells, compared without case, spaces and underscores; the header is the first row that has all
-    of `columns`. The index is the row number that a spreadsheet shows. Raises MerbaError where a column is missing, or a
-    row names no subject or clip.
+    of `columns`, on the visible sheet that has one. The index is the row number that a spreadsheet shows. Raises MerbaError
+    where a column is missing or there twice, a row names no subject or clip, or a cell holds no value (see `cells.Sheet`).
     """
     try:
-        cells = read_cells(path.suffix.lower(), path.read_bytes())
+        sheets = read_sheets(path.suffix.lower(), path.read_bytes())
     except (OSError, ValueError) as error:
         raise layout_error(adapter, f"{path} can't be read as a table: {error}") from error
     wanted = dict(columns) | dict(optional or {})
-    place = _header_row(path, adapter, cells, columns)
-    header = [_plain(cell) for cell in cells[place]]
-    width = len(header)
-    found = {key: header.index(_plain(name)) for key, name in wanted.items() if _plain(name) in header}
+    sheet, place = _header(path, adapter, sheets, columns)
+    found = _columns(path, adapter, sheet, place, wanted)
+    width = len(sheet.cells[place])
     rows = {
         number: [(row + [""] * width)[column].strip() for column in found.values()]
-        for number, row in enumerate(cells[place + 1 :], start=place + 2)
+        for number, row in enumerate(sheet.cells[place + 1 :], start=place + 2)
     }
     # A single filled cell is a note under the table.
     rows = {number: row for number, row in rows.items() if sum(map(bool, row)) >= min(2, len(found))}
-    names = [(place, key) for place, key in enumerate(found) if key in ("subject", "clip")]
-    report(
-        [f"row {number}: {key} is empty" for number, row in rows.items() for place, key in names if not row[place]], adapter, path
-    )
+    names = [(column, key) for column, key in enumerate(found) if key in ("subject", "clip")]
+    faults = [f"row {number}: {key} is empty" for number, row in rows.items() for column, key in names if not row[column]]
+    faults += [
+        f"row {row + 1}: {key}, {sheet.place(row, column)}: {doubt}"
+        for (row, column), doubt in sorted(sheet.doubts.items())
+        for key, its_column in found.items()
+        if column == its_column and row + 1 in rows
+    ]
+    report(faults, adapter, path)
     table = pd.DataFrame.from_dict(rows, orient="index", columns=list(found)).astype("str")
     for column in table.columns.intersection(FRAMES):
-        # What pandas writes for whole numbers in a column with gaps.
-        table[column] = table[column].str.replace(rf"^(-?{NUMBER})\.0+$", r"\1", regex=True)
+        # What pandas writes for whole numbers in a column with gaps; three zeros may be those of a thousand.
+        table[column] = table[column].str.replace(rf"^(-?{NUMBER})[.,]00?$", r"\1", regex=True)
     return table
+
+
+def is_no_apex(text: str) -> bool:
+    """Whether a cell says that the apex isn't known, and so must be detected: `/`, −1, nothing, or words without a digit."""
+    return text == "-1" or not re.search(r"\d", text)
+
+
+def frame_rate(text: str) -> float:
+    """Frames a second, with a decimal point or comma; ValueError where it is none, or `1,000`, which may be a thousand."""
+    if (
+        not re.fullmatch(r"[0-9]+(\.[0-9]+|,([0-9]{1,2}|[0-9]{4,}))?", text)
+        or not 0 < (rate := float(text.replace(",", "."))) < math.inf
+    ):
+        raise ValueError(f"fps {text!r} is not a number above 0")
+    return rate
 
 
 def correct(rows: pd.DataFrame, adapter: str, own: str | None = None) -> pd.DataFrame:
@@ -148,9 +115,9 @@ def checked_frames(
 ) -> pd.DataFrame:
     """The rows with onset, apex and offset as nullable integers.
 
-    An apex that isn't a frame number (`/`, −1, text) is null: it will be detected; text is logged. With `late_apex`, so is
+    An apex that isn't known (see `is_no_apex`) is null: it will be detected; words are logged. With `late_apex`, so is
     one that isn't after its onset; with `open_end`, an empty offset is null. Raises MerbaError that names every faulty row: an
-    onset or another offset that isn't a frame number, frames out of order, a clip listed twice.
+    onset, apex or offset that isn't a frame number otherwise, frames out of order, a clip listed twice.
     """
     faults = []
     for column in ("onset", "offset"):
@@ -160,8 +127,11 @@ def checked_frames(
         for index in rows.index[wrong]:
             faults.append(f"{_place(rows, index)}: {column} {rows.at[index, column]!r} is not a frame number")
     for index in rows.index[~rows["apex"].str.fullmatch(NUMBER) & ~rows["apex"].isin(NO_APEX)]:
-        apex = rows.at[index, "apex"]
-        log.warning("%s: %s: apex %r is not a frame number: it will be detected", path, _place(rows, index), apex)
+        said = f"{_place(rows, index)}: apex {rows.at[index, 'apex']!r} is not a frame number"
+        if is_no_apex(rows.at[index, "apex"]):
+            log.warning("%s: %s: it will be detected", path, said)
+        else:
+            faults.append(f"{said}; empty it to have it detected")
     frames = pd.DataFrame({column: rows[column].where(rows[column].str.fullmatch(NUMBER)).astype("Int64") for column in FRAMES})
     if late_apex:
         frames["apex"] = frames["apex"].mask(frames["apex"] <= frames["onset"])
@@ -199,23 +169,49 @@ def _plain(cell: str) -> str:
     return "".join(cell.casefold().split()).replace("_", "")
 
 
-def _header_row(path: Path, adapter: str, cells: list[list[str]], columns: Mapping[str, str]) -> int:
-    """Index of the first row that has all the columns."""
+def _header(path: Path, adapter: str, sheets: Sequence[Sheet], columns: Mapping[str, str]) -> tuple[Sheet, int]:
+    """The visible sheet with a row that has all the columns, and the index of the first such row."""
     wanted = {_plain(name): name for name in columns.values()}
-    candidates = [{_plain(cell) for cell in row} for row in cells[:HEADER_SEARCH]]
-    for place, row in enumerate(candidates):
-        if wanted.keys() <= row:
-            return place
+    candidates = [
+        (sheet, place, {_plain(cell) for cell in row})
+        for sheet in sheets
+        for place, row in enumerate(sheet.cells[:HEADER_SEARCH])
+        if any(row)
+    ]
+    headers = {sheet.name: (sheet, place) for sheet, place, names in reversed(candidates) if wanted.keys() <= names}
+    visible = [header for header in headers.values() if not header[0].hidden]
+    if len(visible) == 1:
+        return visible[0]
+    named = " and ".join(map(repr, reversed(headers)))
+    if visible:
+        raise layout_error(
+            adapter, f"{path}: the sheets {named} have all the columns; delete or hide all but the one that is meant"
+        )
+    if headers:
+        raise layout_error(adapter, f"{path}: only hidden sheets have all the columns: {named}; show the one that is meant")
     if not candidates:
         raise layout_error(adapter, f"{path} is empty")
-    best = max(range(len(candidates)), key=lambda place: len(wanted.keys() & candidates[place]))
-    there = [cell.strip() for cell in cells[best] if cell.strip()]
-    missing = [name for plain, name in wanted.items() if plain not in candidates[best]]
+    sheet, place, names = max(candidates, key=lambda row: (len(wanted.keys() & row[2]), len(row[2])))
+    there = [cell.strip() for cell in sheet.cells[place] if cell.strip()]
     unused = [cell for cell in there if _plain(cell) not in wanted]
-    hints = ", ".join(f"{name!r}{nearest(name, unused)}" for name in missing)
+    hints = ", ".join(f"{name!r}{nearest(name, unused)}" for plain, name in wanted.items() if plain not in names)
     own = ", or name yours in `columns`" if adapter == "dfme" else ""
+    of_sheet = f" of sheet {sheet.name!r}, of {len(sheets)} sheets" if len(sheets) > 1 and sheet.name else ""
     raise layout_error(
         adapter,
-        f"{path}: no header row with column {hints}; the nearest is row {best + 1}: {shown(there)}. "
+        f"{path}: no header row with column {hints}; the nearest is row {place + 1}{of_sheet}: {shown(there)}. "
         f"Give the column that name in the table{own}.",
     )
+
+
+def _columns(path: Path, adapter: str, sheet: Sheet, place: int, wanted: Mapping[str, str]) -> dict[str, int]:
+    """Where each wanted column is, of those that are there; MerbaError where a name is there twice."""
+    found = {}
+    for key, name in wanted.items():
+        columns = [column for column, cell in enumerate(sheet.cells[place]) if _plain(cell) == _plain(name)]
+        if len(columns) > 1:
+            twice = " and ".join(f"{sheet.cells[place][column]!r} in {sheet.place(place, column)}" for column in columns)
+            raise layout_error(adapter, f"{path}: column {name!r} is there twice: {twice}; delete or rename one of them")
+        if columns:
+            found[key] = columns[0]
+    return found

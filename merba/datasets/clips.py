@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from merba.datasets.annotations import checked_frames, read_annotations, report
+from merba.datasets.annotations import checked_frames, frame_rate, read_annotations, report
 from merba.datasets.layout import find_table, open_root, reach_towards, report_absent
 from merba.datasets.tasks import label_rows
 from merba.errors import ClipProblem
@@ -59,10 +59,14 @@ def read(
     report_absent(absent, f"{len(absent)} of the {len(clips)} sources in {table} don't exist", ADAPTER, missing)
     opened = pd.DataFrame.from_dict(kept, orient="index").reindex(columns=[*clips, "kind"]).astype("str")
     clips = checked_frames(opened, ADAPTER, table, open_end=True)
-    rates = pd.to_numeric(clips["fps"], errors="coerce")
-    wrong = clips["fps"][~(rates > 0) & (clips["fps"] != "")]
-    report([f"row {row}: fps {value!r} is not a number above 0" for row, value in wrong.items()], ADAPTER, table)
-    clips["fps"] = rates
+    rates, wrong = {}, []
+    for row, text in clips["fps"][clips["fps"] != ""].items():
+        try:
+            rates[row] = frame_rate(text)
+        except ValueError as error:
+            wrong.append(f"row {row}: {error}")
+    report(wrong, ADAPTER, table)
+    clips["fps"] = pd.Series(rates, index=clips.index, dtype="float64")
     return sample_rows(clips.assign(dataset=name))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from merba.datasets.annotations import read_cells
+from merba.datasets.cells import read_sheets
 from merba.datasets.layout import nearest
 from merba.errors import MerbaError
 from merba.evaluation.metrics import bootstrap_interval, scores, subject_counts
@@ -27,7 +27,12 @@ def read_predictions(path: Path) -> pd.DataFrame:
     that names file and column, or a clip that is there twice.
     """
     table = _cells(Path(path))
-    table.columns = [str(column).strip().casefold() for column in table.columns]
+    written = list(map(str, table.columns))
+    table.columns = _plain([written])
+    for column in (*NAMES, "selection", "seed"):
+        alike = [repr(name) for name, plain in zip(written, table.columns, strict=True) if plain == column]
+        if len(alike) > 1:
+            raise MerbaError(f"{path}: column {column!r} is there twice, as {' and '.join(alike)}; delete or rename one of them")
     for column in NEEDED:
         if column not in table:
             raise MerbaError(
@@ -62,9 +67,11 @@ def _cells(path: Path) -> pd.DataFrame:
             table = pd.read_parquet(path)
             return table.set_axis(range(2, len(table) + 2))
         content = path.read_bytes()
-        cells = read_cells(".csv", gzip.decompress(content) if path.suffix == ".gz" else content)
+        sheets = read_sheets(".csv", gzip.decompress(content) if path.suffix == ".gz" else content)
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise MerbaError(f"{path}: can't be read as {path.suffix or 'CSV'}: {error}") from error
+    # Read with the delimiter by which the header has most of the columns.
+    cells = max((sheet.cells for sheet in sheets), key=lambda cells: (len(set(_plain(cells)) & {*NAMES}), len(_plain(cells))))
     if not cells:
         raise MerbaError(f"{path}: it is empty")
     header, *rows = cells
@@ -73,6 +80,11 @@ def _cells(path: Path) -> pd.DataFrame:
         if len(row) != len(header):
             raise MerbaError(f"{path}: row {number} has {len(row)} fields, the header {len(header)}; correct one of them")
     return pd.DataFrame.from_dict(rows, orient="index", columns=header)
+
+
+def _plain(cells: list[list[str]]) -> list[str]:
+    """The names of the columns, without spaces around them and without case."""
+    return [name.strip().casefold() for name in (cells[0] if cells else [])]
 
 
 def count_subjects(predictions: pd.DataFrame, code: Mapping[str, int]) -> tuple[np.ndarray, list[str]]:

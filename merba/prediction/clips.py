@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from merba.datasets.annotations import read_annotations
+from merba.datasets.annotations import NUMBER, frame_rate, is_no_apex, read_annotations
 from merba.datasets.clips import ADAPTER
 from merba.datasets.clips import COLUMNS as TABLE_COLUMNS
 from merba.errors import ClipProblem, MerbaError
@@ -73,14 +74,21 @@ def _listed(table: Path) -> list[dict[str, Any]]:
     rows = []
     for index, row in read_annotations(table, ADAPTER, needed, {name: name for name in NUMBERS}).to_dict("index").items():
         made = _row(table.parent / row["source"], subject=row["subject"]) | {"dataset": str(table), "clip": row["clip"]}
-        for key in NUMBERS:
+        if is_no_apex(row.get("apex", "")):
+            row["apex"] = ""
+        for key in (key for key in NUMBERS if row.get(key)):
             try:
-                if text := row.get(key):
-                    made[key] = float(text) if key == "fps" else int(text)
+                made[key] = frame_rate(row[key]) if key == "fps" else _frame(row[key])
             except ValueError:
-                made["problem"] = f"{table}: row {index}: {key} {text!r} is not a number; correct it or leave it empty"
+                made["problem"] = f"{table}: row {index}: {key} {row[key]!r} is not a number; correct it or leave it empty"
         rows.append(made)
     return rows
+
+
+def _frame(text: str) -> int:
+    if not re.fullmatch(NUMBER, text):
+        raise ValueError
+    return int(text)
 
 
 def _disorder(row: Mapping[str, Any]) -> str | None:

@@ -136,10 +136,13 @@ def test_small_models_are_counted_in_millions(capsys):
     assert 0 < float(out.split()[-2]) < 10 and out.split()[-1] == "M"
 
 
-def test_score_names_the_classes_and_those_that_are_never_true(capsys, tmp_path):
-    (tmp_path / "p.csv").write_text("subject,true,predicted\n1,a,a\n1,b,B\n2,b,b\n")
-    assert main(["score", str(tmp_path / "p.csv")]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "classes: a, b; predicted, but never true: B"
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_score_warns_of_predicted_classes_that_are_never_true(capsys, tmp_path, options):
+    (tmp_path / "p.csv").write_text("subject,true,predicted\n1,a,a\n1,b,B\n2,b,nan\n")
+    assert main(["score", str(tmp_path / "p.csv"), *options]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == "merba: predicted, but never true: B, nan\n"
+    assert json.loads(printed.out) if options else printed.out.splitlines()[-1] == "classes: a, b"
 
 
 def test_samples_prints_the_sheet_beside_the_papers_table(capsys, casme2):

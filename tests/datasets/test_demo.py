@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from merba.datasets.annotations import read_cells
+from merba.datasets.cells import read_sheets
 from merba.datasets.demo.face import CROP_WIDTHS, LANDMARKS, MOVEMENTS, field, region_bumps
 from merba.datasets.demo.layouts import EMOTIONS, LAYOUTS, ClipPlan
 from merba.datasets.demo.planning import DemoSettings, clip_plans, plan
@@ -129,13 +129,13 @@ def test_a_dataset_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_annotation_tables_have_the_quirks_of_their_releases(demo):
     casme2 = demo / "casme2" / "CASME2-coding-20140508.xlsx"
-    cells = read_cells(".xlsx", casme2.read_bytes())
+    cells = read_sheets(".xlsx", casme2.read_bytes())[0].cells
     assert cells[0] == [
         *("Subject", "Filename", "", "OnsetFrame", "ApexFrame", "OffsetFrame", "", "Action Units", "Estimated Emotion")
     ]
     assert "/" in [row[4] for row in cells]
     samm = demo / "samm" / "SAMM_Micro_FACS_Codes_v2.xlsx"
-    cells = read_cells(".xlsx", samm.read_bytes())
+    cells = read_sheets(".xlsx", samm.read_bytes())[0].cells
     assert [row[0] for row in cells].index("Subject") == 13
     assert {row[0] for row in cells[14:]} == {"6", "7"}
     assert not list((demo / "smic_hs").glob("*.*"))

@@ -75,6 +75,7 @@ def test_classes_may_be_written_as_decimals_and_clips_as_numbers(tmp_path):
         ("subject,selection,true,predicted\na,,1,0\nb,validation,1,1\n", "row 2 has no selection"),
         ("subject,true,predicted\na,neg,pos\n\nb,neg,pos,0.9\n", "row 4 has 4 fields, the header 3"),
         ("", "it is empty"),
+        ("subject,true,predicted,Predicted \n1,a,a,b\n", "column 'predicted' is there twice, as 'predicted' and 'Predicted '"),
     ],
 )
 def test_a_faulty_file_is_named_with_its_fault(text, message, tmp_path):
@@ -89,6 +90,12 @@ def test_fields_may_be_separated_as_spreadsheets_do(table, tmp_path):
     for separator in (";", "\t"):
         table.to_csv(tmp_path / "p.csv", index=False, sep=separator)
         pd.testing.assert_frame_equal(score_table(read_predictions(tmp_path / "p.csv")), expected)
+
+
+def test_semicolons_are_found_by_the_header(tmp_path):
+    rows = "".join(f"{subject};a;a;x, y, z, and more, of it\n" for subject in (1, 2))
+    (tmp_path / "p.csv").write_text(f"subject;true;predicted;notes\n{rows}")
+    assert read_predictions(tmp_path / "p.csv")["predicted"].tolist() == ["a", "a"]
 
 
 def test_splits_are_scored_apart_as_dfmes_tables_do(table, tmp_path):

@@ -57,6 +57,24 @@ def test_a_faulty_row_of_a_table_does_not_hide_the_others(tmp_path):
     assert pd.isna(problems[3])
 
 
+@pytest.mark.parametrize("apex", ["", "/", "-1", "unclear"])
+def test_an_apex_that_is_not_known_is_none_as_in_the_tables_of_releases(tmp_path, apex):
+    video(tmp_path / "a.avi")
+    (tmp_path / "clips.csv").write_text(f"subject,clip,source,onset,apex\ns,1,a.avi,0,{apex}\ns,2,a.avi,0,2\n")
+    rows = find_clips([tmp_path / "clips.csv"])
+    assert rows["problem"].isna().all()
+    assert rows["apex"].tolist() == [pd.NA, 2]
+
+
+@pytest.mark.parametrize(
+    ("key", "text"), [("fps", "inf"), ("fps", "1,000"), ("apex", "7 or so"), ("onset", "-1"), ("apex", "1_0")]
+)
+def test_what_is_no_number_is_a_problem_of_its_clip(tmp_path, key, text):
+    video(tmp_path / "a.avi")
+    (tmp_path / "clips.csv").write_text(f'subject,clip,source,{key}\ns,1,a.avi,"{text}"\n')
+    assert f"row 2: {key} {text!r} is not a number" in find_clips([tmp_path / "clips.csv"])["problem"][0]
+
+
 def test_a_table_without_its_columns_is_an_error(tmp_path):
     table = tmp_path / "clips.csv"
     table.write_text("subject,file\ns,a.avi\n")
