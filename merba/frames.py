@@ -20,9 +20,12 @@ import cv2
 import numpy as np
 
 from merba.errors import ClipProblem
+from merba.mp4 import edited_seconds
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff"})
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
+COUNTED = frozenset({".avi", ".m4v", ".mov", ".mp4"})
+"""Videos whose header holds how many frames there are; of others FFmpeg guesses that from the duration and the rate."""
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +127,7 @@ def read_image(path: Path) -> np.ndarray:
 class Clip(ABC):
     """One clip: `source` (path), `fps` (NaN where unknown), `read(number)`, and `frames(onset, offset)` in order.
 
-    `expected` is how many frames there are; of a video only what its header says.
+    `expected` is how many frames there are; of a video what its header says, 0 where it says nothing.
     """
 
     source: Path
@@ -198,23 +201,25 @@ class Video(Clip):
     """A clip kept as a video file, decoded forward only.
 
     Where the frame rate varies, seeking by frame number and the frame count of the header are guesses; counting
-    decoded frames is exact. Reading in ascending order decodes each frame once.
+    decoded frames is exact. Reading in ascending order decodes each frame once. Pixels that aren't square are made so, by
+    enlarging the side on which they are longer.
     """
 
     def __init__(self, source: Path) -> None:
         super().__init__(source)
         self._open()
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or math.nan
-        self.expected = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.expected = max(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
 
     def _open(self) -> None:
         if not self.source.is_file():
             raise ClipProblem(f"video {self.source} is missing")
-        one_thread = [cv2.CAP_PROP_N_THREADS, 1]
-        self._capture = cv2.VideoCapture(str(self.source), cv2.CAP_FFMPEG, one_thread)
+        # An absolute path, because FFmpeg takes what precedes a colon in `22:57.mp4` for a protocol.
+        options = [cv2.CAP_PROP_N_THREADS, 1]
+        self._capture = cv2.VideoCapture(str(self.source.absolute()), cv2.CAP_FFMPEG, options)
         if not self._capture.isOpened():
             raise ClipProblem(f"video {self.source} can't be decoded")
-        self._position = -1  # number of the frame decoded last
+        self._position, self._time = -1, 0.0  # number and time, s, of the frame decoded last
 
     def _reach(self, number: int) -> bool:
         """Decode forward to a frame, from the start where it lies behind; False where the video ends before it."""
@@ -223,10 +228,28 @@ class Video(Clip):
         while self._position < number:
             if not self._capture.grab():
                 self._count = self._position + 1
+                self._check_whole()
                 self._open()
                 return False
             self._position += 1
+            self._time = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         return True
+
+    def _check_whole(self) -> None:
+        """ClipProblem where the frames that could be read are fewer than the header says: the file is cut, or has a hole.
+
+        Not where an edit list leaves frames out, as lossless trimming does: then the time that it lasts must be reached.
+        Where the number is a guess, as a longer sound track makes it wrong, a twentieth and half a second may be lacking.
+        """
+        frame = 1 / self.fps
+        seconds, slack = self.expected * frame, max(self.expected * frame / 20, 0.5)
+        if self.source.suffix.lower() in COUNTED:
+            seconds, slack = edited_seconds(self.source) or seconds, frame
+        if self._count < self.expected - 1 and self._time + frame + slack < seconds:
+            raise ClipProblem(
+                f"video {self.source} is cut or damaged: its header says {self.expected} frames, {self._count} could be read; "
+                "copy it again"
+            )
 
     def _first(self) -> int:
         return 0
@@ -240,7 +263,15 @@ class Video(Clip):
         decoded, image = self._capture.retrieve()
         if not decoded:
             raise ClipProblem(f"frame {number} of {self.source} is damaged")
-        return image
+        return self._squared(image)
+
+    def _squared(self, image: np.ndarray) -> np.ndarray:
+        """The image with square pixels; the header gives theirs, width to height, before the image is turned upright."""
+        ratio = [self._capture.get(key) for key in (cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN)]
+        if min(ratio) <= 0 or ratio[0] == ratio[1]:
+            return image
+        x, y = reversed(ratio) if self._capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180 else ratio
+        return cv2.resize(image, None, fx=max(x / y, 1), fy=max(y / x, 1), interpolation=cv2.INTER_CUBIC)
 
 
 def open_clip(source: Path | str, kind: str) -> Clip:

@@ -43,11 +43,15 @@ def job_log(path: str | Path, task: str) -> Iterator[None]:
 
 
 def counted(items: Iterable[Item], total: int, unit: str, *, every: float = 10.0) -> Iterator[Item]:
-    """The items, while a line in the log says every so many seconds how many are done, at what rate, and what is left."""
+    """The items, while a line in the log says every so many seconds how many are done, at what rate, and what is left.
+
+    A total of 0 is one that isn't known.
+    """
     started = said = time.monotonic()
     for done, item in enumerate(items):
         now = time.monotonic()
         if done and now - said >= every:
             rate, said = done / (now - started), now
-            log.info("%d of %d %s, %.2g a second, about %.0f s left", done, total, unit, rate, max(total - done, 0) / rate)
+            left = f", about {max(total - done, 0) / rate:.0f} s left" if total else ""
+            log.info("%s %s, %.2g a second%s", f"{done} of {total}" if total else done, unit, rate, left)
         yield item

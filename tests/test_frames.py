@@ -14,7 +14,18 @@ from shared_data import shared_data
 
 from merba.errors import ClipProblem
 from merba.frames import frame_names, open_clip, read_image
+from merba.mp4 import edited_seconds
 
+
+def box(kind, *content):
+    data = b"".join(content)
+    return struct.pack(">I4s", 8 + len(data), kind) + data
+
+
+MEDIA = box(b"mdia", box(b"hdlr", bytes(8), b"vide"))
+EDITS = box(b"edts", box(b"elst", struct.pack(">IIIiIIiI", 0, 2, 500, -1, 1 << 16, 3000, 40, 1 << 16)))
+FILM = box(b"ftyp", bytes(8)) + box(b"moov", box(b"mvhd", bytes(12), struct.pack(">I", 1000)), box(b"trak", MEDIA, EDITS))
+"""The header of a film of 3 s, after half a second of nothing."""
 IMAGE = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8), (0, 0), 2)
 
 
@@ -238,6 +249,136 @@ def test_a_frame_past_the_end_of_a_video_is_a_problem(video):
     for read in (lambda clip: clip.read(12), lambda clip: numbers(clip, 3, 12), lambda clip: numbers(clip, 12)):
         with pytest.raises(ClipProblem, match="frame 12 is missing .*12 frames"):
             read(open_clip(video, "video"))
+
+
+@pytest.fixture(params=["mp4", "avi", "mkv"])
+def noise(request, tmp_path):
+    """A video of 100 frames that compress badly, so that bytes are spread over frames evenly; 25 fps."""
+    path = tmp_path / f"noise.{request.param}"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, (64, 48))
+    for frame in np.random.default_rng(0).integers(0, 256, (100, 48, 64, 3), np.uint8):
+        writer.write(frame)
+    writer.release()
+    if request.param == "mp4":
+        front_loaded(path)
+    return path
+
+
+def front_loaded(path):
+    """Moves the index of an MP4 file before its frames, as cameras and converters for the web do: cut, it can be read."""
+    data = path.read_bytes()
+    head, frames, index = data.index(b"mdat") - 4, data.index(b"mdat") + 4, data.index(b"moov") - 4
+    moved = bytearray(data[index:])
+    place = moved.index(b"stco") + 8
+    (count,) = struct.unpack_from(">I", moved, place)
+    offsets = struct.unpack_from(f">{count}I", moved, place + 4)
+    struct.pack_into(f">{count}I", moved, place + 4, *(offset + len(moved) for offset in offsets))
+    path.write_bytes(data[:head] + moved + data[head:index])
+    assert frames < index
+
+
+def test_a_whole_video_is_read_to_its_end(noise):
+    assert numbers(open_clip(noise, "video")) == list(range(100))
+
+
+def test_a_video_that_ends_before_its_header_says_is_a_problem_with_both_counts(noise):
+    data = noise.read_bytes()
+    noise.write_bytes(data[: round(0.6 * len(data))])
+    with pytest.raises(ClipProblem, match=r"its header says 100 frames, (4\d|5\d|6\d) could be read"):
+        numbers(open_clip(noise, "video"))
+    assert numbers(open_clip(noise, "video"), 0, 30) == list(range(31)), "what is there can be used"
+
+
+@pytest.mark.parametrize("noise", ["mp4", "avi"], indirect=True)
+def test_a_hole_in_a_video_is_a_problem_with_both_counts(noise):
+    data = bytearray(noise.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + len(data) // 6] = bytes(len(data) // 6)
+    noise.write_bytes(data)
+    with pytest.raises(ClipProblem, match=r"its header says 100 frames, \d+ could be read"):
+        numbers(open_clip(noise, "video"))
+
+
+def edited(path, start, seconds):
+    """Gives an MP4 file's one track an edit list that shows so many seconds from a start, in seconds."""
+    data = path.read_bytes()
+    film, track, media = (data.index(kind) - 4 for kind in (b"moov", b"trak", b"mdia"))
+    (scale,) = struct.unpack_from(">I", data, data.index(b"mvhd") + 16)
+    (rate,) = struct.unpack_from(">I", data, data.index(b"mdhd") + 16)
+    entries = struct.pack(">I4sIIIiI", 28, b"elst", 0, 1, round(seconds * scale), round(start * rate), 1 << 16)
+    old = data.find(b"edts")
+    before = data[: old - 4] if old > 0 else data[:media]
+    data = bytearray(before + struct.pack(">I4s", 36, b"edts") + entries + data[media:])
+    for box in (film, track):
+        struct.pack_into(">I", data, box, struct.unpack_from(">I", data, box)[0] + len(data) - path.stat().st_size)
+    path.write_bytes(data)
+
+
+def test_what_an_edit_list_leaves_out_is_not_missing(video):
+    edited(video, start=0.16, seconds=0.24)
+    assert edited_seconds(video) == pytest.approx(0.24)
+    clip = open_clip(video, "video")
+    assert [shown_number(image) for _, image in clip.frames()] == [4, 5, 6, 7, 8, 9]
+
+
+def test_an_edit_that_shows_nothing_does_not_count(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(FILM)
+    assert edited_seconds(tmp_path / "a.mp4") == 3
+
+
+@given(st.binary(max_size=60), st.integers(0, 300))
+@settings(max_examples=100, deadline=None)
+def test_a_damaged_film_header_has_no_edit_list_or_a_number(tmp_path_factory, noise, place):
+    path = tmp_path_factory.getbasetemp() / "header.mp4"
+    data = bytearray(FILM)
+    data[place : place + len(noise)] = noise
+    path.write_bytes(data)
+    seconds = edited_seconds(path)
+    assert seconds is None or seconds > 0
+
+
+def test_a_live_recording_has_no_number_of_frames(video, monkeypatch):
+    class Live:
+        def get(self, key):
+            return -2.8e17 if key == cv2.CAP_PROP_FRAME_COUNT else 25.0
+
+        def isOpened(self):  # noqa: N802
+            return True
+
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: Live())
+    assert open_clip(video, "video").expected == 0
+
+
+@pytest.mark.parametrize("name", ["2024-11-14T22:57:44.mp4", "file:x.mp4", "a%03d.mp4", "-i.mp4", "zo\u00e9 $1_2.mp4"])
+def test_a_video_of_any_name_is_read_from_where_it_lies(video, name, monkeypatch):
+    monkeypatch.chdir(video.parent)
+    video.rename(video.with_name(name))
+    assert len(numbers(open_clip(name, "video"))) == 12
+
+
+@pytest.mark.parametrize(("ratio", "size"), [((64, 45), (91, 48)), ((10, 11), (64, 53)), ((1, 1), (64, 48))])
+@pytest.mark.parametrize("turned", [False, True])
+def test_pixels_that_are_not_square_are_made_so(video, ratio, size, turned):
+    """The box `pasp` says how wide and high they are, of the picture as it is stored."""
+    pixels = struct.pack(">I4sII", 16, b"pasp", *ratio)
+    data = bytearray(video.read_bytes())
+    entry = data.index(b"mp4v", data.index(b"stsd")) - 4
+    old = data.find(b"pasp")
+    if old > 0:
+        data[old - 4 : old + 12] = pixels
+    else:
+        end = entry + struct.unpack_from(">I", data, entry)[0]
+        data[end:end] = pixels
+        for box in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"mp4v"):
+            at = entry if box == b"mp4v" else data.index(box) - 4
+            struct.pack_into(">I", data, at, struct.unpack_from(">I", data, at)[0] + 16)
+    if turned:
+        place = data.index(b"tkhd") + 44
+        data[place : place + 36] = struct.pack(">9i", 0, 65536, 0, -65536, 0, 0, 48 << 16, 0, 1 << 30)
+    video.write_bytes(data)
+    image = open_clip(video, "video").read(3)
+    assert image.shape[1::-1] == (size[::-1] if turned else size)
+    assert shown_number(image) == 3
 
 
 def test_a_file_that_is_no_video_is_a_problem(tmp_path):

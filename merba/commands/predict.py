@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="a model.safetensors of a fold, or of `merba export`")
     parser.add_argument("--onset", type=int, metavar="N", help="number of the onset frame, for one clip (default: the first)")
     parser.add_argument("--apex", type=int, metavar="M", help="number of the apex frame, for one clip (default: it is found)")
-    parser.add_argument("--fps", type=_rate, metavar="FPS", help="frames a second, where a clip does not say (folders of frames)")
+    parser.add_argument("--fps", type=_rate, metavar="FPS", help="frames a second, whatever a video or table says")
     parser.add_argument("--spot", action="store_true", help="search long videos for candidate intervals, and predict these")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write predictions.json and a picture of each clip there")
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from unicodedata import normalize
 
 import pandas as pd
 
@@ -40,7 +41,7 @@ def read(
     kept, absent, unread = {}, [], []
     top = os.path.abspath(root)  # noqa: PTH100 - `resolve` would follow links, which may lead out
     for row, clip in zip(clips.index, plain_rows(clips, clips.columns), strict=True):
-        source = Path(os.path.normpath(table.parent / clip["source"]))
+        source = composed_alike(Path(os.path.normpath(table.parent / clip["source"])))
         is_file = source.is_file()
         if os.path.commonpath([top, os.path.abspath(source)]) != top:  # noqa: PTH100
             unread.append(
@@ -68,6 +69,16 @@ def read(
     report(wrong, ADAPTER, table)
     clips["fps"] = pd.Series(rates, index=clips.index, dtype="float64")
     return sample_rows(clips.assign(dataset=name))
+
+
+def composed_alike(path: Path) -> Path:
+    """The path, or where it doesn't exist the one whose accented letters are composed otherwise, as macOS writes them."""
+    if str(path).isascii() or path.exists():
+        return path
+    parent = composed_alike(path.parent)
+    beside = parent.iterdir() if parent.is_dir() else ()
+    name = normalize("NFC", path.name)
+    return next((other for other in beside if normalize("NFC", other.name) == name), parent / path.name)
 
 
 def _opened(clip: Mapping[str, str], source: Path, is_file: bool) -> dict[str, str]:

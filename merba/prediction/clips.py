@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from merba.datasets.annotations import NUMBER, frame_rate, is_no_apex, read_annotations
-from merba.datasets.clips import ADAPTER
+from merba.datasets.clips import ADAPTER, composed_alike
 from merba.datasets.clips import COLUMNS as TABLE_COLUMNS
 from merba.errors import ClipProblem, MerbaError
 from merba.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_clip
@@ -29,7 +29,7 @@ def find_clips(
 
     A path is a video, a folder of frames, a folder of such clips, or a CSV file with the columns of the adapter `clips`
     (docs/datasets.md), of which `emotion` is not needed. Every clip is a subject of its own but in a table, which names
-    them. onset and apex (frame numbers) are for a single clip; fps (frames a second) stands in where a clip has none.
+    them. onset and apex (frame numbers) are for a single clip; fps (frames a second) overrides what a video or table says.
     A clip whose apex alone is given begins with its first frame. A clip that can't be opened, and numbers out of order,
     are a `problem`. Raises MerbaError where there is no clip at all, a table lacks a column, or onset or apex is given
     for several clips.
@@ -51,7 +51,7 @@ def find_clips(
             row["onset"] = row["first"]
         row["problem"] = row["problem"] or _disorder(row)
     rows = pd.DataFrame(found, columns=list(COLUMNS))
-    rows["fps"] = rows["fps"].astype("float64").fillna(fps or math.nan)
+    rows["fps"] = rows["fps"].astype("float64") if fps is None else float(fps)
     return rows.astype({"onset": "Int64", "apex": "Int64", "offset": "Int64"})
 
 
@@ -73,7 +73,10 @@ def _listed(table: Path) -> list[dict[str, Any]]:
     needed = {key: name for key, name in TABLE_COLUMNS.items() if key != "emotion"}
     rows = []
     for index, row in read_annotations(table, ADAPTER, needed, {name: name for name in NUMBERS}).to_dict("index").items():
-        made = _row(table.parent / row["source"], subject=row["subject"]) | {"dataset": str(table), "clip": row["clip"]}
+        made = _row(composed_alike(table.parent / row["source"]), subject=row["subject"]) | {
+            "dataset": str(table),
+            "clip": row["clip"],
+        }
         if is_no_apex(row.get("apex", "")):
             row["apex"] = ""
         for key in (key for key in NUMBERS if row.get(key)):

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from moving_faces import video
 
+from merba.datasets.clips import read
 from merba.errors import MerbaError
 from merba.prediction.clips import find_clips
 
@@ -21,9 +22,27 @@ def test_videos_and_folders_of_frames_are_clips(tmp_path):
     rows = find_clips([video(tmp_path / "a.avi"), str(frames(tmp_path / "b"))], fps=100)
     assert rows["clip"].tolist() == ["a.avi", "b"]
     assert rows["kind"].tolist() == ["video", "frames"]
-    assert rows["fps"].tolist() == [50, 100]
+    assert rows["fps"].tolist() == [100, 100]
     assert rows["problem"].isna().all()
     assert rows["subject"].nunique() == 2
+
+
+def test_the_frame_rate_given_overrides_the_videos_and_the_tables(tmp_path):
+    clip = video(tmp_path / "a.avi")
+    (tmp_path / "clips.csv").write_text("subject,clip,source,fps\ns,1,a.avi,25\ns,2,a.avi,\n")
+    paths = [clip, tmp_path / "clips.csv"]
+    assert find_clips(paths)["fps"].tolist() == [50, 25, 50]
+    assert find_clips(paths, fps=120)["fps"].tolist() == [120, 120, 120]
+
+
+@pytest.mark.parametrize(("written", "stored"), [("zo\u00e9", "zoe\u0301"), ("zoe\u0301", "zo\u00e9")])
+def test_accented_names_are_found_however_they_are_composed(tmp_path, written, stored):
+    (tmp_path / stored).mkdir()
+    video(tmp_path / stored / f"{stored}.avi")
+    (tmp_path / "clips.csv").write_text(f"subject,clip,source,emotion\ns,1,{written}/{written}.avi,happiness\n")
+    assert find_clips([tmp_path / "clips.csv"])["problem"].isna().all()
+    source = read(tmp_path, name="own")["source"].item()
+    assert source == str(tmp_path / stored / f"{stored}.avi")
 
 
 def test_a_folder_without_frames_stands_for_the_clips_in_it(tmp_path):

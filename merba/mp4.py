@@ -1,0 +1,54 @@
+"""How long the edit list of an MP4 or MOV file lets its video play: what OpenCV doesn't tell (ISO/IEC 14496-12)."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+
+def edited_seconds(path: Path) -> float | None:
+    """Seconds that the video's edit list shows; None where it has none, or the file is damaged or of another kind.
+
+    An edit (8.6.6) has a duration, in units of the film's time scale (8.2.2), and a start, which is −1 where nothing is shown.
+    """
+    try:
+        film = _film(path)
+        header = film[b"mvhd"][0]
+        (scale,) = struct.unpack_from(">I", header, 20 if header[0] else 12)
+        for track in map(_boxes, film[b"trak"]):
+            if _boxes(track[b"mdia"][0])[b"hdlr"][0][8:12] == b"vide":
+                edits = _boxes(track[b"edts"][0])[b"elst"][0]
+                entry, (count,) = ">QqI" if edits[0] else ">IiI", struct.unpack_from(">I", edits, 4)
+                listed = struct.iter_unpack(entry, edits[8 : 8 + count * struct.calcsize(entry)])
+                return sum(duration for duration, start, _ in listed if start >= 0) / scale or None
+    except (struct.error, LookupError, ZeroDivisionError):
+        pass
+    return None
+
+
+def _film(path: Path) -> dict[bytes, list[bytes]]:
+    """The boxes in the box `moov`, which describes the film; none where there is none."""
+    with path.open("rb") as file:
+        while len(start := file.read(8)) == 8:
+            size, kind = struct.unpack(">I4s", start)
+            if size == 1:  # the next eight bytes say it
+                size = struct.unpack(">Q", file.read(8))[0] - 8
+            if size < 8:  # 0 for the last one, which reaches to the end
+                break
+            if kind == b"moov":
+                return _boxes(file.read(size - 8))
+            file.seek(size - 8, os.SEEK_CUR)
+    return {}
+
+
+def _boxes(data: bytes) -> dict[bytes, list[bytes]]:
+    """Contents of the boxes that follow each other in `data`, by kind; what is no box ends them."""
+    boxes: dict[bytes, list[bytes]] = {}
+    while len(data) >= 8:
+        size, kind = struct.unpack_from(">I4s", data)
+        if size < 8:
+            break
+        boxes.setdefault(kind, []).append(data[8:size])
+        data = data[size:]
+    return boxes
