@@ -100,11 +100,22 @@ def _say_once(message: str) -> None:
     log.warning("%s", message)
 
 
-def read_image(path: Path) -> np.ndarray:
-    """An image file as uint8 BGR (H, W, 3), upright; grey is repeated in every channel, 16 bits scaled to 8.
+def read_image(path: Path, white: int = 65535) -> np.ndarray:
+    """An image file as uint8 BGR (H, W, 3), upright; grey is repeated in every channel.
 
-    Raises ClipProblem where the file is missing, cut short, or not an image.
+    Of 16 bits, values from 0 to `white` are scaled to 8; a PGM or PPM file says itself what white is. Raises ClipProblem where
+    the file is missing, cut short, or not an image.
     """
+    image, own = _decoded(path)
+    if image.dtype == np.uint16 or own:
+        image = np.rint(image * (255 / (own or white))).clip(max=255).astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise ClipProblem(f"image {path} holds {image.dtype} values; 8 or 16 bits a channel are read")
+    return image
+
+
+def _decoded(path: Path) -> tuple[np.ndarray, int | None]:
+    """The image as the file has it, BGR, and the value of white where the file says it (PGM, PPM), unless OpenCV heeds that."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -117,11 +128,9 @@ def read_image(path: Path) -> np.ndarray:
         raise ClipProblem(f"image {path} can't be decoded: {error.err}") from error
     if image is None:
         raise ClipProblem(f"image {path} is damaged ({len(data)} bytes)")
-    if image.dtype == np.uint16:
-        image = np.rint(image / 257).astype(np.uint8)
-    if image.dtype != np.uint8:
-        raise ClipProblem(f"image {path} holds {image.dtype} values; 8 or 16 bits a channel are read")
-    return image
+    heeded = image.dtype == np.uint8 and data[:2] in (b"P2", b"P3")
+    header = None if heeded else re.match(rb"P[2356]\s(?:\s*(?:#[^\n]*\n)?)*\d+\s+\d+\s+(\d+)\s", data)
+    return image, int(header[1]) if header else None
 
 
 class Clip(ABC):
@@ -182,6 +191,7 @@ class FrameFolder(Clip):
         self._names = frame_names(source)
         self.numbers = list(self._names)
         self.expected = len(self.numbers)
+        self._white: int | None = None
 
     def _first(self) -> int:
         return self.numbers[0]
@@ -194,7 +204,24 @@ class FrameFolder(Clip):
         if number not in self._names:
             held = f"{len(self.numbers)} frames from {self.numbers[0]} to {self.numbers[-1]}"
             raise ClipProblem(f"frame {number} is missing in {self.source} ({held})")
-        return read_image(self.source / self._names[number])
+        path = self.source / self._names[number]
+        if self._white is None:
+            self._white = self._find_white(path)
+        return read_image(path, self._white)
+
+    def _find_white(self, path: Path) -> int:
+        """The largest value of the bits that a 16-bit clip's pixels use: 4095 where a camera of 12 bits filled the files.
+
+        Every frame is looked at, for one alone may be dark. Of other clips, one frame (at `path`) tells.
+        """
+        image, own = _decoded(path)
+        if image.dtype != np.uint16 or own:
+            return 65535
+        highest = max(int(_decoded(self.source / name)[0].max()) for name in self._names.values())
+        bits = next(bits for bits in (8, 10, 12, 14, 16) if highest < 2**bits)
+        if bits < 16:
+            _say_once(f"{self.source}: 16-bit images whose values reach {highest} of 65535; {2**bits - 1} is taken for white")
+        return 2**bits - 1
 
 
 class Video(Clip):

@@ -196,6 +196,35 @@ def test_grey_and_sixteen_bit_images_come_out_as_eight_bit_colour(tmp_path):
     np.testing.assert_array_equal(clip.read(3), IMAGE)
 
 
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bit_files_of_a_camera_with_fewer_bits_are_as_bright_as_eight_bit_ones(tmp_path, caplog, bits, suffix):
+    """The first frame is dark, so that it alone would be taken for fewer bits."""
+    white, grey = 2**bits - 1, IMAGE[..., 0]
+    for number, brightness in enumerate((0.05, 1)):
+        levels = np.rint(grey * (brightness * white / grey.max())).astype(np.uint16)
+        cv2.imwrite(str(tmp_path / f"{number}.{suffix}"), levels)
+    clip = open_clip(tmp_path, "frames")
+    for number, brightness in enumerate((0.05, 1)):
+        expected = grey * (brightness * 255 / grey.max())
+        assert np.abs(clip.read(number)[..., 0] - expected).max() <= 1
+    said = f"{tmp_path}: 16-bit images whose values reach {white} of 65535; {white} is taken for white"
+    assert (said in caplog.text) == (bits < 16)
+
+
+@pytest.mark.parametrize("white", [63, 255, 1000, 4095, 16383, 65535])
+@pytest.mark.parametrize("comment", ["", "# a camera\n"])
+def test_a_pgm_file_says_itself_what_white_is(tmp_path, white, comment):
+    levels = np.array([[0, white // 4, white // 2]])
+    (tmp_path / "1.pgm").write_bytes(
+        f"P5\n{comment}3 1\n{white}\n".encode() + levels.astype(">u2" if white > 255 else "u1").tobytes()
+    )
+    (tmp_path / "2.pgm").write_text(f"P2\n{comment}3 1\n{white}\n0 {white // 4} {white // 2}\n")
+    clip = open_clip(tmp_path, "frames")
+    for number in (1, 2):
+        assert np.abs(clip.read(number)[0, :, 0] - levels[0] * 255 / white).max() < 1
+
+
 def test_floating_point_images_are_a_problem(tmp_path):
     cv2.imwrite(str(tmp_path / "1.tif"), IMAGE.astype(np.float32))
     with pytest.raises(ClipProblem, match="float32"):
