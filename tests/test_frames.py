@@ -14,7 +14,7 @@ from shared_data import shared_data
 
 from merba.errors import ClipProblem
 from merba.frames import frame_names, open_clip, read_image
-from merba.mp4 import edited_seconds
+from merba.frames.mp4 import edited_seconds
 
 
 def box(kind, *content):

@@ -40,6 +40,6 @@ def others_results(results: Path, configuration: str) -> str | None:
     if not others:
         return None
     return (
-        f"{results} holds results of {', '.join(others)}, and this run is of {configuration}: where the two have names in "
-        "common, the second overwrites the first. `snakemake --directory FOLDER` keeps runs side by side, each in a folder of its own"
+        f"{results} holds results of {', '.join(others)}, and this run is of {configuration}: "
+        "where the two have names in common, the second overwrites the first. `snakemake --directory FOLDER` keeps runs side by side, each in a folder of its own"
     )

@@ -71,7 +71,8 @@ def run_fold(
     elif seeds[0] in results:
         save_checkpoint(folder / WEIGHTS, _checkpoint(config, experiment, fold, results[seeds[0]].weights, data, settings))
     elif not (folder / WEIGHTS).exists():
-        shutil.copy2(kept / WEIGHTS, folder / WEIGHTS)
+        with atomic(folder / WEIGHTS) as draft:
+            shutil.copyfile(kept / WEIGHTS, draft)
     tables = earlier.joined(seed_tables(experiment, fold, results) if results else {}, seeds)
     for name, table in (tables | {"split": split_rows(fold)}).items():
         with atomic(folder / FOLD_FILES[name]) as draft:

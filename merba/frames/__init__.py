@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from merba.errors import ClipProblem
-from merba.mp4 import edited_seconds
+from merba.frames.mp4 import edited_seconds
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff"})
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
