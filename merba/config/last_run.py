@@ -41,5 +41,6 @@ def others_results(results: Path, configuration: str) -> str | None:
         return None
     return (
         f"{results} holds results of {', '.join(others)}, and this run is of {configuration}: "
-        "where the two have names in common, the second overwrites the first. `snakemake --directory FOLDER` keeps runs side by side, each in a folder of its own"
+        "where the two have names in common, the second overwrites the first. "
+        "`snakemake --directory FOLDER` keeps runs side by side, each in a folder of its own"
     )
