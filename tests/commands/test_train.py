@@ -239,7 +239,7 @@ def test_three_seeds_that_become_five_train_two(results, tmp_path, monkeypatch):
         assert train(results, "--folds", "samm/006", config=path) == 0
         record = json.loads((folder / "run.json").read_text())
         assert list(record["seeds"]) == [str(1 + seed) for seed in seeds]
-        assert record["configuration"]["file"] == str(path)
+        assert record["configuration"]["file"] == path.name, "it lies beside the results"
         return [pd.read_parquet(folder / f"{name}.parquet") for name in ("predictions", "every_epoch")] + [
             pd.read_csv(folder / "history.csv")
         ]
@@ -286,4 +286,4 @@ def test_results_of_another_configuration_are_told(results, tmp_path, caplog):
     other = configured(tmp_path, seed=2)
     assert train(results, "--folds", "samm/006") == 0
     assert train(results, "--folds", "samm/006", config=other) == 0
-    assert f"holds results of tests/micro.yaml, and this run is of {other}" in caplog.text
+    assert f"holds results of tests/micro.yaml, and this run is of {other.name}: " in caplog.text
