@@ -9,7 +9,7 @@ SNAKEMAKE := $(BIN)/merba unlock && $(BIN)/snakemake --cores $(CORES) --resource
 
 demo: .venv/demo.installed
 	$(SNAKEMAKE)
-	@echo "Open results/summary.html; the tables and figures behind it are in results/ too."
+	@echo "Open results/summary.html; its tables and figures are in results/ too."
 
 # The environment alone.
 install: .venv/demo.installed
@@ -55,7 +55,7 @@ lint: .venv/test.installed
 
 .venv/test.installed: .venv/demo.installed envs/dev.txt
 	$(BIN)/pip install -q --no-deps -r envs/dev.txt
-	# Its Python part alone, whose reference scan one test compares with; without it that test is skipped.
+	# Only its Python part, whose reference scan one test compares with; without it that test is skipped.
 	-MAMBA_FORCE_BUILD=TRUE MAMBA_SKIP_CUDA_BUILD=TRUE $(BIN)/pip install -q --no-build-isolation --no-deps mamba-ssm==2.3.2.post1
 	touch $@
 

@@ -36,7 +36,7 @@ from merba.scan import backends
 
 GOALS = {"mixer_times_as_fast": 2, "merba_base_flops_utilisation": 0.2, "loso_minutes_in_one_process": 30}  # on one H100
 SPOILED = 3
-"""Exit code of a child whose CUDA context a failed call has spoiled: the calls that are left want another."""
+"""Exit code of a child whose CUDA context a failed call has spoiled: the calls that are left need another."""
 MARK = "figures: "
 """How a child's lines for its parent begin."""
 

@@ -33,7 +33,7 @@ def launches(setup: Setup) -> Calls:
 
 
 def mixers(setup: Setup) -> Calls:
-    """MERba's mixer, beside the same around mamba-ssm's kernel where that is installed."""
+    """MERba's mixer, and the same around mamba-ssm's kernel where that is installed."""
     selective_scan_fn = None
     if "mamba_ssm" in setup.usable():
         from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
@@ -100,7 +100,7 @@ def time_launch(setup: Setup, channels: int, warps: int, registers: int | None) 
 
 
 def best_launch(figures: dict[str, dict]) -> dict:
-    """The fastest of the measured launches over all stages, and the usual one's time beside it."""
+    """The fastest of the measured launches over all stages, and the usual one's time."""
     times = {label: row["all_ms"] for label, row in figures.items() if "all_ms" in row}
     if not times:
         return {}

@@ -142,7 +142,7 @@ def inputs(setup: Setup) -> tempfile.TemporaryDirectory:
 
 
 def train_one(folder: Path, setup: Setup, number: int, epochs: int) -> dict:
-    """The record of a fold that the workflow's own code loads, trains and writes: every epoch, nobody held out to stop by."""
+    """The record of a fold that the workflow's own code loads, trains and writes: every epoch, without a validation part."""
     import pandas as pd
     from train import experiment
 
@@ -191,7 +191,7 @@ def time_fold(setup: Setup, number: int) -> dict:
 
 
 def time_job(setup: Setup) -> dict:
-    """What a fold in a process of its own costs beside its epochs: by one of few and one of more epochs.
+    """What a fold in a process of its own costs besides its epochs: by one of few and one of more epochs.
 
     Kernels and the model come from the caches that the folds before have filled.
     """

@@ -1,4 +1,4 @@
-"""Every method on the public flow as a table and a figure: docs/results.md, docs/results.png and the CSVs beside them.
+"""Every method on the public flow as a table and a figure: docs/results.md, docs/results.png and the CSVs of the same folder.
 
 python bench/leaderboard.py      (again whenever `merba collect` has added to merba/evaluation/predictions)
 """
@@ -59,7 +59,7 @@ def results(table: str) -> pd.DataFrame:
 def markdown(rows: pd.DataFrame, about: dict[str, str], prefix: str = "") -> str:
     """A row a method, best first: the columns `about` by their headings, scores by the honest choice, UF1 by the oracle.
 
-    `prefix` is that of the composite's scores; scores of single datasets and differences stand behind them where there are any.
+    `prefix` is that of the composite's scores; scores of single datasets and differences follow where there are any.
     """
     honest, oracle = (rows[rows["leaks"] == leaks].set_index("experiment") for leaks in ("no", "yes"))
     lines = []

@@ -5,7 +5,7 @@
 The sample sheets are a user's own tables of videos (adapter `clips`), three datasets of them. The videos are empty files:
 planning looks at names, sizes and times, never at a pixel. 20 clips a subject (so 5,000 subjects at 10⁵ clips), one LOSO
 experiment. `snakemake -n --quiet` ends where a run would start its first job; a dry run that goes on through the jobs, as
-`snakemake -n` does to list them, is measured beside it. Writes bench/results/scale.json.
+`snakemake -n` does to list them, is measured too. Writes bench/results/scale.json.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The benchmarks' results as tables: bench/results/README.md, made from the JSON files beside it.
+"""The benchmarks' results as tables: bench/results/README.md, made from the JSON files of the same folder.
 
 python bench/tables.py      (every benchmark does this when it has written its file)
 """
@@ -68,7 +68,7 @@ def readme(folder: Path = RESULTS) -> str:
 
 
 def write_readme(folder: Path = RESULTS) -> None:
-    """Write the tables beside the JSON files."""
+    """Write the tables next to the JSON files."""
     (folder / "README.md").write_text(readme(folder))
 
 

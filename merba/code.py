@@ -1,4 +1,4 @@
-"""Digests of the package's own code: what a result depends on beside settings and data.
+"""Digests of the package's own code: what a result depends on besides settings and data.
 
 A stage depends on the module of its job and on all that this imports, found from import statements, those within functions
 included. Nothing is imported to find out. Comments, docstrings and formatting don't count, and a digest is the same under every
@@ -26,7 +26,7 @@ LAYOUT = {"ctx", "kind", "type_comment"}
 def code_digest(module: str, models: Iterable[str] = ()) -> str:
     """A short hash of the code of `module`, such as `merba.jobs.faces`, and of the package's modules that it imports.
 
-    Of the registered models only those in `models` count, so that a new or changed one concerns nobody else; unknown names are
+    Of the registered models only those in `models` count, so that a new or changed model concerns no other; unknown names are
     left out. `merba/__init__.py` never counts: it has the version and nothing that computes.
     """
     own_lines = sorted(repr((name, entry)) for name, entry in _registry().items() if name in set(models))
@@ -95,7 +95,7 @@ def _registers(node: ast.stmt) -> bool:
 
 @cache
 def _syntax(module: str) -> str:
-    """A module's syntax, hashed; of the registry, each model's own line counts for that model alone."""
+    """A module's syntax, hashed; of the registry, each model's own line counts only for that model."""
     body = [node for node in _tree(module).body if module != MODELS or not _registers(node)]
     return hashlib.sha256(canonical(body).encode()).hexdigest()
 

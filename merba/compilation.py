@@ -19,7 +19,7 @@ def kernel(*freedoms: str) -> Callable[[Callable], Callable]:
     def compile_(function: Callable) -> Callable:
         try:
             return njit(cache=True, **options)(function)
-        except RuntimeError as problem:  # raised where neither this folder nor the user's cache can be written
+        except RuntimeError as problem:  # raised where this folder and the user's cache are both read-only
             logging.getLogger(__name__).info("kernels are compiled anew by every process: %s", problem)
             return njit(**options)(function)
 

@@ -1,4 +1,9 @@
-"""The two errors that users of merba meet."""
+"""The two errors that users of merba meet, and the words for a name that isn't known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class MerbaError(Exception):
@@ -10,3 +15,16 @@ class ClipProblem(Exception):
 
     Stages catch it and write it to the clip's `problem` column, so that one bad clip never hides the others.
     """
+
+
+def did_you_mean(name: object, known: Iterable[object]) -> str:
+    """` (did you mean …?)` where one of the known names is close to `name`, whatever its case; otherwise an empty string."""
+    by_case = {str(other).casefold(): str(other) for other in known}
+    close = get_close_matches(str(name).casefold(), by_case, n=1)
+    return f" (did you mean {by_case[close[0]]!r}?)" if close else ""
+
+
+def unknown(name: object, known: Iterable[object]) -> str:
+    """What to say of a name that is not among the known ones: the nearest of them, and all to choose from."""
+    known = list(known)
+    return f"{name!r} is unknown{did_you_mean(name, known)}; choose one of {', '.join(map(str, known))}"

@@ -16,7 +16,7 @@ BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#777777"
 
 
 def pyplot():
-    """matplotlib.pyplot, drawing to files alone. Text in SVG stays text, and equal figures give equal files."""
+    """matplotlib.pyplot, which only draws to files. Text in SVG stays text, and equal figures give equal files."""
     import matplotlib
 
     matplotlib.use("agg")

@@ -48,7 +48,7 @@ IDLE = 3600.0
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """An empty file beside `path` to write to; renamed to `path` when the block succeeds, removed when it fails.
+    """An empty file next to `path` to write to; renamed to `path` when the block succeeds, removed when it fails.
 
     Writers of the same file, on whatever machine, don't meet: each has a draft of its own. What a killed one leaves is for
     `remove_drafts`. Raises MerbaError that names `path` where the disk is full or the folder can't be written to.
@@ -67,7 +67,8 @@ def atomic(path: Path) -> Iterator[Path]:
         if (refusal := _refusal(error, draft)) is None:
             raise
         raise MerbaError(
-            f"{path} can't be written: {refusal}; make room, give leave or choose another place, and run the same command again"
+            f"{path} can't be written: {refusal}; free some space, allow writing there or choose another folder, "
+            "then run the same command again"
         ) from error
     finally:
         with suppress(OSError):  # a folder that can't be written to has no draft
@@ -75,7 +76,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def remove_drafts(folder: Path) -> None:
-    """Remove the drafts of killed writers below `folder`: those that nobody has written to for IDLE seconds.
+    """Remove the drafts of killed writers below `folder`: those not written to for IDLE seconds.
 
     Younger ones may be of a job that still works, on another machine too.
     """

@@ -14,9 +14,8 @@ from merba.config import changed_by_experiments, complete, expects_gpu, origin_o
 from merba.datasets import DEMO_ROOT, plan_sheet
 from merba.datasets.flow_images import ADAPTER as CLONED
 from merba.datasets.flow_images import CLONES
-from merba.datasets.layout import nearest
 from merba.datasets.tasks import dfme_datasets
-from merba.errors import MerbaError
+from merba.errors import MerbaError, did_you_mean
 from merba.files import FOLD_FILES, WEIGHTS
 from merba.frames import file_state
 from merba.protocols import TESTS, folds
@@ -27,15 +26,15 @@ ABLATIONS = ("table_6_lgfi", "table_7_scanning")
 RELEASED_SIZE = 28
 """Side of the public release's flow images, px."""
 PROGRAM_MB = 4000
-"""What a training takes beside its clips: MERba-nano at 56 px with batches of 128, on the CPU, was measured at 3500."""
+"""What a training takes besides its clips: MERba-nano at 56 px with batches of 128, on the CPU, was measured at 3500."""
 PAPER_MODEL = "merba_base"
-"""The model whose sizes stand in Tables I and VII whatever is trained."""
+"""The model whose sizes are in Tables I and VII whatever is trained."""
 
 
 class Plan:
     """What Snakemake is asked to make. Nothing is written, no frame is opened, and PyTorch is not imported.
 
-    `config` is the configuration with every default filled in, `origin` says whose the results are (see
+    `config` is the configuration with every default filled in, `origin` says which configuration the results are of (see
     `merba.config.origin_of`), and `sheet` is the sample sheet; `experiments` has the settings of
     those that run, `left_out` why the others can't, by name. Paths are relative to the folder of the run.
     """
@@ -149,11 +148,11 @@ class Plan:
     def check_fold(self, experiment: str, dataset: str, subject: str) -> None:
         """MerbaError for a fold that is asked for, but isn't one."""
         if experiment not in self.experiments:
-            hint = f"{nearest(experiment, self.experiments)}; those that run are {', '.join(self.experiments)}"
+            hint = f"{did_you_mean(experiment, self.experiments)}; those that run are {', '.join(self.experiments)}"
             raise MerbaError(f"there is no experiment {experiment!r}{hint}")
         if (dataset, subject) not in self._folds[experiment]:
             fold, known = f"{dataset}/{subject}", ["/".join(fold) for fold in self.folds(experiment)]
-            hint = f"{nearest(fold, known)}; it has {len(known)}, such as {known[0]}"
+            hint = f"{did_you_mean(fold, known)}; it has {len(known)}, such as {known[0]}"
             raise MerbaError(f"experiment {experiment} has no fold {fold!r}{hint}")
 
     def fold_files(self) -> dict[str, str]:
@@ -173,7 +172,7 @@ class Plan:
         }
 
     def every_prediction(self, *, ablations: bool) -> list[str]:
-        """The files of predictions behind the tables."""
+        """The prediction files that the tables are made from."""
         return [path for experiment in self.trained(ablations=ablations) for path in self.predictions(experiment)]
 
     def _check_rivals(self) -> None:
@@ -211,7 +210,7 @@ class Plan:
         return [name for name in names if ablations or name not in ABLATIONS]
 
     def trained(self, *, ablations: bool) -> list[str]:
-        """The experiments behind those tables."""
+        """The experiments of those tables."""
         tables = set(self.result_tables(ablations=ablations))
         return [name for name, settings in self.experiments.items() if tables & set(settings["tables"])]
 
@@ -242,7 +241,7 @@ class Plan:
         return self.origin | {"changed": self.origin["changed"] | changed_by_experiments(self.config)}
 
     def times(self, *, ablations: bool) -> list[str]:
-        """The files that say how long each job took, but for trainings, whose records say so."""
+        """The files that say how long each job took, except trainings, whose records say so."""
         subjects = [(dataset, subject) for dataset in self.datasets for subject in self.subjects(dataset)]
         framed = [(dataset, subject) for dataset, subject in subjects if self.needs_faces(dataset)]
         trained = self.trained(ablations=ablations)
@@ -290,6 +289,6 @@ class Plan:
         return [f"results/figures/samples_{dataset}.png" for dataset in self.datasets if self.needs_faces(dataset)]
 
     def figures(self, *, ablations: bool) -> list[str]:
-        """The files of all figures, and of the tables behind them."""
+        """The files of all figures, and of the tables that they show."""
         matrices = [path for kind in ("csv", "png") for path in self.matrices(ablations=ablations, kind=kind)]
         return matrices + self.sample_figures()

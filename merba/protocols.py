@@ -1,4 +1,4 @@
-"""Who is trained on and who is tested: leave-one-subject-out, DFME's own splits, everybody, and held-out training subjects.
+"""Which subjects train and which test: leave-one-subject-out, DFME's own splits, all subjects, and held-out training subjects.
 
 A split is a function of the sheet and the seed alone.
 """
@@ -79,16 +79,16 @@ def loso_subjects(sheet: pd.DataFrame, datasets: list[str], most_clips: int | No
 
 
 def loso_split(sheet: pd.DataFrame, dataset: str, subject: str, *, stopping: str, seed: int) -> Split:
-    """The fold that tests (dataset, subject) and trains on everybody else in `sheet` (columns dataset, subject, label).
+    """The fold that tests (dataset, subject) and trains on all others in `sheet` (columns dataset, subject, label).
 
     With `stopping` "validation" a tenth of the training clips, of subjects of their own, is held out (see
     `hold_out_subjects`); with "none" the validation part is empty, and so is the test part of a subject none of whose clips
-    are usable. Raises MerbaError for a subject whose absence leaves nobody to train on.
+    are usable. Raises MerbaError for a subject without whom there is no one to train on.
     """
     is_test = ((sheet["dataset"] == dataset) & (sheet["subject"] == subject)).to_numpy()
     test, rest = np.flatnonzero(is_test), np.flatnonzero(~is_test)
     if not len(rest):
-        raise MerbaError(f"{dataset} {subject}: leaving this subject out leaves nobody to train on")
+        raise MerbaError(f"{dataset} {subject}: without this subject there is no one to train on")
     # From fold to fold the parts take turns. The first part alone would mostly be the same people: the splitter deals out
     # the largest and most uneven subjects first.
     number = loso_subjects(sheet, sorted(sheet["dataset"].unique())).index((dataset, subject)) if len(test) else 0

@@ -1,4 +1,4 @@
-"""The sample sheet: one row a clip, its checks, safe ids for paths, and digests that decide what reruns."""
+"""The sample sheet: one row per clip, its checks, safe ids for paths, and digests that decide what reruns."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def columns() -> tuple[str, ...]:
 def sample_rows(rows: pd.DataFrame | Iterable[Mapping[str, object]]) -> pd.DataFrame:
     """The rows as a sample sheet, sorted by dataset, subject and clip.
 
-    A column that they lack is null (apex, fps, …); emotion and split default to "" and "all".
+    A missing column is null (apex, fps, …); emotion and split default to "" and "all".
     """
     given = pd.DataFrame(rows)
     defaults = {column: value for column, value in (("emotion", ""), ("split", "all")) if column not in given}

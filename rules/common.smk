@@ -30,8 +30,8 @@ wildcard_constraints:
     ablations="(_ablations)?",
 
 
-# A job gets its rows as a parameter: one new or mended clip reruns its own subject, and nobody else. With the sheet's
-# file as an input it would rerun everybody, and with an `ancient` one nobody until the run after.
+# A job gets its rows as a parameter: one new or corrected clip reruns only its own subject. With the sheet's
+# file as an input it would rerun all subjects, and with an `ancient` one none until the run after.
 def clips_of(wildcards):
     """The rows of a subject, as preprocessing needs them."""
     return plan.clips(wildcards.dataset, wildcards.subject)
@@ -63,7 +63,7 @@ def settings_of(wildcards):
 
 
 def packs_of(wildcards):
-    """The arrays of an experiment's datasets; their indexes lie beside them.
+    """The arrays of an experiment's datasets; their indexes are in the same folder.
 
     For each file that a fold names, Snakemake compares it with every input of the job that makes it, here a file a subject.
     """

@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     _log_progress()
     checkpoint = load_checkpoint(options.checkpoint)
     if checkpoint.data == "demo":
-        _say("this checkpoint was trained on the demo: what it says of real faces means nothing")
+        _say("this checkpoint was trained on the demo: its predictions for real faces mean nothing")
     predictions = predict(
         options.clips,
         checkpoint,

@@ -1,4 +1,4 @@
-"""Print what the sample sheet holds, beside the paper's Tables II and III."""
+"""Print what the sample sheet holds, next to the paper's Tables II and III."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""UF1, UAR and accuracy of a file of predictions, anybody's, as MEGC2019 counts them; or its difference to another one."""
+"""UF1, UAR and accuracy of any file of predictions, as MEGC2019 counts them; or its difference to another one."""
 
 from __future__ import annotations
 

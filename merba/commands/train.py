@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, required=True, help="a configuration of the workflow")
     parser.add_argument("--experiment", required=True, help="the name of one of its experiments")
     parser.add_argument("--folds", nargs="+", metavar="DATASET/SUBJECT", help="only these (as the folders in results/folds)")
-    parser.add_argument("--done", type=Path, metavar="CSV", help="a file of `merba collect`, whose folds need no training")
+    parser.add_argument("--done", type=Path, metavar="CSV", help="a file of `merba collect`: its folds are not trained again")
     parser.add_argument("--results", type=Path, default=Path("results"), help="the workflow's results (default: results)")
 
 

@@ -10,8 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from merba.config.validation import did_you_mean, explain, schema
-from merba.errors import MerbaError
+from merba.config.validation import explain, schema
+from merba.errors import MerbaError, did_you_mean
 
 # PyYAML and jsonschema are imported where they are used: trainings need neither.
 
@@ -39,7 +39,7 @@ def load_config(path: Path) -> dict[str, Any]:
 
 
 def complete(config: Any, origin: str = "configuration") -> dict[str, Any]:
-    """`config` validated against the schema, with every default filled in; the argument is left alone.
+    """`config` validated against the schema, with every default filled in; the argument is not changed.
 
     Raises MerbaError that lists every fault with the key's full path; `origin` names the file in it.
     """
@@ -61,7 +61,7 @@ def complete(config: Any, origin: str = "configuration") -> dict[str, Any]:
 
 @cache
 def library() -> dict[str, Any]:
-    """The experiments of merba/config/experiments.yaml as they stand there."""
+    """The experiments of merba/config/experiments.yaml, unchanged."""
     import yaml
 
     try:
@@ -196,7 +196,7 @@ def changed_by_experiments(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fill(node: Mapping[str, Any], value: Any) -> Any:
-    """`value` with the defaults of the schema `node`, and its keys in the schema's order, others behind by name.
+    """`value` with the defaults of the schema `node`, and its keys in the schema's order, then others by name.
 
     Snakemake compares parameters as they are written: a file with its keys in another order must not rerun a job.
     Names that the user gives (of datasets, of experiments) keep their order; `$ref`s, inherited settings, are left as given.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from merba.errors import did_you_mean, unknown
 
 if TYPE_CHECKING:
     from jsonschema import ValidationError
@@ -26,8 +27,8 @@ def explain(error: ValidationError) -> str:
     where = ".".join(map(str, error.path)) or "top level"
     if error.validator == "additionalProperties":
         known = error.schema.get("properties", {})
-        unknown = sorted(set(error.instance) - set(known), key=str)
-        hints = [f"{key!r}{did_you_mean(key, known)}" for key in unknown]
+        strange = sorted(set(error.instance) - set(known), key=str)
+        hints = [f"{key!r}{did_you_mean(key, known)}" for key in strange]
         return f"{where}: unknown key {', '.join(hints)}"
     if error.validator == "required":
         missing = [key for key in error.validator_value if key not in error.instance]
@@ -41,20 +42,13 @@ def explain(error: ValidationError) -> str:
     if error.validator in ("oneOf", "anyOf"):
         return f"{where}: {error.instance!r} doesn't fit: {error.schema.get('description', error.message)}"
     if error.validator == "enum":
-        options = ", ".join(map(str, error.validator_value))
-        return f"{where}: {error.instance!r} is none of {options}{did_you_mean(error.instance, error.validator_value)}"
+        return f"{where}: {unknown(error.instance, error.validator_value)}"
     return f"{where}: {error.message}"
 
 
 def _number_as_text(value: Any) -> str:
-    """YAML 1.1 takes 1e-3 for text: it wants a point."""
+    """YAML 1.1 reads 1e-3 as text: the number needs a point."""
     try:
         return f"; write it as {float(value)!r}" if isinstance(value, str) else ""
     except ValueError:
         return ""
-
-
-def did_you_mean(word: Any, known: Any) -> str:
-    """The nearest of the known names as a hint; empty where none is near."""
-    close = get_close_matches(str(word), map(str, known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

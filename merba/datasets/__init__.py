@@ -11,8 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import pandas as pd
 
 from merba.datasets import casme2, casme3, clips, dfme, flow_images, samm, smic_hs
-from merba.datasets.layout import nearest
-from merba.errors import MerbaError
+from merba.errors import MerbaError, did_you_mean, unknown
 from merba.sheet import make_sheet
 
 ADAPTERS: dict[str, Callable[..., pd.DataFrame]] = {
@@ -47,7 +46,7 @@ def load_dataset(name: str, settings: Mapping[str, object]) -> pd.DataFrame:
     options = dict(settings)
     adapter = options.pop("adapter")
     if adapter not in ADAPTERS:
-        raise MerbaError(f"datasets.{name}: adapter {adapter!r} is none of {', '.join(ADAPTERS)}{nearest(adapter, ADAPTERS)}")
+        raise MerbaError(f"datasets.{name}: adapter {unknown(adapter, ADAPTERS)}")
     read = ADAPTERS[adapter]
     known = [key for key in signature(read).parameters if key not in ("root", "name")]
     root, hints = options.pop("root", None), get_type_hints(read)
@@ -55,7 +54,7 @@ def load_dataset(name: str, settings: Mapping[str, object]) -> pd.DataFrame:
         raise MerbaError(f"datasets.{name}: set `root` to the folder of the release")
     for key in options:
         if key not in known:
-            hint = f"{nearest(key, known)}; adapter {adapter} takes root, {', '.join(known)}"
+            hint = f"{did_you_mean(key, known)}; adapter {adapter} takes root, {', '.join(known)}"
             raise MerbaError(f"datasets.{name}: unknown key {key!r}{hint}")
         if not _fits(options[key], hints[key]):
             raise MerbaError(f"datasets.{name}.{key}: {options[key]!r} doesn't fit; {_TYPES[_kinds(hints[key])[0]]} would")

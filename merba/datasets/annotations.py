@@ -11,7 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from merba.datasets.cells import Sheet, read_sheets
-from merba.datasets.layout import layout_error, nearest, shown
+from merba.datasets.layout import layout_error, shown
+from merba.errors import did_you_mean, unknown
 from merba.sheet import loose
 
 CORRECTIONS = Path(__file__).with_name("corrections.csv")
@@ -94,7 +95,7 @@ def correct(rows: pd.DataFrame, adapter: str, own: str | None = None) -> pd.Data
     named = rows["subject"].map(loose) + "/" + rows["clip"].map(loose)
     for fix in known.itertuples():
         if fix.column not in rows:
-            raise layout_error(adapter, f"{own}: column {fix.column!r} is none of {', '.join(rows.columns)}")
+            raise layout_error(adapter, f"{own}: column {unknown(fix.column, rows.columns)}")
         if getattr(fix, "row", ""):
             number, length = map(int, fix.row.split("/"))
             row = rows.iloc[number - 1 : number] if len(rows) == length else rows.iloc[:0]
@@ -135,7 +136,7 @@ def checked_frames(
     frames = pd.DataFrame({column: rows[column].where(rows[column].str.fullmatch(NUMBER)).astype("Int64") for column in FRAMES})
     if late_apex:
         frames["apex"] = frames["apex"].mask(frames["apex"] <= frames["onset"])
-    for first, last, mend in (
+    for first, last, remedy in (
         ("onset", "offset", ""),
         ("onset", "apex", "; empty the apex to have it detected"),
         ("apex", "offset", "; empty the apex to have it detected"),
@@ -144,7 +145,7 @@ def checked_frames(
         for index in rows.index[wrong.fillna(False)]:
             order = "is not before" if first == "onset" else "is after"
             numbers = f"{first} {frames.at[index, first]} {order} {last} {frames.at[index, last]}"
-            faults.append(f"{_place(rows, index)}: {numbers}{mend}")
+            faults.append(f"{_place(rows, index)}: {numbers}{remedy}")
     for (subject, clip), group in rows[rows.duplicated(["subject", "clip"], keep=False)].groupby(["subject", "clip"]):
         faults.append(f"rows {' and '.join(map(str, group.index))}: {subject} {clip} is there twice; remove one")
     report(faults, adapter, path)
@@ -194,7 +195,7 @@ def _header(path: Path, adapter: str, sheets: Sequence[Sheet], columns: Mapping[
     sheet, place, names = max(candidates, key=lambda row: (len(wanted.keys() & row[2]), len(row[2])))
     there = [cell.strip() for cell in sheet.cells[place] if cell.strip()]
     unused = [cell for cell in there if _plain(cell) not in wanted]
-    hints = ", ".join(f"{name!r}{nearest(name, unused)}" for plain, name in wanted.items() if plain not in names)
+    hints = ", ".join(f"{name!r}{did_you_mean(name, unused)}" for plain, name in wanted.items() if plain not in names)
     own = ", or name yours in `columns`" if adapter == "dfme" else ""
     of_sheet = f" of sheet {sheet.name!r}, of {len(sheets)} sheets" if len(sheets) > 1 and sheet.name else ""
     raise layout_error(

@@ -21,7 +21,7 @@ ERRORS = ("#DIV/0!", "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!")
 class Sheet:
     """A worksheet, or a CSV file read with one delimiter; empty cells are "", and cells merged over rows say the same in each.
 
-    `doubts` says of a cell, by row and column from 0, why its text isn't what its author meant. A CSV file has no `name`.
+    `doubts` says of a cell, by row and column from 0, why its text isn't what the author meant. A CSV file has no `name`.
     """
 
     cells: list[list[str]]
@@ -68,7 +68,7 @@ def _decoded(data: bytes) -> str:
     """The text in UTF-8, or in GB 2312, which Chinese spreadsheets write, where it can't be another encoding's letters.
 
     Most of the characters must be everyday ones (rows 1 to 55) and two stand side by side somewhere: accented letters of
-    Western encodings stand alone, Cyrillic ones read as rare characters.
+    Western encodings have no such neighbours, Cyrillic ones read as rare characters.
     """
     try:
         return data.decode("utf-8-sig")
@@ -91,7 +91,7 @@ def _doubts(rows: list[tuple[Any, ...]] | list[list[str]]) -> dict[tuple[int, in
                     f"the spreadsheet holds a date there ({value}); format the cell as text and enter it again"
                 )
             elif value in ERRORS:
-                doubts[place, column] = f"{value} is an error of its formula; mend that, or enter the value"
+                doubts[place, column] = f"{value} is an error of its formula; fix the formula, or enter the value"
     return doubts
 
 

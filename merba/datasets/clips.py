@@ -1,4 +1,4 @@
-"""Anybody's clips: videos or folders of frames, listed in a table."""
+"""Your own clips: videos or folders of frames, listed in a table."""
 
 from __future__ import annotations
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from merba.datasets.annotations import checked_frames, correct, read_annotations, report
-from merba.datasets.layout import find_table, layout_error, nearest, open_root, with_frames
+from merba.datasets.layout import find_table, layout_error, open_root, with_frames
 from merba.datasets.tasks import label_rows
-from merba.errors import MerbaError
+from merba.errors import MerbaError, unknown
 from merba.sheet import sample_rows
 
 ADAPTER = "dfme"
@@ -67,4 +67,4 @@ def read(
 def _known(setting: str, given: Mapping[str, str], known: Iterable[str]) -> None:
     for key in given:
         if key not in known:
-            raise MerbaError(f"{setting} of adapter {ADAPTER}: {key!r} is none of {', '.join(known)}{nearest(key, known)}")
+            raise MerbaError(f"{setting} of adapter {ADAPTER}: {unknown(key, known)}")

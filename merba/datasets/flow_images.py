@@ -12,7 +12,7 @@ import pandas as pd
 from merba.datasets.annotations import read_annotations, report
 from merba.datasets.layout import find_folder, find_table, layout_error, nearest, open_root, report_missing
 from merba.datasets.tasks import CLASSES, composite
-from merba.errors import MerbaError
+from merba.errors import MerbaError, unknown
 from merba.files import DRAFT
 from merba.sheet import sample_rows
 
@@ -49,7 +49,7 @@ def read(
     table = find_table(home, (), annotations)
     clips = read_annotations(table, ADAPTER, COLUMNS)
     faults = [
-        f"row {row}: {column} {value!r} is none of {', '.join(known)}"
+        f"row {row}: {column} {unknown(value, known)}"
         for column, known in (("dataset", DATASETS), ("label", ("0", "1", "2")))
         for row, value in clips[column].items()
         if value not in known
@@ -65,7 +65,7 @@ def read(
         if image in there:
             found.append(clip)
         else:
-            absent.append(f"{image!r}{nearest(image, there, numbered=True)}")
+            absent.append(f"{image!r}{nearest(image, there)}")
     report_missing(absent, f"{len(absent)} of the {len(clips)} images are not in {folder.path}", ADAPTER, missing)
     return _rows(found, folder.path)
 

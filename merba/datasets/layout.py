@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from functools import cache, cached_property
 from pathlib import Path
 
 import pandas as pd
 
-from merba.errors import MerbaError
+from merba.errors import MerbaError, did_you_mean, unknown
 from merba.sheet import loose
 
 log = logging.getLogger(__name__)
@@ -20,18 +19,13 @@ LISTED = 40
 """Clips that a message names at most, but for those of the composite, which it names all."""
 
 
-def nearest(name: str, names: Iterable[str], *, numbered: bool = False) -> str:
-    """` (did you mean …?)` where one of the names is close, otherwise an empty string.
-
-    Of numbered names only those of the same numbers are meant: `sub_02` for `sub02`, and not `sub03`.
-    """
+def nearest(name: str, names: Iterable[str]) -> str:
+    """`did_you_mean` among the names that have the same numbers: `sub_02` is meant by `sub02`, and not `sub03`."""
 
     def numbers(text: str) -> list[str]:
-        return re.findall(r"\d+", loose(text)) if numbered else []
+        return re.findall(r"\d+", loose(text))
 
-    by_case = {other.casefold(): other for other in names if numbers(other) == numbers(name)}
-    close = get_close_matches(name.casefold(), by_case, n=1)
-    return f" (did you mean {by_case[close[0]]!r}?)" if close else ""
+    return did_you_mean(name, [other for other in names if numbers(other) == numbers(name)])
 
 
 def shown(names: Sequence[str], limit: int = 12) -> str:
@@ -86,7 +80,7 @@ class Folder:
         return Folder(path, self.adapter) if path is not None and path.is_dir() else None
 
     def reach(self, parts: Sequence[str]) -> tuple[Folder, str | None]:
-        """The deepest folder that is there on the way down by these names, and the name that it lacks, or None."""
+        """The deepest folder that is there on the way down by these names, and the name that is missing there, or None."""
         folder = self
         for part in parts:
             below = folder.folder(part)
@@ -104,7 +98,7 @@ class Folder:
 
     def lacks(self, name: str | None) -> str:
         """Says that the folder has no `name` (None: leaves that out), with the nearest of its children, and all of them."""
-        absent = f"has no {name!r}{nearest(name, self.names, numbered=True)}; it " if name else ""
+        absent = f"has no {name!r}{nearest(name, self.names)}; it " if name else ""
         return f"{self.path} {absent}holds {shown(self.names)}"
 
 
@@ -113,7 +107,7 @@ def open_root(root: Path, adapter: str) -> Folder:
     if root.is_dir():
         return Folder(root, adapter)
     if root.is_symlink():
-        raise layout_error(adapter, f"root {root} is a link that leads nowhere; mend it, or set `root` to the folder itself.")
+        raise layout_error(adapter, f"root {root} is a link that leads nowhere; fix it, or set `root` to the folder itself.")
     if root.exists():
         raise layout_error(adapter, f"root {root} is a file. Set `root` to the folder of the unpacked release.")
     folder, missing = reach_towards(root, adapter)
@@ -121,7 +115,7 @@ def open_root(root: Path, adapter: str) -> Folder:
 
 
 def reach_towards(path: Path, adapter: str) -> tuple[Folder, str]:
-    """The deepest folder that is there on the way to a path that isn't, and the name that it lacks."""
+    """The deepest folder that is there on the way to a path that isn't, and the name that is missing there."""
     parent = next(parent for parent in path.absolute().parents if parent.is_dir())
     return Folder(parent, adapter), path.absolute().relative_to(parent).parts[0]
 
@@ -129,9 +123,9 @@ def reach_towards(path: Path, adapter: str) -> tuple[Folder, str]:
 def frame_candidates(
     adapter: str, candidates: Mapping[str, Sequence[str]], variant: str, configured: str | None
 ) -> Sequence[str]:
-    """Where the frames of a variant (raw, cropped) may lie, or the configured folder alone."""
+    """Where the frames of a variant (raw, cropped) may be, or only the configured folder."""
     if variant not in candidates:
-        raise MerbaError(f"variant: {variant!r} of adapter {adapter} is none of {', '.join(candidates)}")
+        raise MerbaError(f"variant of adapter {adapter}: {unknown(variant, candidates)}")
     return [configured] if configured else candidates[variant]
 
 
@@ -139,7 +133,7 @@ def find_folder(root: Folder, candidates: Sequence[str], children: str, example:
     """The first of the candidates (paths relative to root) with a child whose name the pattern `children` matches.
 
     A folder deeper in a candidate will do too, because archives are often unpacked into one of their own; not so in
-    root itself, where other variants may lie.
+    root itself, where other variants may be.
     """
     reached = []
     for candidate in candidates:
@@ -151,7 +145,7 @@ def find_folder(root: Folder, candidates: Sequence[str], children: str, example:
     # What breaks off the candidate that is there for the longest part says most.
     folder, missing = max(reached, key=lambda one: len(one[0].path.parts))
     absent = [name for other, name in reached if name and other.path == folder.path]
-    missing = next((name for name in absent if nearest(name, folder.names, numbered=True)), missing)
+    missing = next((name for name in absent if nearest(name, folder.names)), missing)
     places = " or ".join(candidate or "the folder itself" for candidate in candidates)
     raise layout_error(
         root.adapter,
@@ -179,7 +173,7 @@ def find_table(
             return path
     wanted = [configured] if configured else names
     tables = [name for name in root.names if Path(name).suffix.lower() in {".csv", ".xls", ".xlsx"}]
-    near = nearest(wanted[0], [name for name in tables if name not in others])
+    near = did_you_mean(wanted[0], [name for name in tables if name not in others])
     there = f"tables found there: {shown(tables)}" if tables else f"there is no table; the folder holds {shown(root.names)}"
     raise layout_error(
         root.adapter,
@@ -210,19 +204,19 @@ def with_frames(
             path = "/".join((*above, name))
             absent.append((f"{row['subject']} {row['clip']} ({path})", folder, lacking or name))
     what = f"{len(absent)} of the {len(rows)} annotated clips have no folder in {frames.path}"
-    report_absent(absent, what, frames.adapter, missing, "Where frames lie elsewhere, set `frames`. ")
+    report_absent(absent, what, frames.adapter, missing, "If the frames are elsewhere, set `frames`. ")
     return rows.assign(source=sources)[[source is not None for source in sources]]
 
 
 def report_absent(absent: Sequence[tuple[str, Folder, str]], what: str, adapter: str, missing: str, remedy: str = "") -> None:
-    """As `report_missing`, for clips with the deepest folder that is there on their paths and the name that it lacks.
+    """As `report_missing`, for clips with the deepest folder that is there on their paths and the name that is missing there.
 
-    The nearest name is told once for each name, and what the folder holds for the first of them.
+    The nearest name is given once for each name, and what the folder holds for the first of them.
     """
     clips, told = [], set()
     for clip, folder, name in absent:
         unheard = 0 < len(told) < LISTED and (folder.path, name) not in told
-        clips.append(clip + (nearest(name, folder.names, numbered=True) if unheard else ""))
+        clips.append(clip + (nearest(name, folder.names) if unheard else ""))
         told.add((folder.path, name))
     said = f"{absent[0][1].lacks(absent[0][2])}. {remedy}" if absent else ""
     report_missing(clips, what, adapter, missing, said)
@@ -231,7 +225,7 @@ def report_absent(absent: Sequence[tuple[str, Folder, str]], what: str, adapter:
 def report_missing(clips: list[str], what: str, adapter: str, missing: str, said: str = "", most: int = LISTED) -> None:
     """Raises MerbaError that names the clips (at most so many) and says more, or logs them where `missing` is drop."""
     if missing not in ("error", "drop"):
-        raise MerbaError(f"missing: {missing!r} of adapter {adapter} is none of error, drop")
+        raise MerbaError(f"missing of adapter {adapter}: {unknown(missing, ('error', 'drop'))}")
     if not clips:
         return
     if missing == "error":

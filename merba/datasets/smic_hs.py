@@ -12,13 +12,12 @@ from merba.datasets.layout import (
     find_folder,
     frame_candidates,
     layout_error,
-    nearest,
     open_root,
     report_missing,
     shown,
 )
 from merba.datasets.tasks import CLASSES, label_rows
-from merba.errors import ClipProblem
+from merba.errors import ClipProblem, did_you_mean
 from merba.frames import frame_names
 from merba.sheet import loose, sample_rows
 
@@ -76,18 +75,18 @@ def read(
 
 
 def _clips_of(subject: Folder) -> list[tuple[str, str, Path]]:
-    """(subject folder's name, class, clip's folder) of every clip; classes that a subject lacks are fine."""
+    """(subject folder's name, class, clip's folder) of every clip; a subject need not have every class."""
     micro = subject.folder("micro")
     if micro is None:
         others = [name for name in subject.names if name.casefold() != "non_micro"]  # the release's own
         raise layout_error(
-            ADAPTER, f"{subject.path}: expected folder micro{nearest('micro', others)}; found {shown(subject.names)}"
+            ADAPTER, f"{subject.path}: expected folder micro{did_you_mean('micro', others)}; found {shown(subject.names)}"
         )
     unknown = [child for child in micro.names if child.casefold() not in CLASSES and micro.folder(child)]
     if unknown:
         raise layout_error(
             ADAPTER,
-            f"{micro.path}: expected folders {', '.join(CLASSES)}; found {unknown[0]}{nearest(unknown[0], CLASSES)}",
+            f"{micro.path}: expected folders {', '.join(CLASSES)}; found {unknown[0]}{did_you_mean(unknown[0], CLASSES)}",
         )
     return [
         (subject.path.name, label, clips.path / clip)

@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 
 from merba.datasets.annotations import report
-from merba.datasets.layout import nearest, report_missing
-from merba.errors import MerbaError
+from merba.datasets.layout import report_missing
+from merba.errors import MerbaError, did_you_mean, unknown
 from merba.sheet import loose
 
 EMOTIONS = ("anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise")
@@ -54,19 +54,20 @@ def label_rows(rows: pd.DataFrame, adapter: str, path: Path, task: str, only: st
     """The rows that belong to a task, with their class in `label`; what is left out is logged by emotion.
 
     task: `3db` (negative, positive, surprise) or `emotion` (the seven). only: `megc2019` keeps exactly the clips of the
-    composite, under the list's classes; those that the rows lack raise MerbaError, or are logged with missing `drop`.
+    composite, under the list's classes; a clip of the list without a row raises MerbaError, or is
+    logged with missing `drop`.
     """
     if only:
         return _listed(rows, adapter, path, only, missing)
     classes = _classes(adapter, task)
     emotions = rows["emotion"].str.casefold().replace(SYNONYMS)
     known = [*EMOTIONS, *CLASSES, *WITHOUT_CLASS]
-    unknown = rows.index[~emotions.isin(known)]
+    strange = rows.index[~emotions.isin(known)]
     report(
         [
             f"row {index} ({rows.at[index, 'subject']} {rows.at[index, 'clip']}): "
-            f"emotion {rows.at[index, 'emotion']!r} is unknown{nearest(emotions[index], known)}"
-            for index in unknown
+            f"emotion {rows.at[index, 'emotion']!r} is unknown{did_you_mean(emotions[index], known)}"
+            for index in strange
         ],
         adapter,
         path,
@@ -84,7 +85,7 @@ def _classes(adapter: str, task: str) -> dict[str, str]:
         return {emotion: emotion for emotion in EMOTIONS}
     if task == "3db":
         return THREE_CLASSES_OF_CASME2 if adapter == "casme2" else THREE_CLASSES
-    raise MerbaError(f"task {task!r} of adapter {adapter} is none of 3db, emotion")
+    raise MerbaError(f"task of adapter {adapter}: {unknown(task, ('3db', 'emotion'))}")
 
 
 def _listed(rows: pd.DataFrame, adapter: str, path: Path, only: str, missing: str) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Clips counted: what the sample sheet holds, beside the paper's Tables II and III, with every difference marked."""
+"""Counts of clips: the sample sheet next to the paper's Tables II and III, with every difference marked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from merba.sheet import KEY
 
 
 def sheet_summary(sheet: pd.DataFrame) -> pd.DataFrame:
-    """One row a dataset: subjects, clips, without_apex (clips whose apex is to be detected), fps and classes (text)."""
+    """One row per dataset: subjects, clips, without_apex (clips whose apex is to be detected), fps and classes (text)."""
     rows = []
     for dataset, clips in sheet.groupby("dataset"):
         classes = clips["label"].value_counts().sort_index()
@@ -73,7 +73,7 @@ def table_3(sheet: pd.DataFrame, data: str, problems: pd.DataFrame | None = None
 
 
 def _counts(rows: pd.Series, columns: pd.Series, paper: pd.DataFrame) -> pd.DataFrame:
-    """A cross table in the paper's order, what the paper doesn't have behind; with totals where the paper has them."""
+    """A cross table in the paper's order, then what the paper doesn't have; with totals where the paper has them."""
     total = paper.columns[-1]
     counts = pd.crosstab(rows, columns).reindex(
         index=_ordered(paper.index.drop("total", errors="ignore"), rows),
@@ -107,7 +107,7 @@ def _beside(counted: pd.DataFrame, paper: pd.DataFrame, data: str, paper_data: s
 
 
 def side_by_side(table: pd.DataFrame) -> str:
-    """A table of `table_2` or `table_3` as text: our counts, and behind `≠` the paper's where it has another one."""
+    """A table of `table_2` or `table_3` as text: our counts, followed by `≠` and the paper's where they differ."""
     numbers = table.drop(columns=["source", "data", "differs"]).set_index(table.columns[0])
     ours, paper = (numbers[table["source"].to_numpy() == source] for source in ("counted", "published"))
     cells = ours.astype(str)

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from merba.datasets.layout import nearest
-from merba.errors import MerbaError
+from merba.errors import MerbaError, did_you_mean
 from merba.evaluation.metrics import class_scores, paired_bootstrap, unweighted
 from merba.evaluation.scoring import count_subjects
 from merba.sheet import KEY
@@ -31,7 +30,9 @@ def find_predictions(name: str) -> Path:
         return shipped[name]
     if Path(name).exists():
         return Path(name)
-    raise MerbaError(f"{name!r} is no file and no shipped one{nearest(name, shipped)}; shipped are {', '.join(shipped)}")
+    raise MerbaError(
+        f"{name!r} is neither a file nor a shipped prediction{did_you_mean(name, shipped)}; shipped are {', '.join(shipped)}"
+    )
 
 
 def paired_difference(mine: pd.DataFrame, theirs: pd.DataFrame, code: Mapping[str, int]) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def _complete(table: pd.DataFrame) -> pd.MultiIndex:
 def compare(mine: pd.DataFrame, theirs: pd.DataFrame) -> list[dict[str, Any]]:
     """`paired_difference` of two tables of `read_predictions`, for each selection and split of `mine` that `theirs` has as well.
 
-    Honest choices are compared with the other's honest one, oracles with its oracle. Each has besides: selection, split, the
+    Honest choices are compared with the other's honest one, oracles with its oracle. Each also has: selection, split, the
     `classes`, and the `recall` and `their_recall` of each. Raises MerbaError where no clip, or not the truth, is the same.
     """
     _check_truth(mine, theirs)
@@ -81,7 +82,7 @@ def compare(mine: pd.DataFrame, theirs: pd.DataFrame) -> list[dict[str, Any]]:
         about = {"selection": selection, "split": split, "classes": classes}
         found.append(about | difference | dict(zip(("recall", "their_recall"), recalls, strict=True)))
     if not found:
-        raise MerbaError("the two files have no split and selection in common: oracles are compared with oracles alone")
+        raise MerbaError("the two files have no split and selection in common: an oracle is only compared with an oracle")
     return found
 
 

@@ -110,7 +110,7 @@ def paired_bootstrap(
 
 
 def _draws(counts: np.ndarray, strata: Sequence[str] | None, seed: int, draws: int) -> np.ndarray | None:
-    """How often each draw takes each subject, int64 (draws, subjects); None where every stratum has one subject alone."""
+    """How often each draw takes each subject, int64 (draws, subjects); None where every stratum has a single subject."""
     number = counts.shape[-3]
     names, owner = np.unique(np.zeros(number) if strata is None else np.asarray(strata), return_inverse=True)
     sizes = np.bincount(owner, minlength=len(names))

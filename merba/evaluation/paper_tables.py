@@ -1,4 +1,4 @@
-"""The paper's tables from predictions, beside the published rows."""
+"""The paper's tables from predictions, with the published rows."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def holdout_rows(one: Run, rival: Run | None, sheet: pd.DataFrame, data: str) ->
 
 
 def loso_rows(run: Run, rival: Run | None, sheet: pd.DataFrame, data: str) -> list[dict[str, Any]]:
-    """The `composite_rows` of an experiment, their scores with prefix `combined_`, and each dataset's scores behind them."""
+    """The `composite_rows` of an experiment, their scores with prefix `combined_`, followed by each dataset's scores."""
     rows = composite_rows(run, rival, sheet, data, prefix="combined_")
     for row in rows:
         chosen = run.predictions[run.predictions["selection"] == row["selection"]]
@@ -170,7 +170,7 @@ def _about(one: Run, selection: str, data: str) -> dict[str, Any]:
 
 
 def _rival(one: Run, ours: Sequence[Run]) -> Run | None:
-    """The experiment of the same table with which `against` wants this one compared."""
+    """The experiment of the same table that `against` compares this one with."""
     return next((other for other in ours if other.name == one.settings["against"]), None)
 
 

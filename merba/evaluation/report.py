@@ -1,6 +1,6 @@
 """The report: one HTML page that says what a run found, from its tables, folds, figures and logs.
 
-The page needs nothing beside itself: figures are embedded, and the little script in it is our own.
+The page is one file: figures are embedded, and its small script is our own.
 """
 
 from __future__ import annotations

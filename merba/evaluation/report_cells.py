@@ -35,7 +35,7 @@ ABOUT = (
     *("row", "method", "experiment", "directions", "extractor", "self_attention", "parameters", "flops", "test_set", "year"),
     *("selection", "leaks", "control", "seeds", "folds", "clips", "note"),
 )
-"""Columns of a results table that stand in front of the scores, where any row has them."""
+"""Columns of a results table before the scores, where any row has them."""
 USUAL = {"control": "none", "seeds": 1}
 """Values that are not worth a column where all rows have them."""
 
@@ -62,7 +62,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a results table: the group it stands in, its heading, and its cell of a row."""
+    """A column of a results table: its group, its heading, and its cell of a row."""
 
     group: str
     heading: str
@@ -84,7 +84,7 @@ def plain_table(rows: pd.DataFrame) -> Table:
 def score_tables(rows: pd.DataFrame, data: str) -> list[tuple[bool, str, Table]]:
     """A results table in parts that never mix data: (whether they hold rows of this run, whose clips, table).
 
-    Where this run's `data` is the paper's, the published rows stand in the same part.
+    Where this run's `data` is the paper's, the published rows are in the same part.
     """
     parts = []
     for clips, part in rows.groupby("data", sort=False):

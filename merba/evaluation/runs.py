@@ -1,4 +1,4 @@
-"""What a run left behind, as tables: its folds, their learning curves, each subject's scores, the time of each stage."""
+"""What a run has written, as tables: its folds, their learning curves, each subject's scores, the time of each stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scoring of prediction files, ours or anybody's, as MEGC2019 does it."""
+"""Scoring of prediction files, from merba or elsewhere, as MEGC2019 does it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 
 from merba.datasets.cells import read_sheets
-from merba.datasets.layout import nearest
-from merba.errors import MerbaError
+from merba.errors import MerbaError, did_you_mean
 from merba.evaluation.metrics import bootstrap_interval, scores, subject_counts
 
 NEEDED = ("subject", "true", "predicted")
@@ -20,7 +19,7 @@ NAMES = (*NEEDED, "dataset", "clip", "split")
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
-    """Predictions of a CSV (also .csv.gz) or Parquet file, one row a clip, all columns text but `seed`.
+    """Predictions of a CSV (also .csv.gz) or Parquet file: one row per clip, all columns text except `seed`.
 
     It needs columns subject, true and predicted (class names, or numbers that stand for them); dataset, clip, split,
     selection and seed are used where they are there. Spaces around a name don't count, and 1.0 is the class 1. Raises MerbaError
@@ -36,7 +35,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
     for column in NEEDED:
         if column not in table:
             raise MerbaError(
-                f"{path}: there is no column {column!r}{nearest(column, table.columns)}; it needs "
+                f"{path}: there is no column {column!r}{did_you_mean(column, table.columns)}; it needs "
                 f"{', '.join(NEEDED)} and may have dataset, clip, split, selection, seed; it has {', '.join(table.columns)}"
             )
     if table.empty:

@@ -33,12 +33,12 @@ log = logging.getLogger(__name__)
 def frame_names(folder: Path) -> dict[int, str]:
     """Names of the images in a frame folder by frame number, ascending; hidden files and those of other kinds are left out.
 
-    Names differ in their numbers alone, and the frame number is the one in which all of them differ: 46 for
+    Names differ only in their numbers, and the frame number is the one in which all of them differ: 46 for
     `006_reg_img46.jpg` (see `_counting`). Raises ClipProblem where the folder is missing or holds no numbered image, and for
     an image named unlike the others (a copy, a thumbnail), two images of one number, and numbers that disagree about the order.
     """
     try:
-        with os.scandir(folder) as entries:  # names alone: planning lists thousands of folders
+        with os.scandir(folder) as entries:  # names only: planning lists thousands of folders
             names = sorted(entry.name for entry in entries)
     except OSError as error:
         raise ClipProblem(f"frame folder {folder} can't be read: {error.strerror}") from error
@@ -89,7 +89,7 @@ def _counting(folder: Path, numbers: Mapping[str, Sequence[int]]) -> int:
         first, *_, last = numbers
         raise ClipProblem(
             f"{folder}: names such as {first} and {last} hold several numbers, which put the frames in different orders; rename "
-            "them so that the frame number alone differs"
+            "them so that only the frame number differs"
         )
     return -min(rising)[1]
 
@@ -212,7 +212,7 @@ class FrameFolder(Clip):
     def _find_white(self, path: Path) -> int:
         """The largest value of the bits that a 16-bit clip's pixels use: 4095 where a camera of 12 bits filled the files.
 
-        Every frame is looked at, for one alone may be dark. Of other clips, one frame (at `path`) tells.
+        Every frame is looked at, because a single one may be dark. Of other clips, one frame (at `path`) tells.
         """
         image, own = _decoded(path)
         if image.dtype != np.uint16 or own:
@@ -249,7 +249,7 @@ class Video(Clip):
         self._position, self._time = -1, 0.0  # number and time, s, of the frame decoded last
 
     def _reach(self, number: int) -> bool:
-        """Decode forward to a frame, from the start where it lies behind; False where the video ends before it."""
+        """Decode forward to a frame, or again from the start if it has passed; False where the video ends before it."""
         if number < self._position:
             self._open()
         while self._position < number:
@@ -266,7 +266,7 @@ class Video(Clip):
         """ClipProblem where the frames that could be read are fewer than the header says: the file is cut, or has a hole.
 
         Not where an edit list leaves frames out, as lossless trimming does: then the time that it lasts must be reached.
-        Where the number is a guess, as a longer sound track makes it wrong, a twentieth and half a second may be lacking.
+        Where the number is a guess, and a longer sound track makes it too high, a twentieth and half a second may be missing.
         """
         frame = 1 / self.fps
         seconds, slack = self.expected * frame, max(self.expected * frame / 20, 0.5)

@@ -9,6 +9,6 @@ from pathlib import Path
 
 
 def import_from(checkout: str | Path) -> None:
-    """Have the jobs that this process starts import the package from a checkout, also where their environment lacks it."""
+    """Make the jobs that this process starts import the package from a checkout, even if it isn't installed for them."""
     paths = [str(checkout), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(os.pathsep.join(paths).split(os.pathsep)))

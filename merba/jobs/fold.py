@@ -27,9 +27,9 @@ def run(
     origin: Mapping[str, Any],
     log: str,
 ) -> None:
-    """Train the fold of the experiment `name` that tests a subject, by its safe id; its files lie beside `predictions`.
+    """Train the fold of the experiment `name` that tests a subject, by its safe id; its files are written next to `predictions`.
 
-    `origin` says whose results they are (see `merba.config.origin_of`).
+    `origin` says which configuration the results are of (see `merba.config.origin_of`).
     """
     with job_log(log, f"fold {dataset} {subject} of {name}"):
         keep_compiled(Path("results", "compiled"))

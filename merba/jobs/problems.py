@@ -14,7 +14,7 @@ from merba.sheet import KEY
 
 
 def run(indexes: Sequence[str], problems: str, summary: str, *, log: str) -> None:
-    """Write what the packs' `indexes` say of problems, and the summary of each dataset."""
+    """Write the problems in the packs' `indexes`, and the summary of each dataset."""
     with job_log(log, "problems and head motion of all clips"):
         clips = pd.concat([pd.read_parquet(path) for path in indexes], ignore_index=True)
         with atomic(Path(problems)) as draft:

@@ -12,7 +12,7 @@ from merba.joblog import job_log
 
 
 def run(config: Mapping[str, Any], output: str, *, log: str) -> None:
-    """Write the sheet of a complete configuration, as its datasets lie on disk."""
+    """Write the sample sheet of a complete configuration from its datasets on disk."""
     with job_log(log, "sample sheet"):
         sheet = read_sheet(config)
         with atomic(Path(output)) as draft:

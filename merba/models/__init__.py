@@ -41,7 +41,7 @@ def create_model(name: str, num_classes: int, *, pretrained: str | Path | None =
     """The model of that name; `overrides` replace single arguments of its size (see the class in its file).
 
     Input float (B, C, H, W); output logits (B, num_classes), for DGCM a tuple (coarse (B, 4), fine (B, 4)). A model with a
-    function `loss` may return what that wants while it trains.
+    function `loss` may return what that function takes while it trains.
     `pretrained` is a MambaVision checkpoint file, for MERba and MambaVision (see `merba.models.pretrained`). An unknown
     name or argument, or sizes that don't fit each other, raise ValueError; a file that can't be used, MerbaError.
     """

@@ -32,7 +32,7 @@ class BiWOOF(FittedModel):
         super().__init__(num_classes)
         check_positive(num_classes=num_classes, image_size=image_size, blocks=blocks, bins=bins)
         if in_channels not in (2, 3):
-            raise ValueError(f"in_channels is {in_channels!r}; 2 (u, v) or 3 (u, v, strain) would fit")
+            raise ValueError(f"in_channels is {in_channels!r}; it must be 2 (u, v) or 3 (u, v, strain)")
         self.input_shape = (in_channels, image_size, image_size)
         self.blocks, self.bins = blocks, bins
         self.svm = LinearSVM(blocks * blocks * bins, num_classes)

@@ -21,7 +21,7 @@ class Dropout(nn.Module):
     def __init__(self, p: float):
         super().__init__()
         if not 0 <= p < 1:
-            raise ValueError(f"dropout is {p}; 0 up to, but not including, 1 would fit")
+            raise ValueError(f"dropout is {p}; it must be at least 0 and below 1")
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class DropPath(nn.Module):
     def __init__(self, p: float):
         super().__init__()
         if not 0 <= p < 1:
-            raise ValueError(f"drop_path is {p}; 0 up to, but not including, 1 would fit")
+            raise ValueError(f"drop_path is {p}; it must be at least 0 and below 1")
         self.p = p
 
     def forward(self, x: Tensor, branch: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ class FeatRef(nn.Module):
     """FeatRef; input float (B, 2, 28, 28), u and v; output logits (B, num_classes), in training both of `Proposed`.
 
     divisor: what the input is divided by; 255 for raw values of ready-made images, as the forerunner has them.
-    proposal_weight: that of the proposals' loss beside the classes'; 0 leaves Dual-Inception with more weights.
+    proposal_weight: weight of the proposals' loss relative to the classes'; 0 leaves Dual-Inception with more weights.
     """
 
     def __init__(self, num_classes: int, *, divisor: float = 1.0, proposal_weight: float = 1.0):
@@ -99,7 +99,7 @@ class FeatRef(nn.Module):
 
     def forward(self, flow: Tensor) -> Tensor | Proposed:
         if flow.shape[1:] != self.input_shape:
-            raise ValueError(f"the input has shape {tuple(flow.shape)}; {('batch', *self.input_shape)} would fit")
+            raise ValueError(f"the input has shape {tuple(flow.shape)}; it must be {('batch', *self.input_shape)}")
         shared = self.shared(flow / self.divisor)
         features, proposals = zip(*(branch(shared) for branch in self.branches), strict=True)
         logits = self.fusion(torch.cat(features, 1))

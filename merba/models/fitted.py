@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class FittedModel(nn.Module, ABC):
-    """A method without gradients. What it learns stands in buffers, so that it is saved and built again as networks are.
+    """A method without gradients. What it learns is in buffers, so that it is saved and built again as networks are.
 
     A class says its `input_shape` (C, H, W) and how many classes it tells apart. `candidates` are the settings of `fit` among
     which training chooses on subjects of its own; `needs_direction` says that flow whose zero is unknown is of no use;
@@ -29,11 +29,11 @@ class FittedModel(nn.Module, ABC):
 
     @abstractmethod
     def features(self, inputs: Tensor) -> Tensor:
-        """What stands for each of the clips `inputs` (n, C, H, W), float32 (n, …): a function of that clip alone."""
+        """The features of each of the clips `inputs` (n, C, H, W), float32 (n, …): they depend only on that clip."""
 
     @abstractmethod
     def fit(self, features: Tensor, labels: Tensor, rows: Tensor, **settings: Any) -> None:
-        """Learn from the clips `rows`, int64 (m,), alone, given everybody's features (n, …) and labels, int64 (n,)."""
+        """Learn only from the clips `rows`, int64 (m,), given all clips' features (n, …) and labels, int64 (n,)."""
 
     @abstractmethod
     def decide(self, features: Tensor) -> Tensor:
@@ -44,12 +44,12 @@ class FittedModel(nn.Module, ABC):
 
     @torch.no_grad()
     def forward(self, inputs: Tensor) -> Tensor:
-        with torch.autocast(inputs.device.type, enabled=False):  # a solver's numbers want all of their digits
+        with torch.autocast(inputs.device.type, enabled=False):  # a solver needs all digits of its numbers
             return self.decide(self.features(inputs.float()))
 
 
 def signed(flow: Tensor) -> Tensor:
-    """Flow (n, C, H, W), u and v first, freed of unit and zero level by means of each clip alone; float32, same shape.
+    """Flow (n, C, H, W), u and v first, freed of unit and zero level from each clip's own values; float32, same shape.
 
     u and v lose their medians over the map, and all channels get the `unit_size`. It serves images, min–max scaled to 0..255,
     as well as px, commutes with mirroring, and changes nothing the second time.

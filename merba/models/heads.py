@@ -45,7 +45,7 @@ def make_head(kind: str, features: int, num_classes: int) -> nn.Module:
     if kind != "dgcm":
         raise ValueError(f"unknown head {kind!r}; known: linear, dgcm")
     if num_classes != len(_COARSE_OF_CLASS):
-        raise ValueError(f"head dgcm is made for 7 classes, not {num_classes}; head linear would fit")
+        raise ValueError(f"head dgcm is made for 7 classes, not {num_classes}; use head linear")
     return DGCM(features)
 
 

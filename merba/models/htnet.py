@@ -21,15 +21,15 @@ def htnet_regions(flow: Tensor, points: Tensor) -> Tensor:
 
     flow (B, C, H, W), H and W even; points (B, 5, 2), eye centres, nose tip and mouth corners, image left first, x and y
     in the flow's pixels. Result as flow: the image-left eye at top left, its mouth corner at top right, the image-right
-    eye and mouth corner below them. Regions are moved to lie inside the image; sizes that don't fit raise ValueError.
+    eye and mouth corner below them. Regions are moved inside the image; sizes that don't fit raise ValueError.
     A deviation from the authors: x is the column (their code takes it for the row, which moves a region by the difference
     of x and y).
     """
     batch, _, height, width = flow.shape
     if height % 2 or width % 2:
-        raise ValueError(f"flow is {height}×{width}; an even height and width would fit")
+        raise ValueError(f"flow is {height}×{width}; height and width must be even")
     if points.shape != (batch, 5, 2):
-        raise ValueError(f"points has shape {tuple(points.shape)}; ({batch}, 5, 2) would fit")
+        raise ValueError(f"points has shape {tuple(points.shape)}; it must be ({batch}, 5, 2)")
     centres = points[:, [0, 3, 1, 4]].to(flow.device)
     half = torch.tensor([width // 2, height // 2], device=flow.device)
     corners = (centres.floor() - half / 2).long().clamp(min=torch.zeros_like(half), max=half)
@@ -149,7 +149,7 @@ class HTNet(nn.Module):
         unit = patch_size * blocks
         if image_size < unit or image_size % unit:
             nearest = max(1, round(image_size / unit)) * unit
-            raise ValueError(f"image_size is {image_size}; a multiple of {unit}, such as {nearest}, would fit")
+            raise ValueError(f"image_size is {image_size}; it must be a multiple of {unit}, such as {nearest}")
         self.input_shape, self.patch_size = (in_channels, image_size, image_size), patch_size
         positions = (image_size // unit) ** 2
         patches = nn.Conv2d(in_channels * patch_size**2, dim, 1)
@@ -164,7 +164,7 @@ class HTNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1:] != self.input_shape:
-            raise ValueError(f"the input has shape {tuple(x.shape)}; {('batch', *self.input_shape)} would fit")
+            raise ValueError(f"the input has shape {tuple(x.shape)}; it must be {('batch', *self.input_shape)}")
         # A patch's pixels become channels, the colour channel fastest.
         x = F.pixel_unshuffle(x, self.patch_size).unflatten(1, (x.shape[1], -1)).transpose(1, 2).flatten(1, 2)
         x = self.to_patch_embedding[1](x)

@@ -41,7 +41,7 @@ class KernelRidge(FittedModel):
         super().__init__(num_classes)
         check_positive(num_classes=num_classes)
         if in_channels not in (2, 3):
-            raise ValueError(f"in_channels is {in_channels!r}; 2 (u, v) or 3 (u, v, strain) would fit")
+            raise ValueError(f"in_channels is {in_channels!r}; it must be 2 (u, v) or 3 (u, v, strain)")
         self.input_shape = (in_channels, SIDE, SIDE)
         flows = in_channels - 1
         kernels = flows * 2 * len(POWERS)

@@ -38,7 +38,7 @@ SIZES: dict[str, dict] = {
         "layer_scale": 1e-5,
         "drop_path": 0.5,
     },
-    # Not an official one: merba_nano's widths, heads and blocks a stage, to stand beside it; windows as large as the maps.
+    # Not an official one: merba_nano's widths, heads and blocks a stage, for comparison with it; windows as large as the maps.
     "mambavision_nano": {
         "image_size": 56,
         "stem_stride": 1,
@@ -153,10 +153,10 @@ class MambaVision(nn.Module):
         )  # fmt: skip
         check_ratio("mlp_ratio", mlp_ratio)
         if stem_stride not in STEM_STRIDES:
-            raise ValueError(f"stem_stride is {stem_stride}; 1, 2 or 4 would fit")
+            raise ValueError(f"stem_stride is {stem_stride}; it must be 1, 2 or 4")
         for level, h in enumerate(heads, start=3):
             if (dim << (level - 1)) % h:
-                raise ValueError(f"heads of level {level} is {h}; a divisor of {dim << (level - 1)} would fit")
+                raise ValueError(f"heads of level {level} is {h}; it must be a divisor of {dim << (level - 1)}")
         self.input_shape = (in_channels, image_size, image_size)
         self.patch_embed = PatchEmbed(in_channels, stem_dim, dim, stem_stride)
         self.levels = nn.ModuleList()
@@ -186,7 +186,7 @@ class MambaVision(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1:] != self.input_shape:
-            raise ValueError(f"the input has shape {tuple(x.shape)}; {('batch', *self.input_shape)} would fit")
+            raise ValueError(f"the input has shape {tuple(x.shape)}; it must be {('batch', *self.input_shape)}")
         x = self.patch_embed(x.contiguous(memory_format=torch.channels_last))
         for level in self.levels:
             x = level(x)

@@ -182,7 +182,7 @@ class Attention(nn.Module):
         if windows is None:
             y = F.scaled_dot_product_attention(q, k, v)
         else:
-            # Padding (-1) reads the last token, but nothing attends to it and its own result is left behind.
+            # Padding (-1) reads the last token, but nothing attends to it and its own result is dropped.
             mask = None if windows.numel() == tokens.shape[1] else (windows >= 0).unsqueeze(1)
             q, k, v = (t[:, :, windows] for t in (q, k, v))
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -344,8 +344,8 @@ class MERba(nn.Module):
             directions = PRESETS.get(directions) or directions.split()
         if unknown := [name for name in directions if name not in DIRECTIONS]:
             raise ValueError(
-                f"directions: unknown scan direction {unknown[0]!r}; some of {', '.join(DIRECTIONS)}, or one of the presets "
-                f"{', '.join(PRESETS)} would fit"
+                f"directions: unknown scan direction {unknown[0]!r}; choose from {', '.join(DIRECTIONS)}, or one of the presets "
+                f"{', '.join(PRESETS)}"
             )
         check_counts("depths", depths, 4)
         check_counts("heads", heads, 3)
@@ -354,12 +354,12 @@ class MERba(nn.Module):
         )  # fmt: skip
         check_ratio("mlp_ratio", mlp_ratio)
         if stem_stride not in (None, *STEM_STRIDES):
-            raise ValueError(f"stem_stride is {stem_stride}; 1, 2, 4, or none to go by image_size, would fit")
+            raise ValueError(f"stem_stride is {stem_stride}; it must be 1, 2, 4, or none to go by image_size")
         for stage, h in enumerate(heads, start=2):
             if (dim << (stage - 1)) % h:
                 raise ValueError(
                     f"heads of stage {stage} is {h}, which does not divide its {dim << (stage - 1)} channels "
-                    f"(dim {dim}); {math.gcd(dim << (stage - 1), h)} would fit"
+                    f"(dim {dim}); {math.gcd(dim << (stage - 1), h)} would"
                 )
 
         stride = stem_stride or stride_for(height, width)

@@ -47,7 +47,7 @@ def read_checkpoint(path: str | Path) -> State:
 
             content = load_file(path)
         else:
-            with torch.serialization.safe_globals([argparse.Namespace]):  # timm keeps its options beside the weights
+            with torch.serialization.safe_globals([argparse.Namespace]):  # timm keeps its options with the weights
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as problem:  # a file that is no checkpoint makes the readers fail in any way
         raise MerbaError(f"pretrained: {path} can't be read as a checkpoint of weights only: {problem}") from problem

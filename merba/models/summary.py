@@ -24,7 +24,7 @@ COLUMNS = ["block", "depth", "window", "input", "output", "parameters", "flops"]
 
 
 def architecture(model: nn.Module, input_shape: Sequence[int]) -> pd.DataFrame:
-    """Table I of a model for one input of shape (C, H, W): columns COLUMNS, one row a block, the last one the total.
+    """Table I of a model for one input of shape (C, H, W): columns COLUMNS, one row per block, the last one the total.
 
     depth is the number of modules in the row; window the side of its windows, <NA> where it works on the whole map;
     input and output are "channels×height×width". MERba is listed by stages and kinds of block, other models by module. What is

@@ -12,7 +12,7 @@ COSTS = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 
 
 class LinearSVM(nn.Module):
-    """One machine for each pair of classes, and how they vote. The planes stand in the buffers, no clip does.
+    """One machine for each pair of classes, and how they vote. The buffers hold the planes and no clip.
 
     Input features (n, features); output one score a class, SVC's one-vs-rest `decision_function`: the pairs that a class wins,
     and within ±1/3 how clearly. Its largest is what SVC predicts with `break_ties=True`; its softmax is not calibrated.

@@ -63,7 +63,7 @@ def _plot_flow(axes, prediction: Prediction) -> None:
 
 
 def _plot_saliency(figure, axes, prediction: Prediction) -> None:
-    """On the onset face, in two colours that nobody confuses."""
+    """On the onset face, in two colours that colour-blind people tell apart."""
     size, saliency = prediction.images.shape[1], prediction.saliency
     strongest = max(float(np.abs(saliency).max()), 1e-3)
     axes.imshow(prediction.images[0].mean(-1), cmap="gray", vmin=-150, vmax=255)

@@ -1,4 +1,4 @@
-"""What a checkpoint says of flow: the class, every class's probability, and where in the flow that came from."""
+"""What a checkpoint predicts from flow: the class, every class's probability, and which part of the flow decided it."""
 
 from __future__ import annotations
 

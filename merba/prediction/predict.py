@@ -1,4 +1,4 @@
-"""Prediction on one's own clips: the workflow's stages from frames to flow, and what a checkpoint says of that."""
+"""Prediction on one's own clips: the workflow's stages from frames to flow, and what a checkpoint predicts from it."""
 
 from __future__ import annotations
 

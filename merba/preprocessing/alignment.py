@@ -44,7 +44,7 @@ def alignment_transform(points: np.ndarray, size: int, margin: float) -> np.ndar
     `margin` is how much wider than the template's the crop is, on each side, as a share of its width.
     """
     template = (TEMPLATE - CENTRE) / (1 + 2 * margin) + CENTRE
-    # Pixel centres lie at whole numbers: the crop spans −0.5 … size − 0.5.
+    # Pixel centres are at whole numbers: the crop spans −0.5 … size − 0.5.
     return similarity(five_points(points), template * size - 0.5)
 
 

@@ -1,4 +1,4 @@
-"""How far detected apexes lie from annotated ones, in frames."""
+"""How far detected apexes are from annotated ones, in frames."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BINS = (-20, -10, -5, -2, 3, 6, 11, 21)
 
 
 def apex_differences(sheet: pd.DataFrame, config: Mapping[str, Any]) -> pd.DataFrame:
-    """Detects the apex of every clip that has an annotated one, as if it had none: one row a clip, in sheet order.
+    """Detects the apex of every clip that has an annotated one, as if it had none: one row per clip, in sheet order.
 
     Columns: dataset, subject, clip, annotated and detected (frame numbers), difference (detected − annotated, frames),
     problem (null where all is well). Raises MerbaError where the sheet has no annotated apex.

@@ -172,7 +172,7 @@ _NETWORK_WEIGHTS = {"sfd": ("s3fd-619a316812.pth",), "blazeface": ("blazeface.pt
 
 
 def missing_weights(network: str, weights: str | None) -> list[str]:
-    """Files that the face_alignment backend lacks in the folder `weights`, or in PyTorch's hub cache without one."""
+    """Files of the face_alignment backend that are missing from the folder `weights`, or from PyTorch's hub cache without one."""
     folder = _weights_folder(weights)
     return [name for name in (_LANDMARK_WEIGHTS, *_NETWORK_WEIGHTS[network]) if not (folder / name).is_file()]
 

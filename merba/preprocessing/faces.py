@@ -126,7 +126,7 @@ def chosen_face(faces: Sequence[Face], others: Sequence[Face]) -> tuple[Face, st
 
 
 def credible_faces(faces: Sequence[Face]) -> list[Face]:
-    """The faces less those that score far below the best: a true face beside it scores about as much."""
+    """The faces less those that score far below the best: a second true face scores about as much."""
     best = max((face.score for face in faces), default=0.0)
     return [face for face in faces if not face.score < DOUBTFUL * best]
 

@@ -47,7 +47,7 @@ def dense_flow(first: np.ndarray, second: np.ndarray, settings: FlowSettings) ->
 def opencv_tv_l1(settings: FlowSettings) -> cv2.DenseOpticalFlow:
     """OpenCV's solver with these parameters. Raises MerbaError where cv2 comes without its contributed modules."""
     if not hasattr(cv2, "optflow"):
-        raise MerbaError("this cv2 has no `optflow`, which `flow.solver: opencv` needs; `merba doctor` says how to mend that")
+        raise MerbaError("this cv2 has no `optflow`, which `flow.solver: opencv` needs; `merba doctor` says how to fix that")
     solver = cv2.optflow.DualTVL1OpticalFlow_create()
     solver.setTau(settings.tau)
     solver.setLambda(settings.lambda_)

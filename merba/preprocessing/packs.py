@@ -24,7 +24,7 @@ from merba.sheet import KEY
 log = logging.getLogger(__name__)
 
 FOUND = ("points", "head_motion", "problem")
-"""What is kept of each clip beside its flow, as in `ClipFlow`."""
+"""What is kept of each clip besides its flow, as in `ClipFlow`."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def save_subject(path: Path, rows: pd.DataFrame, flows: Iterable[ClipFlow], shap
     """Write the flow of one subject's `rows`, clip by clip: an .npz file of `flow`, float16 (n, *shape), and its columns.
 
     Those are dataset, subject, clip, points (10 values: x0, y0, x1, …, px), head_motion (px) and problem (empty where all is
-    well); `channels` and `unit` stand beside them.
+    well); `channels` and `unit` are stored with them.
     """
     found = []
     with atomic(path) as draft, zipfile.ZipFile(draft, "w") as archive:
@@ -94,7 +94,7 @@ def pack(subjects: Sequence[Path], array: Path, index: Path) -> pd.DataFrame:
     """Join the files of `save_subject` into the float16 array file `array` (n, channels, H, W) and its `index`.
 
     The index has columns dataset, subject, clip, points, head_motion, problem, row; a clip with a problem has row −1 and no
-    flow. The format stands in its `attrs`. Returns the index; raises MerbaError where the files' shapes or formats differ.
+    flow. The format is in its `attrs`. Returns the index; raises MerbaError where the files' shapes or formats differ.
     """
     parts, shapes, formats = [], {}, {}
     for path in subjects:
@@ -142,12 +142,12 @@ def load_packs(pairs: Sequence[tuple[Path, Path]]) -> tuple[np.ndarray, pd.DataF
     if len(formats) > 1 or len({array.shape[1:] for array in arrays}) > 1:
         found = "; ".join(f"{path.name}: {form}, {np.load(path, mmap_mode='r').shape}" for form, path in formats.items())
         raise MerbaError(f"the packs of one experiment differ ({found}); use datasets of one flow format")
-    flow = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]  # one alone stays on disk until it is read
+    flow = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]  # a single one stays on disk until it is read
     return flow, pd.concat(tables, ignore_index=True), next(iter(formats))
 
 
 def preprocessing_summary(clips: pd.DataFrame) -> pd.DataFrame:
-    """One row a dataset: subjects, clips, problems, and median, 95th percentile and largest head motion (px).
+    """One row per dataset: subjects, clips, problems, and median, 95th percentile and largest head motion (px).
 
     `clips` are the indexes of `pack`, joined.
     """

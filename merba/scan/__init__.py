@@ -53,7 +53,7 @@ def _choose(backend: str | None, x: Tensor) -> str:
 def _expect(name: str, x: Tensor, *shapes: tuple[int, ...]) -> None:
     if tuple(x.shape) not in shapes:
         fits = " or ".join(str(shape) for shape in shapes)
-        raise ValueError(f"{name} has shape {tuple(x.shape)}; with the other arguments {fits} would fit")
+        raise ValueError(f"{name} has shape {tuple(x.shape)}; with the other arguments it must be {fits}")
     if not x.is_floating_point():
         raise ValueError(f"{name} is {x.dtype}; a floating-point tensor is needed")
 
@@ -65,7 +65,7 @@ def _per_direction(name: str, x: Tensor, directions: int, *shape: int) -> Tensor
 
 
 def _check_paths(paths: Tensor, tokens: int) -> None:
-    """What can be checked without waiting for a GPU; on the CPU also that no token lies outside the map."""
+    """What can be checked without waiting for a GPU; on the CPU also that no token is outside the map."""
     if paths.dim() != 3 or paths.dtype != torch.int32:
         raise ValueError(
             f"paths is {paths.dtype} {tuple(paths.shape)}; an int32 tensor (directions, windows, length) as from "

@@ -1,6 +1,6 @@
 """The scan by mamba-ssm's CUDA kernel, where that package is installed with its Mamba-1 kernel.
 
-Its kernel wants sequences in memory order, channels before length, so tokens are gathered along the paths, windows
+Its kernel needs sequences in memory order, channels before length, so tokens are gathered along the paths, windows
 become batch items, directions groups of channels with their own B and C, and results are scattered back. Gradients of
 B and C are sums by atomic additions there: they may differ from run to run in the last bits.
 """
@@ -37,7 +37,7 @@ def _map(x: Tensor, paths: Tensor, tokens: int) -> Tensor:
 def _kernel_arguments(u, delta, A, B, C, D, delta_bias, paths):
     """The arguments of selective_scan_fn: u, delta (b, d, l); A (d, n); B, C (b, groups, n, l); D, delta_bias (d,).
 
-    The kernel wants one type for the four of tokens: the one that holds all of theirs.
+    The kernel needs one type for the four of tokens: the one that holds all of theirs.
     """
     kind = reduce(torch.promote_types, (x.dtype for x in (u, delta, B, C)))
     u, delta, B, C = (_sequences(x.to(kind), paths) for x in (u, delta, B, C))

@@ -1,4 +1,4 @@
-"""The scan on CPU by Numba: fused SIMD kernels (`numba_kernels`), and the layout that they want.
+"""The scan on CPU by Numba: fused SIMD kernels (`numba_kernels`), and the layout that they need.
 
 Arithmetic is float32; where an input is float64, the reference does the work. Channels are filled up with zeros to a
 multiple of 16, states to one of 4 (where they have to be, an infinite u or delta gives NaN instead of infinity). Gradients of

@@ -37,7 +37,7 @@ class Member:
     """One trained model: its state dict, mean and deviation of its training clips' channels, and who was left out.
 
     mean and std are in the flow's unit, one value a channel of the model's input; 0 and 1 where training took the flow
-    as it is. left_out is (dataset, subject), None where nobody was.
+    as it is. left_out is (dataset, subject), None where no subject was.
     """
 
     weights: Mapping[str, Tensor]
@@ -48,11 +48,11 @@ class Member:
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """Models that differ in their weights alone, and how their inputs are made.
+    """Models that differ only in their weights, and how their inputs are made.
 
     model is `name` and arguments as in an experiment's `model`, without `pretrained` (see `describe_model`); classes
     are in the order of the outputs; form is the flow that training read; data and protocol are the configuration's, or the
-    protocol EVERYBODY, which leaves nobody out.
+    protocol EVERYBODY, which leaves no subject out.
     faces, apex and flow are its sections too, None where training was on ready-made flow. decode is the experiment's,
     mirror_average the training setting of that name: whether a clip's outputs are averaged with those of its mirror image.
     """
@@ -127,7 +127,7 @@ def describe_model(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint, whole or not at all. Raises MerbaError where it could not be loaded again."""
+    """Write a checkpoint; a failed write leaves no file. Raises MerbaError where it could not be loaded again."""
     _check_fit(path, checkpoint)
     alone = len(checkpoint.members) == 1
     tensors = {
@@ -176,7 +176,7 @@ def join_checkpoints(checkpoints: Mapping[Path, Checkpoint]) -> Checkpoint:
             if key != "members" and other.description[key] != value:
                 raise MerbaError(
                     f"{path}: {key} is {other.description[key]}, but {value} in {first_path}; an ensemble's members "
-                    "differ in weights, normalisation and the subject left out alone: train them with one configuration"
+                    "may differ only in weights, normalisation and the subject left out: train them with one configuration"
                 )
     return replace(first, members=[member for one in checkpoints.values() for member in one.members])
 
@@ -249,7 +249,7 @@ def _check_fit(path: Path, checkpoint: Checkpoint) -> None:
     wanted = blank.input_shape[0]
     if wanted > len(checkpoint.form.channels):
         raise MerbaError(
-            f"{path}: the model wants {wanted} input channels, the flow has {len(checkpoint.form.channels)} "
+            f"{path}: the model needs {wanted} input channels, the flow has {len(checkpoint.form.channels)} "
             f"({', '.join(checkpoint.form.channels)}): train again"
         )
     for number, member in enumerate(checkpoint.members):

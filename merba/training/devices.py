@@ -38,7 +38,7 @@ def training_device(setting: str, *, deterministic: bool = False) -> Iterator[to
         yield torch.device("cpu")
         return
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS wants for it
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # NaN in all new memory: for finding faults
         torch.backends.cudnn.benchmark = False
@@ -67,7 +67,7 @@ def keep_compiled(folder: Path) -> None:
 def keep_freed_memory() -> None:
     """Ask glibc not to return freed memory to the system; other C libraries are left as they are.
 
-    Every training step frees the large arrays that the next one wants again. As fresh pages they would be zeroed by the
+    Every training step frees the large arrays that the next one needs again. As fresh pages they would be zeroed by the
     system first: 70,000 page faults a step of MERba-nano.
     """
     libc = ctypes.CDLL(None)
@@ -97,7 +97,7 @@ def claim(devices: int, folder: Path | None = None) -> Iterator[int]:
                 lock.close()
                 continue
             os.close(private)
-            log.info("GPU %d of %d, beside %d other jobs", number, devices, round_)
+            log.info("GPU %d of %d, shared with %d other jobs", number, devices, round_)
             with lock:
                 yield number
             return
@@ -114,7 +114,7 @@ def _opened(folder: Path, name: str, private: int) -> TextIO:
 def _private(folder: Path) -> int:
     """A descriptor of a folder that only this user can write to, made where it is missing.
 
-    Folders for temporary files are everybody's: somebody else may have made one of this name, or a link to files of ours.
+    All users share the folder for temporary files: someone else may have made one of this name, or a link to our files.
     """
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700, parents=True)

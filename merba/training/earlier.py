@@ -16,7 +16,7 @@ from merba.files import FOLD_FILES, WEIGHTS, read_parquet
 
 @dataclass(frozen=True)
 class Earlier:
-    """Seeds of an earlier run: what its record says of each, and its tables of them alone, by name as in FOLD_FILES."""
+    """Seeds of an earlier run: each one's entry in the record, and its tables for these seeds only, by name as in FOLD_FILES."""
 
     seeds: dict[int, dict[str, Any]] = field(default_factory=dict)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)

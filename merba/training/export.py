@@ -26,7 +26,7 @@ STALE = "run the workflow again, and delete the folds of subjects who are no lon
 def ensemble_of_folds(folder: Path) -> Checkpoint:
     """An ensemble of every fold's model.safetensors under `results/folds/EXPERIMENT`.
 
-    Raises MerbaError where there is none, where a trained fold lacks its weights, or where the folds differ in more than
+    Raises MerbaError where there is none, where a trained fold's weights are missing, or where the folds differ in more than
     weights, normalisation and the subject left out, or were not trained on the same clips.
     """
     paths = sorted(folder.glob(f"*/*/{WEIGHTS}"))
@@ -38,7 +38,7 @@ def ensemble_of_folds(folder: Path) -> Checkpoint:
             f"{folder}: {what if missing else 'no fold in it has a model.safetensors'}; train with `keep_weights: true`, "
             "and name the folder of one experiment, such as results/folds/merba"
         )
-    # A subject who is no longer in the sheet leaves a fold behind, and so does a run with other settings or code.
+    # A subject who is no longer in the sheet, or a run with other settings or code, leaves an old fold.
     records = {path.parent: _record(path.parent / FOLD_FILES["record"]) for path in paths}
     alike = {
         "inputs": "on different files",
@@ -55,14 +55,16 @@ def ensemble_of_folds(folder: Path) -> Checkpoint:
         record = records[path.parent]
         _refuse_control(path.parent, record["experiment"])
         if weights_digest(checkpoint.members[0].weights) != next(iter(record["seeds"].values()))["weights_sha256"]:
-            raise MerbaError(f"{path} holds the weights of another training than {FOLD_FILES['record']} beside it; {STALE}")
+            raise MerbaError(
+                f"{path} holds the weights of another training than the {FOLD_FILES['record']} in its folder; {STALE}"
+            )
     return join_checkpoints(checkpoints)
 
 
 def retrained(config: Mapping[str, Any], folder: Path) -> Checkpoint:
-    """One model of every clip of the experiment whose folds lie in `results/folds/EXPERIMENT`.
+    """One model trained on every clip of the experiment whose folds are in `results/folds/EXPERIMENT`.
 
-    It is trained as they were, for as many epochs as they chose in the median, with nobody held out: no error of this model
+    It is trained as they were, for as many epochs as they chose in the median, with no subject held out: no error of this model
     can be measured, and the folds' is the nearest there is. Raises MerbaError where there are no folds, or where settings
     or clips are no longer those that they were trained with.
     """

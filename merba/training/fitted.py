@@ -33,7 +33,7 @@ def fit_fold(
 ) -> FoldResult:
     """Fit the model of `build` on `split.train` and predict `split.test`, as `train_fold` does, with one epoch to choose from.
 
-    `subjects` (n,) says whose each clip is.
+    `subjects` (n,) has the subject of each clip.
     """
     started = time.perf_counter()
     model, chosen = fit_model(build, data, split.train, subjects, seed=seed)
@@ -58,7 +58,7 @@ def fit_fold(
 def fit_model(
     build: Callable[[], FittedModel], data: FoldData, rows: np.ndarray, subjects: np.ndarray, *, seed: int
 ) -> tuple[FittedModel, dict[str, Any]]:
-    """The model of `build`, fitted to the clips `rows` alone, and what was chosen: `settings`, and `inner_uf1` of each candidate.
+    """The model of `build`, fitted only to the clips `rows`, and what was chosen: `settings`, and `inner_uf1` of each candidate.
 
     Raises MerbaError where there is something to choose, and a single subject to choose it on.
     """

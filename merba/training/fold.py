@@ -48,7 +48,7 @@ def run_fold(
 
     The files are linked into the folder `kept` as well; seeds that it has already, of the same fold, are taken over (see
     `earlier_seeds`). Trainings that last minutes save their state in the folder `progress`, under the fold's digest, and go on
-    from there when they were interrupted; it is emptied at the end. `origin` says whose results they are (see
+    from there when they were interrupted; it is emptied at the end. `origin` says which configuration the results are of (see
     `merba.config.origin_of`).
     """
     started, cpu_started = time.perf_counter(), time.process_time()
@@ -65,7 +65,7 @@ def run_fold(
         data, results = _train_seeds(config, experiment, fold, model, settings, missing, device, progress)
 
     with suppress(OSError):  # what can't be removed can't be written either, and says so then
-        (folder / FOLD_FILES["record"]).unlink()  # it says of what fold the other files are (see `is_finished`)
+        (folder / FOLD_FILES["record"]).unlink()  # it says which fold the other files belong to (see `is_finished`)
     if not weights:
         (folder / WEIGHTS).unlink(missing_ok=True)  # those of an earlier training
     elif seeds[0] in results:

@@ -15,14 +15,14 @@ from merba.models.fitted import signed
 from merba.preprocessing.packs import FlowFormat
 
 Arrange = Callable[[Tensor, Tensor], Tensor]
-"""What a model wants made of flow (n, C, H, W) and faces' five points (n, 5, 2) in its pixels; `HTNet.arrange` is one."""
+"""How a model rearranges flow (n, C, H, W) and faces' five points (n, 5, 2) in its pixels; `HTNet.arrange` is one."""
 
 USUAL_FACE = ((0.36, 0.39), (0.75, 0.39), (0.55, 0.62), (0.36, 0.79), (0.75, 0.79))
 """Eye centres, nose tip and mouth corners, image left first, of a face that fills the image: parts of width and height."""
 
 
 CHUNK = 64
-"""Clips made ready at a time: what it takes beside the inputs themselves stays small."""
+"""Clips made ready at a time: the memory used besides the inputs themselves stays small."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class FoldData:
     def mirrored(self, index: Tensor, *, plain: bool = False) -> Tensor:
         """The inputs of the clips `index` (k,), as their mirrored faces would have had them, float32 (k, C, H, W).
 
-        `plain` mirrors the image alone: u keeps its sign, as if a mirrored face still moved the way that it did.
+        `plain` mirrors only the image: u keeps its sign, as if a mirrored face still moved the way that it did.
         """
         if self.mirror is not None:
             x = self.mirror[index]
@@ -68,8 +68,8 @@ def prepare(
 ) -> FoldData:
     """Inputs of a fold from packed flow (n, C, H, W): resized to the model's `shape` (C, H, W), decoded, and normalised.
 
-    Mean and standard deviation come from the rows `train` alone; the mean of u is its zero, so that normalised flow and its
-    mirror image differ in sign alone. A model that has a function `arrange` gets what that makes of the flow and of the
+    Mean and standard deviation come only from the rows `train`; the mean of u is its zero, so that normalised flow and its
+    mirror image differ only in sign. A model that has a function `arrange` gets what that makes of the flow and of the
     faces' `points` (n, 5, 2) in px of `flow` (see `merba.preprocessing.packs.ClipFlow`).
     """
     seen_form = decoded_form(form, decode)
@@ -134,7 +134,7 @@ def _statistics(x: Tensor, rows: Tensor, *, centre: Tensor, centred: Tensor) -> 
 
 
 def blank(data: FoldData) -> FoldData:
-    """The data with inputs, and their mirror images, of zero: what a model makes of labels alone."""
+    """The data with inputs, and their mirror images, of zero: what a model makes of the labels."""
     mirror = None if data.mirror is None else torch.zeros_like(data.mirror)
     return replace(data, inputs=torch.zeros_like(data.inputs), offset=torch.zeros_like(data.offset), mirror=mirror)
 
@@ -147,7 +147,7 @@ def resized(flow: np.ndarray, form: FlowFormat, shape: tuple[int, int, int], dev
     channels, *size = shape
     if flow.shape[1] < channels:
         raise MerbaError(
-            f"the model wants {channels} input channels, the flow has {flow.shape[1]} "
+            f"the model needs {channels} input channels, the flow has {flow.shape[1]} "
             f"({', '.join(form.channels)}); change `flow.channels` or the model's `in_channels`"
         )
     x = torch.from_numpy(np.ascontiguousarray(flow[:, :channels], dtype=np.float32)).to(device)
@@ -158,19 +158,19 @@ def resized(flow: np.ndarray, form: FlowFormat, shape: tuple[int, int, int], dev
 
 
 def decoded_form(form: FlowFormat, decode: str) -> FlowFormat:
-    """The format of flow after `decoded`. Raises MerbaError where u and v are not the first channels, which `signed` wants."""
+    """The format of flow after `decoded`. Raises MerbaError where u and v are not the first channels, which `signed` needs."""
     if decode == "raw":
         return form
     if form.channels[:2] != ("u", "v"):
         raise MerbaError(
-            f"`decode: signed` wants flow whose first channels are u and v; this has {', '.join(form.channels)}: "
+            f"`decode: signed` needs flow whose first channels are u and v; this has {', '.join(form.channels)}: "
             "change `flow.channels`"
         )
     return replace(form, unit="size")
 
 
 def decoded(x: Tensor, decode: str) -> Tensor:
-    """Flow x (n, C, H, W) as an experiment's `decode` wants it: `raw` as it is, or `merba.models.fitted.signed`."""
+    """Flow x (n, C, H, W) as an experiment's `decode` makes it: `raw` as it is, or `merba.models.fitted.signed`."""
     return signed(x) if decode == "signed" else x
 
 
@@ -181,7 +181,7 @@ def mirrored_flow(x: Tensor, form: FlowFormat) -> Tensor:
 
 
 def face_points(points: np.ndarray, old: Sequence[int], new: Sequence[int]) -> Tensor:
-    """Faces' five points (n, 5, 2), px of maps of size `old` (H, W), as they lie in maps resized to `new`; float32.
+    """Faces' five points (n, 5, 2), px of maps of size `old` (H, W), moved to maps resized to `new`; float32.
 
     NaN, where flow came without landmarks, becomes the point of USUAL_FACE.
     """

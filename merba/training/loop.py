@@ -68,7 +68,7 @@ class FoldResult:
     history: list[dict[str, float]]
     every_epoch: np.ndarray  # predicted classes of the test clips, int64 (epochs, n)
     weights: dict[str, Tensor]
-    digest: Future[str]  # of the weights, as `weights_digest` computes it beside what follows the training
+    digest: Future[str]  # of the weights, computed by `weights_digest` while the next seed trains
     seconds: float
     chosen: dict[str, Any] = field(default_factory=dict)  # what a fitted method chose on its training subjects
 
@@ -344,7 +344,7 @@ def _class_weights(labels: Tensor, classes: int, settings: TrainingSettings) -> 
 
 
 def class_counts(labels: Tensor, classes: int) -> Tensor:
-    """Clips of each class, float32 (classes,); those without any are warned of."""
+    """Clips of each class, float32 (classes,); logs a warning about classes without any."""
     counts = torch.bincount(labels, minlength=classes).float()
     if missing := int((counts == 0).sum()):
         log.warning("%d of %d classes have no training clip in this fold and will hardly be predicted", missing, classes)

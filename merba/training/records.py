@@ -1,4 +1,4 @@
-"""What a fold leaves behind: tables of its clips and epochs, and the record of what was trained, on what, by what."""
+"""What a fold writes: tables of its clips and epochs, and the record of what was trained, on what, by what."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def split_rows(fold: Fold) -> pd.DataFrame:
 
 
 def seed_record(result: FoldResult) -> dict[str, Any]:
-    """What the record says of one training."""
+    """The record's entry of one training."""
     about = {
         "epoch": result.honest.epoch,
         "oracle_epoch": result.oracle.epoch,
@@ -74,7 +74,7 @@ def fold_record(experiment: Mapping[str, Any], fold: Fold, data: FoldData) -> di
 
 
 def made_by(config: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """What a result may depend on beside the fold: results of different ones don't share a fold."""
+    """What a result may depend on besides the fold: one fold doesn't mix results that differ in it."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         "threads": config["threads"],

@@ -46,7 +46,7 @@ class Progress:
     random: torch.Generator
     file: Path | None = None  # where it is saved; None: nowhere
     average: AveragedModel | None = None  # of the weights after every step, where one is kept
-    step: int = 0  # steps done of the epoch at hand
+    step: int = 0  # steps done of the current epoch
     loss: Tensor | None = None  # their summed loss
     epoch_random: Tensor | None = None  # the generator's state before that epoch drew its order and flips
     saved: float = field(default_factory=time.monotonic)
@@ -67,7 +67,7 @@ class Progress:
         return row["validation_uf1"], -row["validation_loss"]
 
     def save_when_due(self) -> None:
-        """Write the state to its file, whole or not at all, if the last time was long enough ago."""
+        """Write the state to its file if the last save is long enough ago; a failed write changes nothing."""
         due = self.saved + max(SAVE_SECONDS, self.save_cost / SAVE_SHARE)
         if self.file is None or (started := time.monotonic()) < due:
             return

@@ -87,7 +87,7 @@ def test_experiments_inherit_training_and_override_it():
         ({"datasets": {"Mine": {"adapter": "clips"}}}, "'Mine' has other characters than lower-case letters, digits and"),
         ({"experiments": {"a": {"folds": 3}}}, "experiments.a.folds: 3 doesn't fit: "),
         ({"training": {"rates": 1}}, "training: unknown key 'rates' (did you mean 'rate'?)"),
-        ({"on_problem": "dorp"}, "on_problem: 'dorp' is none of stop, drop (did you mean 'drop'?)"),
+        ({"on_problem": "dorp"}, "on_problem: 'dorp' is unknown (did you mean 'drop'?); choose one of stop, drop"),
         ({"datasets": {"a": {"root": "x"}}}, "datasets.a: missing key 'adapter'"),
         ({"demo": {}}, "`demo` and `data: demo` go together"),
     ],

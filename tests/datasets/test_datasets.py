@@ -214,8 +214,8 @@ def test_dfme_takes_other_headers_tables_and_folders_from_the_configuration(copi
     ("settings", "said"),
     [
         ({"frames": "frames/{video}"}, "frames: 'frames/{video}' has {video}; known are {subject}, {clip}, {split}"),
-        ({"columns": {"label": "x"}}, "columns of adapter dfme: 'label' is none of subject, clip"),
-        ({"tables": {"test_c": "c.csv"}}, "'test_c' is none of train, test_a, test_b"),
+        ({"columns": {"label": "x"}}, "columns of adapter dfme: 'label' is unknown; choose one of subject, clip"),
+        ({"tables": {"test_c": "c.csv"}}, "'test_c' is unknown (did you mean 'test_b'?); choose one of train, test_a, test_b"),
         ({"tables": {"train": "absent.csv"}}, "or set `tables.train` to its name"),
     ],
 )

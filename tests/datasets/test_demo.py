@@ -83,7 +83,7 @@ def test_smic_hs_has_no_apex_and_casme2_lacks_some_in_the_sheet(tmp_path):
 
 @pytest.mark.parametrize(
     ("settings", "said"),
-    [({"frames": 5}, "frames: 5 is less than 20"), ({"datasets": ["casme"]}, "'casme' is none of smic_hs")],
+    [({"frames": 5}, "frames: 5 is less than 20"), ({"datasets": ["casme"]}, "'casme' is unknown .did you mean 'casme2'")],
 )
 def test_settings_that_cannot_be_rendered_are_named(settings, said, tmp_path):
     with pytest.raises(MerbaError, match=said):

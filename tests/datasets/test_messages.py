@@ -104,7 +104,7 @@ HALF_UNPACKED = [
     ("casme2", packed_inside("CASME2-RAW"), "{root}/CASME2-RAW holds sub01.zip, sub02.zip. Unpack the release there"),
     ("casme2", gone("CASME2-RAW/sub02"), "3 of the 6 annotated clips have no folder in {root}/CASME2-RAW: sub02 EP02_01f (sub"),
     ("casme2", renamed("CASME2-RAW/sub02", "sub_02"), "{root}/CASME2-RAW has no 'sub02' (did you mean 'sub_02'?); it holds"),
-    ("casme2", renamed("CASME2-RAW/sub02", "sub_02"), "Where frames lie elsewhere, set `frames`. Complete your copy, or"),
+    ("casme2", renamed("CASME2-RAW/sub02", "sub_02"), "If the frames are elsewhere, set `frames`. Complete your copy, or"),
     ("samm", gone(SAMM), f"expected the annotation table {SAMM} or SAMM_Micro_FACS_Codes_v2.csv; there is no table"),
     ("samm", renamed(SAMM, "SAMM_FACS_Codes_v2.xlsx"), "(did you mean 'SAMM_FACS_Codes_v2.xlsx'?)"),
     (

@@ -69,7 +69,7 @@ def test_a_method_does_not_differ_from_itself():
         (lambda table: table.assign(dataset=table["dataset"].str.upper()), "no clip in common; their first ones are CASME2"),
         (lambda table: table.drop(columns="clip"), "there is no clip"),
         (lambda table: table.assign(true="positive"), "333 clips have another true class .*: positive, not negative"),
-        (lambda table: table.assign(selection="oracle"), "oracles are compared with oracles alone"),
+        (lambda table: table.assign(selection="oracle"), "an oracle is only compared with an oracle"),
     ],
 )
 def test_what_can_not_be_compared_is_refused(change, said):
@@ -78,7 +78,7 @@ def test_what_can_not_be_compared_is_refused(change, said):
 
 
 def test_a_wrong_name_lists_what_is_shipped(tmp_path):
-    with pytest.raises(MerbaError, match="'ststnett' is no file.*did you mean 'ststnet'.*merba_single_window, "):
+    with pytest.raises(MerbaError, match="'ststnett' is neither a file.*did you mean 'ststnet'.*merba_single_window, "):
         find_predictions("ststnett")
     assert find_predictions(str(tmp_path)) == tmp_path
 

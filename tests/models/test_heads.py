@@ -117,7 +117,7 @@ def test_heads_are_two_parallel_linear_layers_or_one():
 @pytest.mark.parametrize(
     ("kind", "classes", "says"),
     [
-        ("dgcm", 3, "head linear would fit"),
+        ("dgcm", 3, "use head linear"),
         ("other", 3, "linear, dgcm"),
         ("linear", 0, "num_classes is 0; a whole number"),
     ],

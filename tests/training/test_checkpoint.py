@@ -169,7 +169,7 @@ def test_safetensors_of_others_are_refused(tmp_path):
         ({"model": {"name": "merba_nano", "pretrained": "x.pth"}}, "names a `pretrained` file"),
         ({"model": {}}, "'name'"),
         ({"channels": ["u", "w"]}, "unknown flow channel 'w'; this merba makes u, v, strain, magnitude"),
-        ({"channels": ["u"]}, "wants 2 input channels, the flow has 1"),
+        ({"channels": ["u"]}, "needs 2 input channels, the flow has 1"),
         ({"decode": "squared"}, "unknown decode 'squared'; known: raw, signed"),
         ({"unit": "mm"}, "unknown unit of flow 'mm'"),
         ({"classes": CLASSES[:2]}, r"2 tensors of member 0 don't fit merba_nano: head\.bias is \(3,\), the model has \(2,\)"),

@@ -103,7 +103,7 @@ def test_flow_that_does_not_begin_with_u_and_v_cannot_be_decoded():
 
 def test_more_channels_than_the_flow_has_are_refused():
     flow, labels = clips()
-    with pytest.raises(MerbaError, match="wants 3 input channels, the flow has 2"):
+    with pytest.raises(MerbaError, match="needs 3 input channels, the flow has 2"):
         prepare(flow, labels, np.arange(48), PIXELS, shape=(3, 6, 6), normalise=True, device=CPU)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from merba.datasets.demo.layouts import LAYOUTS, ClipPlan
-from merba.errors import MerbaError
+from merba.errors import MerbaError, unknown
 from merba.sheet import sample_rows
 
 
@@ -35,7 +35,7 @@ class DemoSettings:
         made = cls(**{**settings, "datasets": tuple(settings.get("datasets", cls.datasets))})
         for name in made.datasets:
             if name not in LAYOUTS:
-                raise MerbaError(f"demo: datasets: {name!r} is none of {', '.join(LAYOUTS)}")
+                raise MerbaError(f"demo: datasets: {unknown(name, LAYOUTS)}")
         for name, least in [
             ("subjects", 1), ("clips", 1), ("dfme_subjects", 1), ("dfme_clips", 1), ("frames", 20), ("size", 0.1),
         ]:  # fmt: skip
@@ -68,7 +68,7 @@ def _plan_clip(settings: DemoSettings, dataset: str, subject_index: int, index: 
     count = settings.frames + int(random.integers(5))
     lead, tail = (0, 0) if layout.cut_to_clip else (int(random.integers(5)), int(random.integers(4)))
     onset, offset = lead, count - 1 - tail
-    # The apex lies between 20 and 80 % both of the folder's frames and of the way from onset to offset.
+    # The apex is between 20 and 80 % both of the folder's frames and of the way from onset to offset.
     earliest = math.ceil(max(onset + 0.2 * (offset - onset), 0.2 * (count - 1)))
     latest = math.floor(min(onset + 0.8 * (offset - onset), 0.8 * (count - 1)))
     apex = int(random.integers(earliest, latest + 1))

@@ -48,7 +48,7 @@ class Motion(NamedTuple):
 
 
 def render(settings: Mapping[str, object], dataset: str, root: Path) -> None:
-    """Writes one dataset of the demo to `root/dataset`, whole or not at all.
+    """Writes one dataset of the demo to `root/dataset`; a failed write leaves nothing.
 
     Beside frames and tables it holds `truth/<clip>.npz`: `displacement` float16 (2, H, W), u and v in source px from
     onset to apex, on the onset frame's pixels; `drift` float32 (2,), its global part; `landmarks` float32 (68, 2) in

@@ -1,4 +1,4 @@
-"""The paper's Tables II to VII, as they stand beside ours."""
+"""The paper's Tables II to VII, shown next to ours."""
 
 from __future__ import annotations
 
