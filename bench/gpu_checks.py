@@ -56,11 +56,11 @@ def check_scan(
         given = [x.detach().requires_grad_() for x in arguments]
         exact = [x.detach().double().requires_grad_() for x in arguments]
         y, expected = call(given, backend), call(exact, "reference")
-        found = (y, *torch.autograd.grad(y, given, grad, retain_graph=True))
+        results = (y, *torch.autograd.grad(y, given, grad, retain_graph=True))
         again = torch.autograd.grad(y, given, grad)
         wanted = (expected, *torch.autograd.grad(expected, exact, grad.double()))
-        errors[name] = max(norm_error(a, b) for a, b in zip(found, wanted, strict=True))
-        errors[f"{name} repeats"] = repeats = all(torch.equal(a, b) for a, b in zip(found[1:], again, strict=True))
+        errors[name] = max(norm_error(a, b) for a, b in zip(results, wanted, strict=True))
+        errors[f"{name} repeats"] = repeats = all(torch.equal(a, b) for a, b in zip(results[1:], again, strict=True))
         if not errors[name] <= TOLERANCES[kind]:
             raise Mismatch(f"{backend}, {name}, {side}×{side}×{channels}, {kind}: relative error {errors[name]:.1e}")
         if backend == "triton" and not repeats:

@@ -55,7 +55,8 @@ def experiment(model: str, epochs: int) -> dict:
     """Settings of a fold of `model`; every epoch is trained."""
     from dataclasses import asdict
 
-    from merba.training.loop import TrainingSettings
+    from merba.config.validation import defaults
+    from merba.training.settings import TrainingSettings
 
     kind = {} if model == "ststnet" else {"in_channels": 2}
     adam = {"optimizer": "adam", "rate": 5e-5, "schedule": "constant", "batch_size": 256, "flip": False, "shuffle": False}
@@ -68,7 +69,7 @@ def experiment(model: str, epochs: int) -> dict:
         "control": "none",
         "seeds": [0],
         "model": {"name": model, **kind},
-        "training": asdict(TrainingSettings(**settings)),
+        "training": asdict(TrainingSettings(**defaults("training") | settings)),
     }
 
 
@@ -164,20 +165,20 @@ def seconds(kind: str, folder: Path, model: str, epochs: int) -> tuple[float, fl
 
 def compare(folder: Path, model: str) -> dict:
     """Start-up, an epoch and a whole fold of both, in seconds."""
-    (mine, theirs, fold), found = RUNS[model], {}
+    (mine, theirs, fold), figures = RUNS[model], {}
     seconds("ours", folder, model, mine[0])  # compiles the kernels where the cache is empty
     for kind, (few, many) in (("ours", mine), ("straightforward", theirs)):
         (short, first_call), (long, _) = seconds(kind, folder, model, few), seconds(kind, folder, model, many)
         epoch = (long - short) / (many - few)
-        found[kind] = {
+        figures[kind] = {
             "start_up_seconds": round(first_call, 2),
             "epoch_seconds": round(epoch, 3),
             "samples_per_second": round((CLIPS - CLIPS // SUBJECTS) / epoch, 1),
             "fold_seconds": round(short + (fold - few) * epoch, 1),
         }
-    found["epochs"] = fold
-    found["times_as_fast"] = round(found["straightforward"]["fold_seconds"] / found["ours"]["fold_seconds"], 2)
-    return found
+    figures["epochs"] = fold
+    figures["times_as_fast"] = round(figures["straightforward"]["fold_seconds"] / figures["ours"]["fold_seconds"], 2)
+    return figures
 
 
 def main() -> None:

@@ -4,14 +4,18 @@ import numpy as np
 import torch
 from torch import nn
 
+from merba.config.validation import defaults
 from merba.preprocessing.packs import FlowFormat
 from merba.protocols import Split
 from merba.training.inputs import prepare
-from merba.training.loop import TrainingSettings, train_fold
+from merba.training.loop import train_fold
+from merba.training.settings import TrainingSettings
 
 CPU = torch.device("cpu")
 PIXELS = FlowFormat(("u", "v"), "px")
-QUICK = TrainingSettings(epochs=12, batch_size=8, rate=0.05, warmup=2, cooldown=2, patience=100)
+QUICK = TrainingSettings(
+    **defaults("training") | {"epochs": 12, "batch_size": 8, "rate": 0.05, "warmup": 2, "cooldown": 2, "patience": 100}
+)
 
 
 class Small(nn.Module):

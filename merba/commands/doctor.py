@@ -42,7 +42,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Check every part that the workflow or an option of it uses; nothing is downloaded."""
-    found = [_python(), _torch(), _cuda(), _optical_flow(), _face_model()]
+    findings = [_python(), _torch(), _cuda(), _optical_flow(), _face_model()]
     for package in (
         "numba",
         "pandas",
@@ -54,10 +54,10 @@ def examine() -> list[Finding]:
         "matplotlib",
         "snakemake",
     ):
-        found.append(_importable(package))
-    found.append(_importable("face_alignment", needed=False, use="the face backend `face_alignment`"))
-    found += _scan_backends()
-    return found
+        findings.append(_importable(package))
+    findings.append(_importable("face_alignment", needed=False, use="the face backend `face_alignment`"))
+    findings += _scan_backends()
+    return findings
 
 
 def _python() -> Finding:
@@ -76,7 +76,7 @@ def _cuda() -> Finding:
 
         if torch.cuda.is_available():
             return Finding("CUDA GPU", True, torch.cuda.get_device_name(), needed=False)
-        why = "this PyTorch is a CPU build" if torch.version.cuda is None else "no GPU or driver was found"
+        why = "this PyTorch is a CPU build" if torch.version.cuda is None else "no GPU or driver was findings"
     except ImportError:
         why = "PyTorch is missing"
     return Finding("CUDA GPU", False, f"{why}; training runs on the CPU", needed=False)

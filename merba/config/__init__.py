@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from merba.config.validation import explain, schema
-from merba.errors import MerbaError, did_you_mean
+from merba.errors import MerbaError, did_you_mean, unknown
 
 # PyYAML and jsonschema are imported where they are used: trainings need neither.
 
@@ -72,27 +72,8 @@ def library() -> dict[str, Any]:
 
 def _inherited(experiments: Mapping[str, Any] | None, origin: str) -> dict[str, Any]:
     """The experiments, or the library's where none are given, each with what it inherits."""
-
-    def resolve(name: str, source: Mapping[str, Any], heirs: tuple[str, ...] = ()) -> dict[str, Any]:
-        own = dict(source[name])
-        if (parent := own.pop("inherit", None)) is None:
-            return own
-        # In the same file first; an experiment that has its parent's name means the library's.
-        home = source if parent in source and parent != name else library()
-        if parent not in home or (home is source and parent in heirs):
-            known = {**library(), **source}
-            reason = "inherits from itself" if parent in heirs else f"is unknown{did_you_mean(parent, known)}"
-            raise MerbaError(f"{origin}: experiments.{name}.inherit: {parent!r} {reason}")
-        given = resolve(parent, home, (*heirs, name) if home is source else ())
-        merged = {**given, **own}
-        if "model" in own and "name" not in own["model"]:
-            merged["model"] = {**given.get("model", {}), **own["model"]}
-        if "training" in own:
-            merged["training"] = {**given.get("training", {}), **own["training"]}
-        return merged
-
     source = library() if experiments is None else experiments
-    resolved = {name: resolve(name, source) for name in source}
+    resolved = {name: _resolved(name, source, origin) for name in source}
     for name, experiment in resolved.items():
         where = f"{origin}: experiments.{name}"
         for key in ("method", "model"):
@@ -101,6 +82,27 @@ def _inherited(experiments: Mapping[str, Any] | None, origin: str) -> dict[str, 
         if "name" not in experiment["model"]:
             raise MerbaError(f"{where}.model: missing key 'name'")
     return resolved
+
+
+def _resolved(name: str, source: Mapping[str, Any], origin: str, heirs: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Experiment `name` of `source` with what it inherits; `heirs` are those that inherit from it, the first one first."""
+    own = dict(source[name])
+    if (parent := own.pop("inherit", None)) is None:
+        return own
+    # In the same file first; an experiment that has its parent's name means the library's.
+    home = source if parent in source and parent != name else library()
+    where = f"{origin}: experiments.{name}.inherit"
+    if home is source and parent in heirs:
+        raise MerbaError(f"{where}: {parent!r} inherits from itself")
+    if parent not in home:
+        raise MerbaError(f"{where}: {unknown(parent, {**library(), **source})}")
+    inherited = _resolved(parent, home, origin, (*heirs, name) if home is source else ())
+    merged = {**inherited, **own}
+    if "model" in own and "name" not in own["model"]:
+        merged["model"] = {**inherited.get("model", {}), **own["model"]}
+    if "training" in own:
+        merged["training"] = {**inherited.get("training", {}), **own["training"]}
+    return merged
 
 
 def runnable_experiments(

@@ -22,6 +22,11 @@ def schema(name: str) -> dict[str, Any]:
     return yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text())
 
 
+def defaults(section: str) -> dict[str, Any]:
+    """The defaults of a section of the configuration, such as `training`."""
+    return {key: about["default"] for key, about in schema("config")["properties"][section]["properties"].items()}
+
+
 def explain(error: ValidationError) -> str:
     """One line for a user: the key's path, what is wrong there, and what would be right."""
     where = ".".join(map(str, error.path)) or "top level"

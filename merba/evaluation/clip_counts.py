@@ -56,7 +56,7 @@ def table_2(sheet: pd.DataFrame, data: str, problems: pd.DataFrame | None = None
     if problems is not None:
         unusable = sheet.merge(problems[KEY], on=KEY)["split"].value_counts()
         counted["unusable"] = unusable.reindex(counted.index, fill_value=0)
-    return _beside(counted, paper, data, "dfme")
+    return _above_published(counted, paper, data, "dfme")
 
 
 def table_3(sheet: pd.DataFrame, data: str, problems: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -69,7 +69,7 @@ def table_3(sheet: pd.DataFrame, data: str, problems: pd.DataFrame | None = None
     if problems is not None:
         unusable = sheet.merge(problems[KEY], on=KEY)["dataset"].value_counts().reindex(counted.columns, fill_value=0)
         counted.loc["unusable"] = unusable.where(counted.columns != "combined", unusable.sum())
-    return _beside(counted, paper, data, "3db")
+    return _above_published(counted, paper, data, "3db")
 
 
 def _counts(rows: pd.Series, columns: pd.Series, paper: pd.DataFrame) -> pd.DataFrame:
@@ -86,11 +86,11 @@ def _counts(rows: pd.Series, columns: pd.Series, paper: pd.DataFrame) -> pd.Data
     return counts.rename_axis(index=paper.index.name, columns=None)
 
 
-def _ordered(known: Iterable[str], found: Iterable[str]) -> list[str]:
-    return [*known, *sorted(set(found) - set(known))]
+def _ordered(known: Iterable[str], given: Iterable[str]) -> list[str]:
+    return [*known, *sorted(set(given) - set(known))]
 
 
-def _beside(counted: pd.DataFrame, paper: pd.DataFrame, data: str, paper_data: str) -> pd.DataFrame:
+def _above_published(counted: pd.DataFrame, paper: pd.DataFrame, data: str, paper_data: str) -> pd.DataFrame:
     """Counted rows above published ones, told apart by `source` and `data`."""
     differs = [
         "; ".join(

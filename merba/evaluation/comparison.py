@@ -45,13 +45,13 @@ def paired_difference(mine: pd.DataFrame, theirs: pd.DataFrame, code: Mapping[st
     mine, theirs = (table.set_index(KEY).sort_index() for table in (mine, theirs))
     common = _complete(mine).intersection(_complete(theirs))
     (counts, datasets), (others, _) = (count_subjects(table.loc[common].reset_index(), code) for table in (mine, theirs))
-    found = {"n": len(common), "subjects": len(datasets)}
+    difference = {"n": len(common), "subjects": len(datasets)}
     scores, their_scores = ([score.mean() for score in unweighted(table.sum(1))] for table in (counts, others))
     intervals = paired_bootstrap(counts, others, datasets)
     for name, ours, their, (low, high) in zip(("uf1", "uar"), scores, their_scores, intervals, strict=True):
-        found |= {name: float(ours), f"their_{name}": float(their), f"{name}_difference": float(ours - their)}
-        found |= {f"{name}_difference_low": low, f"{name}_difference_high": high}
-    return found | {"counts": counts.sum((0, 1)), "their_counts": others.sum((0, 1))}
+        difference |= {name: float(ours), f"their_{name}": float(their), f"{name}_difference": float(ours - their)}
+        difference |= {f"{name}_difference_low": low, f"{name}_difference_high": high}
+    return difference | {"counts": counts.sum((0, 1)), "their_counts": others.sum((0, 1))}
 
 
 def _complete(table: pd.DataFrame) -> pd.MultiIndex:
@@ -69,7 +69,7 @@ def compare(mine: pd.DataFrame, theirs: pd.DataFrame) -> list[dict[str, Any]]:
     _check_truth(mine, theirs)
     classes = sorted(set(mine["true"]) | set(mine["predicted"]) | set(theirs["predicted"]))
     code = {name: number for number, name in enumerate(classes)}
-    found = []
+    comparisons = []
     for (selection, split), part in mine.groupby(["selection", "split"], sort=False):
         others = theirs[((theirs["selection"] == "oracle") == (selection == "oracle")) & (theirs["split"] == split)]
         if others["selection"].nunique() > 1:
@@ -80,10 +80,10 @@ def compare(mine: pd.DataFrame, theirs: pd.DataFrame) -> list[dict[str, Any]]:
         difference = paired_difference(part, others, code)
         recalls = (dict(zip(classes, class_scores(difference[name])[1], strict=True)) for name in ("counts", "their_counts"))
         about = {"selection": selection, "split": split, "classes": classes}
-        found.append(about | difference | dict(zip(("recall", "their_recall"), recalls, strict=True)))
-    if not found:
+        comparisons.append(about | difference | dict(zip(("recall", "their_recall"), recalls, strict=True)))
+    if not comparisons:
         raise MerbaError("the two files have no split and selection in common: an oracle is only compared with an oracle")
-    return found
+    return comparisons
 
 
 def _check_truth(mine: pd.DataFrame, theirs: pd.DataFrame) -> None:

@@ -10,6 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+DRAWS = 2000
+"""Bootstrap draws."""
+TAILS = (0.025, 0.975)
+"""The quantiles of a 95 % interval."""
 UNKNOWN = ((float("nan"), float("nan")), (float("nan"), float("nan")))
 """The intervals of UF1 and UAR where one subject, or none, says nothing of their width."""
 
@@ -75,9 +79,9 @@ def subject_counts(true: np.ndarray, predicted: np.ndarray, subjects: Sequence[s
 
 
 def bootstrap_interval(
-    counts: np.ndarray, strata: Sequence[str] | None = None, *, seed: int = 0, draws: int = 2000, level: float = 0.95
+    counts: np.ndarray, strata: Sequence[str] | None = None
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Percentile intervals of UF1 and UAR when whole subjects are drawn with replacement.
+    """95 % percentile intervals of UF1 and UAR when whole subjects are drawn with replacement.
 
     `counts` (subjects, classes, classes), or (seeds, subjects, classes, classes) for the mean over seeds, each of which
     is scored on the same subjects. Clips of one person resemble each other, so subjects, not clips, are the independent
@@ -85,50 +89,45 @@ def bootstrap_interval(
     takes of a dataset is no accident (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, section 8.3). Returns
     ((low, high) of UF1, (low, high) of UAR); NaN where no stratum has two subjects.
     """
-    if (weights := _draws(counts, strata, seed, draws)) is None:
+    if (weights := _draws(counts, strata)) is None:
         return UNKNOWN
-    return _intervals(_drawn_scores(counts, weights), level)
+    return _intervals(_drawn_scores(counts, weights))
 
 
 def paired_bootstrap(
     counts: np.ndarray,
     others: np.ndarray,
     strata: Sequence[str] | None = None,
-    *,
-    seed: int = 0,
-    draws: int = 2000,
-    level: float = 0.95,
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Percentile intervals of the differences in UF1 and UAR of two methods on the same subjects, `counts` less `others`.
+    """95 % percentile intervals of the differences in UF1 and UAR of two methods on the same subjects, `counts` less `others`.
 
     Both as in `bootstrap_interval`, of the same subjects in the same order; each draw takes the same ones of both.
     """
-    if (weights := _draws(counts, strata, seed, draws)) is None:
+    if (weights := _draws(counts, strata)) is None:
         return UNKNOWN
     mine, theirs = (_drawn_scores(method, weights) for method in (counts, others))
-    return _intervals([a - b for a, b in zip(mine, theirs, strict=True)], level)
+    return _intervals([a - b for a, b in zip(mine, theirs, strict=True)])
 
 
-def _draws(counts: np.ndarray, strata: Sequence[str] | None, seed: int, draws: int) -> np.ndarray | None:
-    """How often each draw takes each subject, int64 (draws, subjects); None where every stratum has a single subject."""
+def _draws(counts: np.ndarray, strata: Sequence[str] | None) -> np.ndarray | None:
+    """How often each draw takes each subject, int64 (DRAWS, subjects); None where every stratum has a single subject."""
     number = counts.shape[-3]
     names, owner = np.unique(np.zeros(number) if strata is None else np.asarray(strata), return_inverse=True)
     sizes = np.bincount(owner, minlength=len(names))
     if sizes.max(initial=0) < 2:
         return None
-    random = np.random.default_rng(seed)
-    weights = np.empty((draws, number), np.int64)
+    random = np.random.default_rng(0)
+    weights = np.empty((DRAWS, number), np.int64)
     for stratum, size in enumerate(sizes):
-        weights[:, owner == stratum] = random.multinomial(size, np.full(size, 1 / size), size=draws)
+        weights[:, owner == stratum] = random.multinomial(size, np.full(size, 1 / size), size=DRAWS)
     return weights
 
 
 def _drawn_scores(counts: np.ndarray, weights: np.ndarray) -> list[np.ndarray]:
-    """UF1 and UAR (draws,) of the drawn subjects, means over seeds."""
+    """UF1 and UAR (DRAWS,) of the drawn subjects, means over seeds."""
     drawn = np.einsum("ds,...sij->...dij", weights, counts)
     return [score.reshape(-1, len(weights)).mean(0) for score in unweighted(drawn)]
 
 
-def _intervals(scores: Sequence[np.ndarray], level: float) -> tuple[tuple[float, float], tuple[float, float]]:
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    return tuple(tuple(float(q) for q in np.nanquantile(score, tails)) for score in scores)
+def _intervals(scores: Sequence[np.ndarray]) -> tuple[tuple[float, float], tuple[float, float]]:
+    return tuple(tuple(float(q) for q in np.nanquantile(score, TAILS)) for score in scores)

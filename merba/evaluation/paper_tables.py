@@ -40,8 +40,8 @@ def table_1(models: Sequence[tuple[str, Mapping[str, Any], int]]) -> pd.DataFram
 
 def table_4(ours: Sequence[Run], sheet: pd.DataFrame, data: str) -> pd.DataFrame:
     """Table IV: DFME's test sets A and B, a row each; the published rows, then ours."""
-    rows = [row for one in ours for row in holdout_rows(one, _rival(one, ours), sheet, data)]
-    return _beside("table_4_dfme", rows, data="dfme", protocol="holdout")
+    rows = [row for run in ours for row in holdout_rows(run, _rival(run, ours), sheet, data)]
+    return _with_published("table_4_dfme", rows, data="dfme", protocol="holdout")
 
 
 def table_5(ours: Sequence[Run], sheet: pd.DataFrame, data: str) -> pd.DataFrame:
@@ -50,8 +50,8 @@ def table_5(ours: Sequence[Run], sheet: pd.DataFrame, data: str) -> pd.DataFrame
     `source`, `data` and `leaks` (yes, no; of published rows, yes where public code shows it, else unknown) say what may be
     compared with what.
     """
-    rows = [row for one in ours for row in loso_rows(one, _rival(one, ours), sheet, data)]
-    table = _beside("table_5_3db", rows, data="3db", protocol="loso")
+    rows = [row for run in ours for row in loso_rows(run, _rival(run, ours), sheet, data)]
+    table = _with_published("table_5_3db", rows, data="3db", protocol="loso")
     groups = ("combined", *DATASETS_3DB)
     scores = [column for column in table if column.startswith(tuple(f"{group}_" for group in groups))]
     scores.sort(key=lambda column: next(i for i, group in enumerate(groups) if column.startswith(f"{group}_")))
@@ -67,7 +67,7 @@ def table_6(ours: Sequence[Run], sheet: pd.DataFrame, data: str) -> pd.DataFrame
             "self_attention": run.settings["model"].get("attention", "global"),
         }
         rows += [about | row for row in ablation_rows(run, _rival(run, ours), sheet, data)]
-    return _beside("table_6_lgfi", rows, data="dfme", protocol="holdout")
+    return _with_published("table_6_lgfi", rows, data="dfme", protocol="holdout")
 
 
 def table_7(ours: Sequence[Run], sheet: pd.DataFrame, data: str) -> pd.DataFrame:
@@ -80,7 +80,7 @@ def table_7(ours: Sequence[Run], sheet: pd.DataFrame, data: str) -> pd.DataFrame
         directions = run.settings["model"].get("directions", "merba")
         about = {"directions": " ".join(PRESETS.get(directions) or [directions]), "directions_known": "stated"}
         rows += [about | row for row in ablation_rows(run, _rival(run, ours), sheet, data)]
-    table = _beside("table_7_scanning", rows, data="dfme", protocol="holdout")
+    table = _with_published("table_7_scanning", rows, data="dfme", protocol="holdout")
     sets = {row: directions for row, directions in table.loc[table["source"] == "published", "directions"].items()}
     costs = direction_costs(sets, head="dgcm").set_index("set")
     for column in ("parameters", "flops"):
@@ -106,19 +106,19 @@ def _costs(run: Run) -> dict[str, int]:
     return {"parameters": total["parameters"], "flops": total["flops"]}
 
 
-def holdout_rows(one: Run, rival: Run | None, sheet: pd.DataFrame, data: str) -> list[dict[str, Any]]:
+def holdout_rows(run: Run, rival: Run | None, sheet: pd.DataFrame, data: str) -> list[dict[str, Any]]:
     """A row for each selection rule and test set of an experiment with protocol holdout (see `loso_rows`).
 
     `shared_subjects` counts those who have training clips as well: with any, the test sets' scores are too good.
     """
-    composite = sheet[sheet["dataset"].isin(one.settings["datasets"])]
+    composite = sheet[sheet["dataset"].isin(run.settings["datasets"])]
     shared = len(shared_subjects(composite))
     rows = []
-    for selection, chosen in one.predictions.groupby("selection", sort=False):
+    for selection, chosen in run.predictions.groupby("selection", sort=False):
         for test_set, part in chosen.groupby("split"):
             listed = composite[composite["split"] == test_set]
             rows.append(
-                _about(one, selection, data)
+                _about(run, selection, data)
                 | {"test_set": test_set, "shared_subjects": shared, "clips": f"{part.groupby(KEY).ngroups}/{len(listed)}"}
                 | _scores(part, prefix="", spread=True)
                 | _against(part, rival, selection, test_set)
@@ -154,24 +154,24 @@ def composite_rows(run: Run, rival: Run | None, sheet: pd.DataFrame, data: str, 
     return rows
 
 
-def _about(one: Run, selection: str, data: str) -> dict[str, Any]:
+def _about(run: Run, selection: str, data: str) -> dict[str, Any]:
     return {
-        "method": one.settings["method"],
-        "backbone": one.settings["backbone"],
+        "method": run.settings["method"],
+        "backbone": run.settings["backbone"],
         "source": "reproduced",
         "data": data,
-        "experiment": one.name,
-        "protocol": one.settings["protocol"],
+        "experiment": run.name,
+        "protocol": run.settings["protocol"],
         "selection": selection,
         "leaks": "yes" if selection == "oracle" else "no",
-        "control": one.settings["control"],
-        "seeds": one.predictions["seed"].nunique(),
+        "control": run.settings["control"],
+        "seeds": run.predictions["seed"].nunique(),
     }
 
 
-def _rival(one: Run, ours: Sequence[Run]) -> Run | None:
+def _rival(run: Run, ours: Sequence[Run]) -> Run | None:
     """The experiment of the same table that `against` compares this one with."""
-    return next((other for other in ours if other.name == one.settings["against"]), None)
+    return next((other for other in ours if other.name == run.settings["against"]), None)
 
 
 def _against(part: pd.DataFrame, rival: Run | None, selection: str, test_set: str | None = None) -> dict[str, Any]:
@@ -184,9 +184,9 @@ def _against(part: pd.DataFrame, rival: Run | None, selection: str, test_set: st
         theirs = theirs[theirs["split"] == test_set]
     if part.merge(theirs[KEY], on=KEY).empty:  # all that both tested was dropped
         return {"against": rival.name, "against_n": 0}
-    found = paired_difference(part, theirs, _classes(part))
+    difference = paired_difference(part, theirs, _classes(part))
     names = {"n": "against_n"} | {f"uf1_difference{end}": f"difference{end}" for end in ("", "_low", "_high")}
-    return {"against": rival.name} | {name: found[key] for key, name in names.items()}
+    return {"against": rival.name} | {name: difference[key] for key, name in names.items()}
 
 
 def _classes(predictions: pd.DataFrame) -> dict[str, int]:
@@ -203,26 +203,26 @@ def _codes(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, int]:
 
 def _scores(part: pd.DataFrame, *, prefix: str, spread: bool) -> dict[str, Any]:
     counts, datasets = count_subjects(part, _classes(part))
-    each = [scores(one) for one in counts.sum(1)]
-    found = {
-        f"{prefix}uf1": np.mean([one.uf1 for one in each]),
-        f"{prefix}uar": np.mean([one.uar for one in each]),
-        f"{prefix}acc": np.mean([one.acc for one in each]),
-        f"{prefix}n": each[0].n,
+    of_seeds = [scores(seed) for seed in counts.sum(1)]
+    columns = {
+        f"{prefix}uf1": np.mean([score.uf1 for score in of_seeds]),
+        f"{prefix}uar": np.mean([score.uar for score in of_seeds]),
+        f"{prefix}acc": np.mean([score.acc for score in of_seeds]),
+        f"{prefix}n": of_seeds[0].n,
     }
     if spread:
         uf1, uar = bootstrap_interval(counts, datasets)
-        found |= {
+        columns |= {
             f"{prefix}uf1_low": uf1[0],
             f"{prefix}uf1_high": uf1[1],
             f"{prefix}uar_low": uar[0],
             f"{prefix}uar_high": uar[1],
-            f"{prefix}uf1_seed_sd": np.std([one.uf1 for one in each], ddof=1) if len(each) > 1 else np.nan,
+            f"{prefix}uf1_seed_sd": np.std([score.uf1 for score in of_seeds], ddof=1) if len(of_seeds) > 1 else np.nan,
         }
-    return found
+    return columns
 
 
-def _beside(name: str, rows: Sequence[Mapping[str, Any]], **paper: str) -> pd.DataFrame:
+def _with_published(name: str, rows: Sequence[Mapping[str, Any]], **paper: str) -> pd.DataFrame:
     """The published table with `paper`'s columns added, above our rows; scores to four digits."""
     table = pd.concat([published(name).assign(source="published", **paper), pd.DataFrame(rows)], ignore_index=True)
     whole = [column for column in table if column in WHOLE or column.endswith("_n")]

@@ -190,11 +190,11 @@ def _embedded(kind: str, content: bytes) -> str:
 
 def _versions(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, int]]]]:
     """What the folds were made with: each of versions, device, threads, seeds, inputs with its values and their folds."""
-    found: dict[str, Counter[str]] = {}
+    values_of: dict[str, Counter[str]] = {}
     for record in (record for run in runs for record in run.records):
         entries = record["versions"] | {"device": record["device"], "CPU threads": record["threads"]}
         entries |= {"seeds": ", ".join(record["seeds"])}
         entries |= {f"SHA-256 of {name}": value for name, value in record["inputs"].items()}
         for name, value in entries.items():
-            found.setdefault(name, Counter())[str(value)] += 1
-    return [(name, values.most_common()) for name, values in found.items()]
+            values_of.setdefault(name, Counter())[str(value)] += 1
+    return [(name, values.most_common()) for name, values in values_of.items()]

@@ -64,14 +64,14 @@ def fold_table(run: Run) -> pd.DataFrame:
             [predictions["seed"], predictions["selection"] == "oracle"]
         )
         right = hits.sum()
-        for seed, (total, found) in zip(record["experiment"]["seeds"], record["seeds"].items(), strict=True):
+        for seed, (total, training) in zip(record["experiment"]["seeds"], record["seeds"].items(), strict=True):
             rows.append(
                 {"dataset": record["dataset"], "subject": record["subject"]}
                 | record["clips"]
                 | {
                     "seed": int(total),
-                    "epoch": found["epoch"],
-                    "epochs": found["epochs"],
+                    "epoch": training["epoch"],
+                    "epochs": training["epochs"],
                     "right": int(right.get((seed, False), 0)),  # a subject may have no usable clip
                     "oracle_right": int(right.get((seed, True), 0)),
                     "seconds": round(record["seconds"], 1),

@@ -115,22 +115,22 @@ def score_table(predictions: pd.DataFrame) -> pd.DataFrame:
         groups = list(chosen.groupby("dataset")) if chosen["dataset"].nunique() > 1 else []
         for name, part in [("all", chosen), *groups]:
             (counts,), datasets = count_subjects(part, code)
-            found, (uf1, uar) = scores(counts.sum(0)), bootstrap_interval(counts, datasets)
+            score, (uf1, uar) = scores(counts.sum(0)), bootstrap_interval(counts, datasets)
             rows.append(
                 {
                     "selection": selection,
                     "seed": seed,
                     "split": split,
                     "clips": name,
-                    "n": found.n,
+                    "n": score.n,
                     "subjects": len(counts),
-                    "uf1": found.uf1,
+                    "uf1": score.uf1,
                     "uf1_low": uf1[0],
                     "uf1_high": uf1[1],
-                    "uar": found.uar,
+                    "uar": score.uar,
                     "uar_low": uar[0],
                     "uar_high": uar[1],
-                    "acc": found.acc,
+                    "acc": score.acc,
                 }
             )
     return pd.DataFrame(rows)

@@ -330,37 +330,18 @@ class MERba(nn.Module):
         drop_path: float = 0.3,
     ):
         super().__init__()
-        if isinstance(image_size, Sequence):
-            check_counts("image_size", image_size, 2)
-            height, width = image_size
-        else:
-            check_positive(image_size=image_size)
-            height = width = image_size
+        height, width = _height_and_width(image_size)
         check_choice("extractor", extractor, ("local", "global"))
         check_choice("attention", attention, ("local", "global"))
         check_choice("mixer", mixer, ("shared", "per_direction"))
         check_choice("fusion", fusion, ("mean", "sum"))
-        if isinstance(directions, str):
-            directions = PRESETS.get(directions) or directions.split()
-        if unknown := [name for name in directions if name not in DIRECTIONS]:
-            raise ValueError(
-                f"directions: unknown scan direction {unknown[0]!r}; choose from {', '.join(DIRECTIONS)}, or one of the presets "
-                f"{', '.join(PRESETS)}"
-            )
         check_counts("depths", depths, 4)
-        check_counts("heads", heads, 3)
-        check_positive(
-            in_channels=in_channels, stem_dim=stem_dim, dim=dim, global_blocks=global_blocks, window=window, state=state
-        )  # fmt: skip
+        check_positive(in_channels=in_channels, stem_dim=stem_dim, global_blocks=global_blocks, window=window, state=state)
         check_ratio("mlp_ratio", mlp_ratio)
+        _check_heads(heads, dim)
         if stem_stride not in (None, *STEM_STRIDES):
             raise ValueError(f"stem_stride is {stem_stride}; it must be 1, 2, 4, or none to go by image_size")
-        for stage, h in enumerate(heads, start=2):
-            if (dim << (stage - 1)) % h:
-                raise ValueError(
-                    f"heads of stage {stage} is {h}, which does not divide its {dim << (stage - 1)} channels "
-                    f"(dim {dim}); {math.gcd(dim << (stage - 1), h)} would"
-                )
+        directions = _directions(directions)
 
         stride = stem_stride or stride_for(height, width)
         size = (-(-height // stride), -(-width // stride))
@@ -390,3 +371,37 @@ class MERba(nn.Module):
         x = self.stem(flow.contiguous(memory_format=torch.channels_last))
         x = self.stage4(self.stage3(self.stage2(self.stage1(x))))
         return self.head(self.norm(x).mean((2, 3)))
+
+
+def _height_and_width(image_size: int | Sequence[int]) -> Sequence[int]:
+    if isinstance(image_size, Sequence):
+        check_counts("image_size", image_size, 2)
+        return image_size
+    check_positive(image_size=image_size)
+    return image_size, image_size
+
+
+def _check_heads(heads: Sequence[int], dim: int) -> None:
+    """The heads of stages 2 to 4 must divide their channels, which double with each stage."""
+    check_positive(dim=dim)
+    check_counts("heads", heads, 3)
+    for stage, number in enumerate(heads, start=2):
+        channels = dim << (stage - 1)
+        if channels % number:
+            raise ValueError(
+                f"heads of stage {stage} is {number}, which does not divide its {channels} channels (dim {dim}); "
+                f"{math.gcd(channels, number)} would"
+            )
+
+
+def _directions(directions: str | Sequence[str]) -> Sequence[str]:
+    """The scan directions by name, of a preset or given one by one."""
+    if isinstance(directions, str):
+        directions = PRESETS.get(directions) or directions.split()
+    for name in directions:
+        if name not in DIRECTIONS:
+            raise ValueError(
+                f"directions: unknown scan direction {name!r}; choose from {', '.join(DIRECTIONS)}, or one of the presets "
+                f"{', '.join(PRESETS)}"
+            )
+    return directions

@@ -101,11 +101,11 @@ def load_pretrained(model: nn.Module, state: State, name: str = "checkpoint") ->
 
 def _check_names(model: set[str], file: set[str], name: str) -> None:
     """MambaVision's own tensors must be the file's, but for the head's and batch norm's counters of batches."""
-    for found, what in ((model - file, "lacks"), (file - model, "has, unlike the model,")):
-        found = sorted(one for one in found if not one.startswith("head.") and not one.endswith("num_batches_tracked"))
-        if found:
+    for names, what in ((model - file, "lacks"), (file - model, "has, unlike the model,")):
+        names = sorted(name for name in names if not name.startswith("head.") and not name.endswith("num_batches_tracked"))
+        if names:
             raise MerbaError(
-                f"pretrained: {name} {what} {found[0]} and {len(found) - 1} more tensors: it belongs to a MambaVision of "
+                f"pretrained: {name} {what} {names[0]} and {len(names) - 1} more tensors: it belongs to a MambaVision of "
                 "another size; name the model of that size"
             )
 
@@ -154,8 +154,8 @@ def _for_merba(model: MERba, state: State, name: str) -> Offers:
 
 def _blocks_with(state: State, level: str, tensor: str) -> list[str]:
     """Prefixes of a level's blocks that have this tensor, in the network's order."""
-    found = (re.fullmatch(rf"{re.escape(level)}(\d+)\.{re.escape(tensor)}", name) for name in state)
-    return [f"{level}{i}." for i in sorted(int(match[1]) for match in found if match)]
+    matches = (re.fullmatch(rf"{re.escape(level)}(\d+)\.{re.escape(tensor)}", name) for name in state)
+    return [f"{level}{i}." for i in sorted(int(match[1]) for match in matches if match)]
 
 
 def _for_extractor(state: State, target: str, source: str, sets: int) -> Offers:

@@ -80,8 +80,8 @@ def _pick(builder, vector, *lanes: int):
 
 def _repeat(builder, number, width: int):
     """A vector with one number in every lane."""
-    one = builder.insert_element(ir.Constant(ir.VectorType(_FLOAT, 1), ir.Undefined), number, ir.Constant(_INT, 0))
-    return _pick(builder, one, *[0] * width)
+    single = builder.insert_element(ir.Constant(ir.VectorType(_FLOAT, 1), ir.Undefined), number, ir.Constant(_INT, 0))
+    return _pick(builder, single, *[0] * width)
 
 
 def _address(context, builder, kind, array, position, width: int):

@@ -17,13 +17,11 @@ from merba.evaluation.metrics import confusion, unweighted
 from merba.models.fitted import FittedModel
 from merba.protocols import Split, subject_parts
 from merba.training.inputs import FoldData
-from merba.training.loop import FoldResult, TrainingSettings, beside, class_counts, classified, predict, weights_digest
+from merba.training.loop import FoldResult, class_counts, classified, in_thread, predict, weights_digest
 from merba.training.resume import Selection
 
 log = logging.getLogger(__name__)
 
-AS_IT_IS = TrainingSettings(flip=False, normalise=False)
-"""The training settings of what is fitted: the flow as it comes. An experiment's are for networks."""
 INNER_PARTS = 5
 """Parts of the training subjects, each of which is predicted from the others to choose among a method's settings."""
 
@@ -39,7 +37,7 @@ def fit_fold(
     model, chosen = fit_model(build, data, split.train, subjects, seed=seed)
     predicted, probabilities = np.empty(0, np.int64), np.empty((0, classes), np.float32)
     if len(split.test):
-        predicted, probabilities = classified(predict(model, data, split.test, AS_IT_IS))
+        predicted, probabilities = classified(predict(model, data, split.test, mirror_average=False))
     right = predicted == data.labels[torch.from_numpy(split.test)].numpy()
     only = Selection(1, predicted, probabilities)
     weights = model.state_dict()
@@ -49,7 +47,7 @@ def fit_fold(
         [{"epoch": 1, "oracle_test_accuracy": float(right.mean()) if len(right) else math.nan}],
         predicted[None],
         weights,
-        beside(weights_digest, weights),
+        in_thread(weights_digest, weights),
         time.perf_counter() - started,
         chosen,
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -25,11 +26,12 @@ from merba.protocols import EVERYBODY, Split
 from merba.training.checkpoint import STAGES, Checkpoint, Member, describe_model, save_checkpoint
 from merba.training.devices import training_device
 from merba.training.earlier import earlier_seeds, keep_files, read_record
-from merba.training.fitted import AS_IT_IS, fit_fold, fit_model
+from merba.training.fitted import fit_fold, fit_model
 from merba.training.inputs import FoldData, blank, prepare
 from merba.training.loading import Fold
-from merba.training.loop import FoldResult, TrainingSettings, train_fold, train_without_test
+from merba.training.loop import FoldResult, train_fold, train_without_test
 from merba.training.records import fold_record, made_by, peak_memory_mb, seed_record, seed_tables, split_rows
+from merba.training.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
 
@@ -59,24 +61,12 @@ def run_fold(
     torch.set_num_threads(config["threads"])
     with _device(config, model) as device:
         maker = made_by(config, device)
-        weights, same = config["keep_weights"], {"digest": fold.digest, **maker}
-        earlier = earlier_seeds(kept, seeds, same=same, first=config["seed"], weights=weights)
+        same = {"digest": fold.digest, **maker}
+        earlier = earlier_seeds(kept, seeds, same=same, first=config["seed"], weights=config["keep_weights"])
         missing = [seed for seed in seeds if seed not in earlier.seeds]
         data, results = _train_seeds(config, experiment, fold, model, settings, missing, device, progress)
 
-    with suppress(OSError):  # what can't be removed can't be written either, and says so then
-        (folder / FOLD_FILES["record"]).unlink()  # it says which fold the other files belong to (see `is_finished`)
-    if not weights:
-        (folder / WEIGHTS).unlink(missing_ok=True)  # those of an earlier training
-    elif seeds[0] in results:
-        save_checkpoint(folder / WEIGHTS, _checkpoint(config, experiment, fold, results[seeds[0]].weights, data, settings))
-    elif not (folder / WEIGHTS).exists():
-        with atomic(folder / WEIGHTS) as draft:
-            shutil.copyfile(kept / WEIGHTS, draft)
     tables = earlier.joined(seed_tables(experiment, fold, results) if results else {}, seeds)
-    for name, table in (tables | {"split": split_rows(fold)}).items():
-        with atomic(folder / FOLD_FILES[name]) as draft:
-            table.to_parquet(draft, index=False) if draft.suffix == ".parquet" else table.to_csv(draft, index=False)
     trained = earlier.seeds | {seed: seed_record(result) for seed, result in results.items()}
     record = fold_record(experiment, fold, data) | {
         "seeds": {str(config["seed"] + seed): trained[seed] for seed in seeds},
@@ -86,10 +76,37 @@ def run_fold(
         "cpu_seconds": round(time.process_time() - cpu_started, 3),
         "peak_memory_mb": peak_memory_mb(),
     }
+    first = results.get(seeds[0]) if config["keep_weights"] else None
+    checkpoint = _checkpoint(config, experiment, fold, first.weights, data, settings) if first else None
+    _write(folder, kept, tables | {"split": split_rows(fold)}, record, checkpoint, keep_weights=config["keep_weights"])
+    shutil.rmtree(progress, ignore_errors=True)
+
+
+def _write(
+    folder: Path,
+    kept: Path,
+    tables: Mapping[str, pd.DataFrame],
+    record: Mapping[str, Any],
+    checkpoint: Checkpoint | None,
+    *,
+    keep_weights: bool,
+) -> None:
+    """Write FOLD_FILES and the weights, a new `checkpoint` or that of an earlier run in `kept`; the record last."""
+    with suppress(OSError):  # what can't be removed can't be written either, and says so then
+        (folder / FOLD_FILES["record"]).unlink()  # it says which fold the other files belong to (see `is_finished`)
+    if not keep_weights:
+        (folder / WEIGHTS).unlink(missing_ok=True)  # those of an earlier training
+    elif checkpoint:
+        save_checkpoint(folder / WEIGHTS, checkpoint)
+    elif not (folder / WEIGHTS).exists():
+        with atomic(folder / WEIGHTS) as draft:
+            shutil.copyfile(kept / WEIGHTS, draft)
+    for name, table in tables.items():
+        with atomic(folder / FOLD_FILES[name]) as draft:
+            table.to_parquet(draft, index=False) if draft.suffix == ".parquet" else table.to_csv(draft, index=False)
     with atomic(folder / FOLD_FILES["record"]) as draft:
         draft.write_text(json.dumps(record, indent=2))
     keep_files(folder, kept)
-    shutil.rmtree(progress, ignore_errors=True)
 
 
 def _warn(fold: Fold, settings: TrainingSettings) -> None:
@@ -155,7 +172,7 @@ def _result(
     seed: int,
     resume: Path,
 ) -> FoldResult:
-    """What training the fold gives, or fitting it, by the kind of `model`."""
+    """Train the fold, or fit it where `model` is a FittedModel."""
     if isinstance(model, FittedModel):
         return fit_fold(build, data, fold.split, _owners(fold), len(fold.classes), seed=seed)
     return train_fold(build, data, fold.split, len(fold.classes), settings, seed=seed, resume=resume)
@@ -201,18 +218,22 @@ def _builder(experiment: Mapping[str, Any], fold: Fold) -> Callable[[], torch.nn
 
 
 def _outline(experiment: Mapping[str, Any], fold: Fold) -> torch.nn.Module:
-    """The model without its numbers: says in no time what input it wants."""
+    """The model on the meta device: it has the shape of its input, and no values."""
     arguments = {key: value for key, value in experiment["model"].items() if key not in ("name", "pretrained")}
     with torch.device("meta"):
         return create_model(experiment["model"]["name"], len(fold.classes), **arguments)
 
 
 def _settings(experiment: Mapping[str, Any], model: torch.nn.Module) -> TrainingSettings:
-    return AS_IT_IS if isinstance(model, FittedModel) else TrainingSettings(**experiment["training"])
+    """The experiment's settings; a fitted model takes the flow as it is, and has no rate that could fall."""
+    settings = TrainingSettings(**experiment["training"])
+    if isinstance(model, FittedModel):
+        return replace(settings, schedule="constant", normalise=False, mirror_average=False)
+    return settings
 
 
 def _device(config: Mapping[str, Any], model: torch.nn.Module) -> AbstractContextManager[torch.device]:
-    """What is fitted needs no GPU, and is the same everywhere without one."""
+    """The device to train on. A fitted model takes the CPU: it is fast there, and the same on every machine."""
     wanted = "cpu" if isinstance(model, FittedModel) else config["device"]
     return training_device(wanted, deterministic=config["deterministic"])
 

@@ -186,8 +186,8 @@ def face_points(points: np.ndarray, old: Sequence[int], new: Sequence[int]) -> T
     NaN, where flow came without landmarks, becomes the point of USUAL_FACE.
     """
     sizes = torch.tensor([[new[1], new[0]], [old[1], old[0]]], dtype=torch.float32)
-    found = (torch.from_numpy(np.float32(points)) + 0.5) * (sizes[0] / sizes[1]) - 0.5  # pixel centres are whole numbers
-    return torch.where(found.isfinite().all(-1, keepdim=True), found, torch.tensor(USUAL_FACE) * sizes[0])
+    moved = (torch.from_numpy(np.float32(points)) + 0.5) * (sizes[0] / sizes[1]) - 0.5  # pixel centres are whole numbers
+    return torch.where(moved.isfinite().all(-1, keepdim=True), moved, torch.tensor(USUAL_FACE) * sizes[0])
 
 
 def mirrored_points(points: Tensor, width: int) -> Tensor:

@@ -1,7 +1,4 @@
-"""Training one fold, readable in one sitting: schedule, loop, choice of the epoch.
-
-Source of every setting: the paper's experiments section, or the "decided" lines of docs/decisions.md.
-"""
+"""Training one fold: the loop over its epochs, and the choice of one of them."""
 
 from __future__ import annotations
 
@@ -27,36 +24,12 @@ from merba.joblog import counted
 from merba.models.heads import Outputs, class_probabilities, classification_loss, predicted_class
 from merba.protocols import Split
 from merba.training.devices import computes_bfloat16
-from merba.training.inputs import FoldData, shifted
+from merba.training.epoch import draw_epoch
+from merba.training.inputs import FoldData
 from merba.training.resume import Progress, Selection
+from merba.training.settings import TrainingSettings, rate_at
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How a fold is trained; each field is described in merba/config/schemas/config.schema.yaml."""
-
-    epochs: int = 70
-    batch_size: int = 128
-    optimizer: str = "adamw"
-    rate: float = 1e-4
-    min_rate: float = 1e-6
-    schedule: str = "cosine"
-    warmup: int = 5
-    cooldown: int = 10
-    weight_decay: float = 0.05
-    patience: int = 20
-    label_smoothing: float = 0.0
-    class_weights: str = "none"
-    convex_loss: bool = False
-    flip: bool = True
-    plain_flip: bool = False
-    shift: int = 0
-    weight_average: float = 0.0
-    mirror_average: bool = False
-    shuffle: bool = True
-    normalise: bool = True
 
 
 @dataclass
@@ -77,18 +50,6 @@ class FoldResult:
         return self.digest.result()
 
 
-def rate_at(epoch: float, settings: TrainingSettings) -> float:
-    """Learning rate after `epoch` epochs (fractions too): linear warm-up, cosine decay, cool-down at the minimum."""
-    low, high = settings.min_rate, settings.rate
-    if settings.schedule == "constant":
-        return high
-    if epoch < settings.warmup:
-        return low + (high - low) * epoch / settings.warmup
-    decay = max(settings.epochs - settings.warmup - settings.cooldown, 1)
-    progress = min((epoch - settings.warmup) / decay, 1.0)
-    return low + (high - low) * (1 + math.cos(math.pi * progress)) / 2
-
-
 def train_fold(
     build: Callable[[], nn.Module],
     data: FoldData,
@@ -104,9 +65,9 @@ def train_fold(
     With a validation part, training stops when its UF1 has not risen for `patience` epochs after the warm-up, and the
     epoch with the best UF1 (ties: the lowest loss) is chosen; without one, the last epoch is. The test clips are
     predicted after every epoch for the record, and for the oracle (the epoch with the best accuracy on the test
-    clips, which leaks), but nothing that they say reaches the weights, the choice or the stopping.
-    With `resume` the state is saved there once a minute or more seldom, and a training that finds such a file goes on from it, to
-    the same result bit for bit on the CPU. Raises MerbaError when the loss is no longer finite.
+    clips, which leaks), but nothing of these predictions reaches the weights, the choice or the stopping.
+    With `resume` the state is saved there at most once a minute, and a training that finds such a file continues from it, to the
+    same result bit for bit on the CPU. Raises MerbaError when the loss is no longer finite.
     """
     started = time.perf_counter()
     device = data.inputs.device
@@ -124,7 +85,7 @@ def train_fold(
             break
         train_loss = _train_epoch(step, data, split.train, state, weights, settings, epoch)
         model = state.judged()
-        outputs = predict(model, data, judged, settings) if len(judged) else None
+        outputs = predict(model, data, judged, mirror_average=settings.mirror_average) if len(judged) else None
         if len(split.test):
             test = classified(_part(outputs, slice(validation, None)))
         record = {"epoch": epoch, "rate": rate_at(epoch, settings), "train_loss": train_loss}
@@ -142,13 +103,13 @@ def train_fold(
             state.oracle = Selection(epoch, *test)
         state.history.append(record | {"oracle_test_accuracy": accuracy})
         state.every_epoch.append(test[0])
-    every_epoch, digest = np.stack(state.every_epoch), beside(weights_digest, state.chosen)
+    every_epoch, digest = np.stack(state.every_epoch), in_thread(weights_digest, state.chosen)
     seconds = time.perf_counter() - started
     return FoldResult(state.honest, state.oracle, state.history, every_epoch, state.chosen, digest, seconds)
 
 
-def beside(function: Callable, *arguments: object) -> Future:
-    """The result to come of a function that a thread of its own computes."""
+def in_thread(function: Callable, *arguments: object) -> Future:
+    """The result of a function that runs in a thread of its own; ask for it when it is needed."""
     executor = ThreadPoolExecutor(1)
     result = executor.submit(function, *arguments)
     executor.shutdown(wait=False)
@@ -221,48 +182,35 @@ def _train_epoch(
     settings: TrainingSettings,
     epoch: int,
 ) -> float:
-    """One pass over the training rows, or what an interruption left of it; the mean loss a clip.
+    """One pass over the training rows, or the rest of one that was interrupted; returns the mean loss per clip.
 
     Raises MerbaError when that is no longer finite.
     """
     model.train()
     device = data.inputs.device
     state.epoch_random = state.random.get_state()
-    order = torch.from_numpy(rows)
-    if settings.shuffle:
-        order = order[torch.randperm(len(order), generator=state.random)]
-    flips = torch.rand(len(order), generator=state.random) < (0.5 if settings.flip else 0.0)
-    order, flips = order.to(device), flips.to(device)
-    if settings.shift:
-        shifts = torch.randint(-settings.shift, settings.shift + 1, (len(order), 2), generator=state.random).to(device)
-    steps = math.ceil(len(order) / settings.batch_size)
+    drawn = draw_epoch(rows, settings, state.random, device)
     if state.step == 0:
         state.loss = torch.zeros((), device=device)
-    for step in range(state.step, steps):
-        batch = slice(step * settings.batch_size, (step + 1) * settings.batch_size)
-        index, flip = order[batch], flips[batch, None, None, None]
-        inputs = data.inputs[index]
-        if settings.flip:
-            inputs = torch.where(flip, data.mirrored(index, plain=settings.plain_flip), inputs)
-        if settings.shift:
-            inputs = shifted(inputs, shifts[batch])
+    for step in range(state.step, drawn.steps):
+        inputs, labels = drawn.batch(data, step)
         for group in state.optimizer.param_groups:
-            group["lr"] = rate_at(epoch - 1 + step / steps, settings)
+            group["lr"] = rate_at(epoch - 1 + step / drawn.steps, settings)
         # A smaller batch, the last of an epoch, would be compiled again for its size.
-        forward = model if len(index) == settings.batch_size else state.model
+        forward = model if len(inputs) == settings.batch_size else state.model
         with torch.autocast(device.type, torch.bfloat16, enabled=computes_bfloat16(device)):
             outputs = forward(inputs)
-        loss = _loss(state.model, outputs, data.labels[index], weights, settings, epoch)
+        loss = _loss(state.model, outputs, labels, weights, settings, epoch)
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         state.optimizer.step()
         if state.average is not None:
             state.average.update_parameters(state.model)
-        state.loss += loss.detach() * len(index)
+        state.loss += loss.detach() * len(inputs)
         state.step = step + 1
         state.save_when_due()
     state.step = 0
-    mean = float(state.loss) / len(order)
+    mean = float(state.loss) / len(rows)
     if not math.isfinite(mean):
         raise MerbaError(f"the loss is {mean} in epoch {epoch}: training diverged; lower `training.rate`")
     return mean
@@ -284,15 +232,15 @@ def _loss(
 
 
 @torch.no_grad()
-def predict(model: nn.Module, data: FoldData, rows: np.ndarray, settings: TrainingSettings) -> Outputs:
-    """What a model, in eval mode, says of the clips `rows`, mirrored ones averaged in where the settings ask for it."""
+def predict(model: nn.Module, data: FoldData, rows: np.ndarray, *, mirror_average: bool) -> Outputs:
+    """The outputs of a model, in eval mode, for the clips `rows`; with `mirror_average` their mean with the mirrored clips'."""
     index = _rows(rows, data.inputs.device)
-    views = [data.inputs[index], *([data.mirrored(index)] if settings.mirror_average else [])]
+    views = [data.inputs[index], *([data.mirrored(index)] if mirror_average else [])]
     return mean_outputs([model_outputs(model, view) for view in views])
 
 
 def classified(outputs: Outputs) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted classes int64 (n,) and class probabilities float32 (n, k) of what a model says."""
+    """Predicted classes int64 (n,) and class probabilities float32 (n, k) of a model's outputs."""
     return predicted_class(outputs).cpu().numpy(), class_probabilities(outputs).float().cpu().numpy()
 
 
@@ -307,7 +255,7 @@ def _validate(outputs: Outputs, labels: Tensor, classes: int) -> tuple[float, fl
 
 
 def model_outputs(model: nn.Module, inputs: Tensor) -> Outputs:
-    """What the model says of inputs (n, C, H, W), float32: logits, or DGCM's pair."""
+    """The model's outputs for inputs (n, C, H, W), float32: logits, or DGCM's pair."""
     with torch.autocast(inputs.device.type, torch.bfloat16, enabled=computes_bfloat16(inputs.device)):
         parts = [model(part) for part in inputs.split(256)]
     if isinstance(parts[0], tuple):
@@ -316,7 +264,7 @@ def model_outputs(model: nn.Module, inputs: Tensor) -> Outputs:
 
 
 def mean_outputs(views: Sequence[Outputs]) -> Outputs:
-    """The mean, head by head, of what a model says of several views of the same clips."""
+    """The mean, head by head, of a model's outputs for several views of the same clips."""
     if isinstance(views[0], tuple):
         return tuple(torch.stack(head).mean(0) for head in zip(*views, strict=True))
     return torch.stack(views).mean(0)

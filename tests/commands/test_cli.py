@@ -73,7 +73,7 @@ def test_every_help_has_an_example_and_the_exit_statuses(capsys, arguments):
 def test_bash_completes_what_was_begun(capsys, typed, completed):
     main(["completion", "bash"])
     words = " ".join(map(shlex.quote, ["merba", *typed]))
-    ask = f'COMP_WORDS=({words}); COMP_CWORD={len(typed)}; _merba; echo "${{COMPREPLY[@]}}"'
+    ask = f'COMP_WORDS=({words}); COMP_CWORD={len(typed)}; _shtab_merba; echo "${{COMPREPLY[@]}}"'
     run = subprocess.run(["bash", "-c", capsys.readouterr().out + ask], capture_output=True, text=True, check=True)
     assert run.stdout.split() == completed
 

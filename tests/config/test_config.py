@@ -1,6 +1,7 @@
 """Configurations: defaults, inheritance, and errors that name the key."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,13 @@ from merba.config import (
 )
 from merba.config.last_run import configuration_name, others_results, sign
 from merba.config.reference import reference
+from merba.config.validation import defaults
 from merba.errors import MerbaError
 from merba.models import check_model
 from merba.preprocessing.apex import ApexSettings
 from merba.preprocessing.faces import FaceSettings
 from merba.preprocessing.flow import FlowSettings
-from merba.training.loop import TrainingSettings
+from merba.training.settings import TrainingSettings
 
 CONFIG = Path(__file__).parents[2] / "config"
 
@@ -194,12 +196,16 @@ def test_a_rival_that_does_not_exist_is_named():
 
 @pytest.mark.parametrize(
     ("section", "settings"),
-    [("training", TrainingSettings), ("faces", FaceSettings), ("apex", ApexSettings), ("flow", FlowSettings)],
+    [("faces", FaceSettings), ("apex", ApexSettings), ("flow", FlowSettings)],
 )
 def test_the_schema_describes_exactly_the_settings_of_the_code(section, settings):
     described = {key: node["default"] for key, node in schema("config")["properties"][section]["properties"].items()}
     made = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(settings()).items()}
     assert described == made
+
+
+def test_the_schema_describes_exactly_the_training_settings():
+    assert list(defaults("training")) == [field.name for field in fields(TrainingSettings)]
 
 
 @pytest.mark.parametrize(

@@ -97,9 +97,9 @@ def test_the_loss_adds_the_mean_over_classes_of_yes_against_no():
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"divisor": 0}, "divisor is 0; a number above 0"),
-        ({"proposal_weight": -1}, "proposal_weight is -1; a number above 0"),
-        ({"num_classes": 0}, "num_classes is 0; a whole number"),
+        ({"divisor": 0}, "divisor is 0; it must be a number above 0"),
+        ({"proposal_weight": -1}, "proposal_weight is -1; it must be a number above 0"),
+        ({"num_classes": 0}, "num_classes is 0; it must be a whole number"),
     ],
 )
 def test_arguments_that_do_not_fit_say_what_would(wrong, says):

@@ -123,5 +123,5 @@ def test_without_any_motion_a_method_is_fitted_all_the_same(name):
 
 @pytest.mark.parametrize("name", ["biwoof", "kernel"])
 def test_other_channels_say_what_would_fit(name):
-    with pytest.raises(ValueError, match=r"in_channels is 4; 2 \(u, v\) or 3"):
+    with pytest.raises(ValueError, match=r"in_channels is 4; it must be 2 \(u, v\) or 3"):
         create_model(name, 3, in_channels=4)

@@ -119,7 +119,7 @@ def test_heads_are_two_parallel_linear_layers_or_one():
     [
         ("dgcm", 3, "use head linear"),
         ("other", 3, "linear, dgcm"),
-        ("linear", 0, "num_classes is 0; a whole number"),
+        ("linear", 0, "num_classes is 0; it must be a whole number"),
     ],
 )
 def test_heads_that_do_not_fit_say_what_would(kind, classes, says):

@@ -141,7 +141,7 @@ def test_heads_that_do_not_divide_say_what_would():
         ({"heads": (2, 4, 8, 16)}, "heads is .*; 2 whole numbers"),
         ({"windows": (14, 0)}, "windows is .* at least 1"),
         ({"stem_stride": 3}, "stem_stride is 3; it must be 1, 2 or 4"),
-        ({"image_size": 0}, "image_size is 0; a whole number of at least 1"),
+        ({"image_size": 0}, "image_size is 0; it must be a whole number of at least 1"),
         ({"drop_path": 1.5, "dim": 16, "stem_dim": 8}, "drop_path is"),
     ],
 )

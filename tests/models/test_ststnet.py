@@ -114,5 +114,5 @@ def test_another_input_size_says_what_would_fit():
 
 def test_no_channels_or_classes_say_what_would_fit():
     for wrong in ({"in_channels": 0}, {"num_classes": 0}):
-        with pytest.raises(ValueError, match=f"{next(iter(wrong))} is 0; a whole number"):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} is 0; it must be a whole number"):
             create_model("ststnet", **{"num_classes": 3} | wrong)

@@ -14,7 +14,7 @@ from merba.protocols import Split
 from merba.training.checkpoint import Checkpoint, Member
 from merba.training.fitted import fit_fold
 from merba.training.inputs import prepare
-from merba.training.loop import TrainingSettings, classified, predict
+from merba.training.loop import classified, predict
 
 CPU = torch.device("cpu")
 NOWHERE = np.full((3, 5, 2), np.nan)
@@ -31,7 +31,7 @@ def test_flow_gets_the_classes_that_training_would_give_it(mirror_average):
     data = prepare(flow, labels, rows, made.form, shape=made.input_shape, normalise=True, device=CPU)
     ours = Member(made.members[0].weights, data.mean, data.std)
     result = classify(checkpoint(ours, mirror_average=mirror_average), flow, NOWHERE, CPU)
-    outputs = predict(made.build(ours), data, rows, TrainingSettings(mirror_average=mirror_average))
+    outputs = predict(made.build(ours), data, rows, mirror_average=mirror_average)
     predicted, probabilities = classified(outputs)
     assert (result.predicted == predicted).all()
     assert result.probabilities == pytest.approx(probabilities, abs=1e-6)
@@ -51,7 +51,7 @@ def test_a_model_that_arranges_its_input_gets_it_as_in_training(mirror_average):
     )  # fmt: skip
     made = checkpoint(Member(model.state_dict(), data.mean, data.std), model=settings, mirror_average=mirror_average)
     result = classify(made, flow, points, CPU, saliency=True)
-    _, probabilities = classified(predict(model, data, rows, TrainingSettings(mirror_average=mirror_average)))
+    _, probabilities = classified(predict(model, data, rows, mirror_average=mirror_average))
     assert result.probabilities == pytest.approx(probabilities, abs=1e-6)
     elsewhere = classify(made, flow, points + 9, CPU)
     assert np.abs(elsewhere.probabilities - result.probabilities).max() > 1e-4

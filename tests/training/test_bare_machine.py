@@ -4,21 +4,24 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from merba.config.validation import defaults
 from merba.models import create_model
 from merba.training import fold
 from merba.training.loading import load_fold
-from merba.training.loop import TrainingSettings
 
 ABSENT = {"jsonschema", "fastjsonschema", "yaml", "psutil", "cv2", "dlib", "matplotlib", "skimage", "openpyxl", "snakemake"}
 
 
-def train(folder: Path) -> None:
+def one_epoch() -> dict:
+    return defaults("training") | {"epochs": 1, "batch_size": 8, "warmup": 0, "cooldown": 0}
+
+
+def train(folder: Path, training: dict) -> None:
     """One fold of four subjects, with a validation part and its weights kept, into `folder`."""
     clips = pd.DataFrame({"dataset": "d", "subject": [f"s{i % 4}" for i in range(16)], "clip": [f"c{i}" for i in range(16)]})
     labels = clips.assign(label=["happy" if i // 4 % 2 else "sad" for i in range(16)], split="all")
@@ -35,7 +38,7 @@ def train(folder: Path) -> None:
         "control": "none",
         "seeds": [0],
         "model": {"name": "merba_nano"},
-        "training": asdict(TrainingSettings(epochs=1, batch_size=8, warmup=0, cooldown=0)),
+        "training": training,
     }
     packs = [(folder / "d.npy", folder / "d.parquet")]
     loaded = load_fold(config, experiment, dataset="d", subject_id="s0", sheet=labels, packs=packs)
@@ -48,7 +51,7 @@ import sys
 from pathlib import Path
 sys.modules.update(dict.fromkeys({ABSENT}))
 import test_bare_machine
-test_bare_machine.train(Path({str(tmp_path)!r}))
+test_bare_machine.train(Path({str(tmp_path)!r}), {one_epoch()})
 """
     here = Path(__file__)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (here.parent, here.parents[2])))}
@@ -66,5 +69,5 @@ def test_a_fold_draws_weights_once(tmp_path, monkeypatch):
         return models[-1]
 
     monkeypatch.setattr(fold, "create_model", kept)
-    train(tmp_path)
+    train(tmp_path, one_epoch())
     assert [next(model.parameters()).device.type for model in models].count("cpu") == 1

@@ -19,13 +19,14 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from merba.errors import MerbaError
 from merba.models.heads import classification_loss
-from merba.training import loop, resume
+from merba.training import epoch, loop, resume
 from merba.training.inputs import FoldData, prepare, shifted
-from merba.training.loop import TrainingSettings, rate_at, train_fold, train_without_test, weights_digest
+from merba.training.loop import train_fold, train_without_test, weights_digest
+from merba.training.settings import rate_at
 
 
 def test_the_rate_warms_up_decays_as_a_cosine_and_cools_down():
-    settings = TrainingSettings(epochs=70, rate=1e-4, min_rate=1e-6, warmup=5, cooldown=10)
+    settings = replace(QUICK, epochs=70, rate=1e-4, min_rate=1e-6, warmup=5, cooldown=10)
     assert rate_at(0, settings) == pytest.approx(1e-6)
     assert rate_at(2.5, settings) == pytest.approx((1e-4 + 1e-6) / 2)
     assert rate_at(5, settings) == pytest.approx(1e-4)
@@ -35,14 +36,14 @@ def test_the_rate_warms_up_decays_as_a_cosine_and_cools_down():
 
 
 def test_a_constant_rate_is_constant():
-    settings = TrainingSettings(schedule="constant", rate=0.3)
+    settings = replace(QUICK, schedule="constant", rate=0.3)
     assert {rate_at(epoch, settings) for epoch in (0, 1, 33, 70)} == {0.3}
 
 
 def test_every_training_clip_is_shifted_by_up_to_the_setting_each_way(monkeypatch):
     flow, labels = clips()
     drawn = []
-    monkeypatch.setattr(loop, "shifted", lambda x, by: drawn.append(by) or shifted(x, by))
+    monkeypatch.setattr(epoch, "shifted", lambda x, by: drawn.append(by) or shifted(x, by))
     result = fold(flow, labels, split(), replace(QUICK, epochs=2, shift=1))
     assert len(torch.cat(drawn)) == 2 * len(split().train)
     assert torch.cat(drawn).unique().tolist() == [-1, 0, 1]
@@ -166,7 +167,7 @@ def test_without_validation_the_last_epoch_is_chosen():
 
 def test_training_stops_when_validation_has_not_improved_for_the_patience_after_the_warmup():
     flow, labels = clips()
-    settings = TrainingSettings(epochs=60, batch_size=8, rate=1e-12, min_rate=0, warmup=3, cooldown=0, patience=4)
+    settings = replace(QUICK, epochs=60, batch_size=8, rate=1e-12, min_rate=0, warmup=3, cooldown=0, patience=4)
 
     class Fixed(Small):
         """Constant logits: nothing ever improves after the first epoch."""
@@ -387,6 +388,6 @@ if __name__ == "__main__":
     resume.SAVE_SECONDS, resume.SAVE_SHARE = 0, math.inf
     flow, labels = clips()
     data = prepare(flow, labels, split().train, PIXELS, shape=(2, 6, 6), normalise=True, device=CPU)
-    long = TrainingSettings(epochs=30, batch_size=8, rate=0.05, warmup=2, cooldown=2, patience=30)
+    long = replace(QUICK, epochs=30, batch_size=8, rate=0.05, warmup=2, cooldown=2, patience=30)
     result = train_fold(Small, data, split(), 3, long, seed=1, resume=Path(sys.argv[1]))
     print(result.weights_sha256, result.honest, result.history)
