@@ -12,7 +12,7 @@ DIRECTIONS = tuple(path + suffix for path in PATHS for suffix in ("", "_reverse"
 
 # The directions of the paper and, inside the same window, those of the scans it is compared with. ViM reads the
 # raster forwards and backwards, VMamba's cross-scan adds the vertical raster, LocalMamba applies that to windows
-# instead of the whole image, and PlainMamba walks continuous (zigzag) paths.
+# instead of the whole image: inside a window the two are equal. PlainMamba walks continuous (zigzag) paths.
 PRESETS: dict[str, tuple[str, ...]] = {
     "merba": ("hr", "vr", "hz", "vz"),
     "vim": ("hr", "hr_reverse"),
