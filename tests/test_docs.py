@@ -32,7 +32,7 @@ def words_of(lines, program):
     """The command lines of `program` among `lines`, as words without the program."""
     found = []
     for part in (part for line in lines for part in line.split(" && ")):
-        words = shlex.split(part.split(" >> ")[0], comments=True)
+        words = shlex.split(re.split(" >>? ", part)[0], comments=True)
         if words and words[0] == program and "…" not in part:
             found.append(words[1:])
     return found
