@@ -102,8 +102,8 @@ def holdout_split(sheet: pd.DataFrame, *, stopping: str, seed: int) -> Split:
         raise MerbaError(f"holdout: {len(train)} usable training and {len(test)} test clips; see results/problems.csv")
     if both := shared_subjects(sheet):
         log.warning(
-            "%d subjects are trained on and tested (%s): unless these are different people of one name, scores of the test sets "
-            "are too good",
+            "%d subjects are in both the training and the test part (%s): unless these are different people with the same "
+            "name, the test scores are too good",
             len(both),
             ", ".join(both[:5]),
         )

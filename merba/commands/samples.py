@@ -37,9 +37,9 @@ def run(options: argparse.Namespace) -> int:
     print(f"{options.config}: {len(sheet)} clips, data: {config['data']}\n")
     print(summary.to_string(index=False))
     for title, table in tables.items():
-        print(f"\n{title}; after ≠ stands the paper's number:\n\n{side_by_side(table)}")
+        print(f"\n{title}; the paper's number follows ≠:\n\n{side_by_side(table)}")
     if apexes is not None:
-        print("\nDetected less annotated apex, frames:\n")
+        print("\nDetected minus annotated apex, in frames:\n")
         print(difference_summary(apexes).round(2).to_string(index=False))
         print(f"\n{histogram(apexes['difference'])}")
     return 0

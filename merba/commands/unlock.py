@@ -1,4 +1,4 @@
-"""Take away what a killed Snakemake left (lock, old drafts), after checking that none works in the folder."""
+"""Remove what a killed Snakemake left (lock, old drafts), after checking that none is running in the folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from merba.errors import MerbaError
 from merba.files import remove_drafts
 
 EXAMPLE = "merba unlock && snakemake --cores 8 --rerun-incomplete"
-BY_HAND = "if you know that it has ended, `snakemake --unlock` takes the lock away"
+BY_HAND = "if you know that it has ended, `snakemake --unlock` removes the lock"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,16 +22,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    said = f"stale lock removed; of Snakemakes at work, only those of this machine ({platform.node()}) can be seen"
+    said = f"stale lock removed. Only processes of this machine ({platform.node()}) were checked"
     print(said if unlock(options.folder) else "no lock")
     return 0
 
 
 def unlock(folder: Path) -> bool:
-    """Remove Snakemake's stale lock from a working folder, and old drafts from its results; whether there was a lock.
+    """Remove Snakemake's stale lock from a working folder, and old drafts from its results; returns whether there was a lock.
 
-    Raises MerbaError, and leaves the lock, where a Snakemake of this machine still works in that folder, or where that can't be
-    judged: the latest run was another machine's, or a process of another user's hides where it works.
+    Raises MerbaError, and leaves the lock, where a Snakemake of this machine is still running in that folder, or where that
+    can't be known: the latest run was on another machine, or another user's process doesn't show its folder.
     """
     folder = Path(folder).resolve()
     if not folder.is_dir():
@@ -54,10 +54,10 @@ def _check_nobody_works(folder: Path) -> None:
         )
     for worker, place in _snakemakes():
         if place is None:
-            raise MerbaError(f"{folder}: process {worker} is a Snakemake of another user's, which may work here; {BY_HAND}")
+            raise MerbaError(f"{folder}: process {worker} is another user's Snakemake, which may be running here; {BY_HAND}")
         if place == folder:
             raise MerbaError(
-                f"{folder}: Snakemake works here (process {worker}); wait for it, or stop it (kill {worker}) and try again"
+                f"{folder}: Snakemake is running here (process {worker}); wait for it, or stop it (kill {worker}) and try again"
             )
 
 

@@ -53,7 +53,7 @@ def complete(config: Any, origin: str = "configuration") -> dict[str, Any]:
     config = _fill(schema("config"), config)
     if ("demo" in config) != (config["data"] == "demo"):
         raise MerbaError(
-            f"{origin}: `demo` and `data: demo` go together; there is only one of them (a file without `datasets` is merged into "
+            f"{origin}: `demo` and `data: demo` go together; only one of them is given (a file without `datasets` is merged into "
             "the demo's configuration)"
         )
     return config

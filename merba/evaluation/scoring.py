@@ -55,7 +55,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
         keys = ["selection", "seed", "dataset", "subject", "clip"]
         for row in table.index[table.duplicated(keys)][:1]:
             name = " ".join(table.loc[row, keys[2:]])
-            raise MerbaError(f"{path}: row {row} repeats clip {name}; remove one, or tell them apart by a column seed")
+            raise MerbaError(f"{path}: row {row} repeats clip {name}; remove one, or add a column `seed` that differs")
     return table
 
 

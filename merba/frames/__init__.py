@@ -110,7 +110,7 @@ def read_image(path: Path, white: int = 65535) -> np.ndarray:
     if image.dtype == np.uint16 or own:
         image = np.rint(image * (255 / (own or white))).clip(max=255).astype(np.uint8)
     if image.dtype != np.uint8:
-        raise ClipProblem(f"image {path} holds {image.dtype} values; 8 or 16 bits a channel are read")
+        raise ClipProblem(f"image {path} holds {image.dtype} values; only images with 8 or 16 bits per channel can be read")
     return image
 
 

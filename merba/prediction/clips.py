@@ -44,7 +44,7 @@ def find_clips(
         raise MerbaError("no clips were given; name videos, folders or a CSV file of clips")
     if onset is not None or apex is not None:
         if len(found) > 1:
-            raise MerbaError(f"an onset or apex is given for {len(found)} clips; list the clips with theirs in a CSV file")
+            raise MerbaError(f"an onset or apex is given for {len(found)} clips; give each clip its own in a CSV file")
         found[0] |= {key: value for key, value in (("onset", onset), ("apex", apex)) if value is not None}
     for row in found:
         if row["apex"] is not None and row["onset"] is None:

@@ -83,12 +83,12 @@ def predict(
     clips: videos, folders of frames, folders of such clips, CSV files of clips (see `merba.prediction.clips.find_clips`, also
     for onset, apex, fps). Preprocessing is what the checkpoint was trained with. With `spot`, a clip without onset and
     apex is searched, and each candidate interval in it predicted; one without any gives one prediction without a class.
-    `explain` also gives the aligned faces and the occlusion saliency, which takes some 170 runs of the model a clip.
+    `explain` also gives the aligned faces and the occlusion saliency, which takes some 170 runs of the model per clip.
 
-    Raises MerbaError for a checkpoint that can't be used; a clip that can't be has its reason in `problem`.
+    Raises MerbaError for a checkpoint that can't be used; a clip that can't be used has the reason in `problem`.
     """
     if spot and (onset is not None or apex is not None):
-        raise MerbaError("a clip whose onset or apex is given needs no search; leave out either these or `spot`")
+        raise MerbaError("`spot` searches for onset and apex; leave out either `spot` or the onset and apex")
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = load_checkpoint(Path(checkpoint))
     if missing := [stage for stage in STAGES if getattr(checkpoint, stage) is None]:

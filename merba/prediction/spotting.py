@@ -75,19 +75,19 @@ def search(clip: Clip, fps: float, faces: Mapping[str, Any], apex: Mapping[str, 
     """
     cv2.setNumThreads(1)
     if not fps > 0:
-        raise ClipProblem(f"{clip.source} has no frame rate, which the search needs; give it with --fps, or in the CSV file")
+        raise ClipProblem(f"{clip.source} has no frame rate, which `--spot` needs; give it by --fps, or in the CSV file")
     step = max(round(fps / RATE), 1)
     length = math.floor(LONGEST * fps / step) + 1
     windows = list(_windows(clip, step, length, FaceSettings(**faces), ApexSettings(**apex)))
     if not windows:
-        raise ClipProblem(f"{clip.source} is shorter than the {LONGEST} s that are searched at a time; predict it whole")
+        raise ClipProblem(f"{clip.source} is shorter than a window of `--spot` ({LONGEST} s); predict it without `--spot`")
     if all(math.isnan(window.score) for window in windows):
-        raise ClipProblem(f"no face was found in any window of {clip.source}; is it frontal and in the light?")
+        raise ClipProblem(f"no face was found in any window of {clip.source}; the face must be frontal and well lit")
     return Search(windows, best_windows(windows))
 
 
 def best_windows(windows: Sequence[Window]) -> list[Window]:
-    """The windows that return, less those that overlap one of a higher score; by time."""
+    """The windows in which the face returns, without those that overlap one of a higher score; by time."""
     chosen: list[Window] = []
     for window in sorted((one for one in windows if one.returns), key=lambda one: -one.score):
         if all(window.offset < other.onset or window.onset > other.offset for other in chosen):

@@ -64,8 +64,8 @@ def ensemble_of_folds(folder: Path) -> Checkpoint:
 def retrained(config: Mapping[str, Any], folder: Path) -> Checkpoint:
     """One model trained on every clip of the experiment whose folds are in `results/folds/EXPERIMENT`.
 
-    It is trained as they were, for as many epochs as they chose in the median, with no subject held out: no error of this model
-    can be measured, and the folds' is the nearest there is. Raises MerbaError where there are no folds, or where settings
+    It is trained as they were, for as many epochs as they chose in the median, with no subject held out. Its error
+    can't be measured; the folds' error is the closest estimate. Raises MerbaError where there are no folds, or where settings
     or clips are no longer those that they were trained with.
     """
     name, results = folder.resolve().name, folder.resolve().parents[1]
@@ -81,14 +81,14 @@ def retrained(config: Mapping[str, Any], folder: Path) -> Checkpoint:
     now["numbers"] = [str(config["seed"] + seed) for seed in settings["seeds"]]
     for path, record in records.items():
         if any(record[key] != value for key, value in now.items()):
-            raise MerbaError(f"{path}: the fold was trained with other settings, clips or code; {STALE}")
+            raise MerbaError(f"{path}: this fold was trained with other settings, clips or code; {STALE}")
     epochs = round(median(next(iter(record["seeds"].values()))["epoch"] for record in records.values()))
     log.info("%s: %d epochs, the median of %d folds, on %d clips", name, epochs, len(records), len(fold.clips))
     return train_on_everybody(config, everybody, fold, epochs=epochs)
 
 
 def _record(path: Path) -> dict[str, Any]:
-    """What a fold's record says of its training; `numbers` are the seeds, counted from the configuration's."""
+    """A fold's training as its record has it; `numbers` are the seeds, counted from the configuration's."""
     try:
         record = json.loads(path.read_text())
         return {key: record[key] for key in ("experiment", "inputs", "code", "seeds")} | {"numbers": list(record["seeds"])}
@@ -98,4 +98,4 @@ def _record(path: Path) -> dict[str, Any]:
 
 def _refuse_control(folder: Path, experiment: Mapping[str, Any]) -> None:
     if experiment["control"] != "none":
-        raise MerbaError(f"{folder} is of a control ({experiment['control']}): a model of it is of no use")
+        raise MerbaError(f"{folder} is a control experiment ({experiment['control']}): its model is of no use")

@@ -112,13 +112,13 @@ def _write(
 def _warn(fold: Fold, settings: TrainingSettings) -> None:
     if not len(fold.split.test):
         log.warning(
-            "%s %s has no usable clip (see results/problems.csv): all others are trained on, and the tables have one fold less",
+            "%s %s has no usable clip (see results/problems.csv): it trains on all others, and the tables count one fold less",
             fold.dataset,
             fold.subject,
         )
     if settings.schedule == "cosine" and settings.warmup + settings.cooldown >= settings.epochs:
         log.warning(
-            "warmup %d and cooldown %d leave nothing of %d epochs: the rate falls from its peak to its minimum at once",
+            "warmup %d and cooldown %d leave none of %d epochs between them: the rate falls from its peak to its minimum at once",
             settings.warmup,
             settings.cooldown,
             settings.epochs,

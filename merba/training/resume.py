@@ -94,18 +94,18 @@ class Progress:
     def load(self) -> bool:
         """Go on from the file, where there is one; whether this is a state to train from.
 
-        It isn't where the file is damaged or of another version: it is deleted, and training must start anew, with another
-        `Progress`, because this one may have taken over half of it.
+        False where the file is damaged or of another version: it is then deleted, and training must start again with another
+        `Progress`, because this one may hold half of the old state.
         """
         if self.file is None or not self.file.exists():
             return True
         try:
             self._take(torch.load(self.file, map_location="cpu", weights_only=True))
         except UNUSABLE as error:
-            log.warning("%s: the saved training is damaged or of another version (%r); starting anew", self.file, error)
+            log.warning("%s: the saved training is damaged or of another version (%r); starting again", self.file, error)
             self.file.unlink()
             return False
-        log.info("going on after epoch %d and %d steps, saved in %s", len(self.history), self.step, self.file)
+        log.info("continuing after epoch %d and %d steps, saved in %s", len(self.history), self.step, self.file)
         return True
 
     def _take(self, state: dict[str, Any]) -> None:

@@ -149,7 +149,7 @@ def test_an_interrupted_fold_goes_on_from_its_saved_state(results, micro_demo, m
     assert not list(results.glob("folds/*"))
     with caplog.at_level("INFO"):
         assert train(results, "--folds", "samm/006", experiment="merba") == 0
-    assert "going on after epoch 1" in caplog.text
+    assert "continuing after epoch 1" in caplog.text
     fold = "folds/merba/samm/006/predictions.parquet"
     found, expected = (pd.read_parquet(folder / fold) for folder in (results, micro_demo / "results"))
     pd.testing.assert_frame_equal(found, expected, check_exact=True)

@@ -43,7 +43,7 @@ def test_the_lock_of_a_working_snakemake_stays(locked):
     program.write_text("import time; time.sleep(60)")
     process = subprocess.Popen([sys.executable, program], cwd=locked)
     try:
-        with pytest.raises(MerbaError, match=f"Snakemake works here \\(process {process.pid}\\)"):
+        with pytest.raises(MerbaError, match=f"Snakemake is running here \\(process {process.pid}\\)"):
             unlock(locked)
         assert len(list((locked / ".snakemake" / "locks").iterdir())) == 2
     finally:

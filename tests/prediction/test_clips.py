@@ -123,7 +123,7 @@ def test_onset_and_apex_are_for_one_clip(tmp_path):
     clip = video(tmp_path / "a.avi")
     rows = find_clips([clip], onset=1, apex=2)
     assert rows.loc[0, ["onset", "apex"]].tolist() == [1, 2]
-    with pytest.raises(MerbaError, match="is given for 2 clips; list the clips with theirs in a CSV file"):
+    with pytest.raises(MerbaError, match="is given for 2 clips; give each clip its own in a CSV file"):
         find_clips([clip, clip], onset=1)
 
 

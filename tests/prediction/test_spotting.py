@@ -42,8 +42,8 @@ def test_a_candidate_moves_and_moves_back(rise, score, returns):
 @pytest.mark.parametrize(
     ("fps", "frames", "message"),
     [
-        (float("nan"), 40, "has no frame rate, which the search needs; give it with --fps"),
-        (60, 20, "is shorter than the 0.5 s that are searched at a time; predict it whole"),
+        (float("nan"), 40, "has no frame rate, which `--spot` needs; give it by --fps"),
+        (60, 20, "is shorter than the 0.5 s that `--spot` looks at at a time; predict it without `--spot`"),
         (60, 40, "no face was found in any window"),
     ],
 )

@@ -163,7 +163,7 @@ def test_a_model_is_retrained_for_the_median_of_the_folds_epochs(micro_demo, mon
 @pytest.mark.long
 def test_folds_of_other_settings_are_no_measure_of_a_retrained_model(micro_demo, tmp_path):
     changed = load_config(configured(tmp_path, training={"epochs": 4}))
-    with pytest.raises(MerbaError, match=r"run\.json: the fold was trained with other settings, clips or code; run the w"):
+    with pytest.raises(MerbaError, match=r"run\.json: this fold was trained with other settings, clips or code; run the w"):
         retrained(changed, micro_demo / "results" / "folds" / "merba")
 
 

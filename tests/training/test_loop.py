@@ -357,7 +357,7 @@ def test_a_training_process_that_dies_goes_on_to_the_same_bits(tmp_path, death):
         process.communicate()
         assert process.returncode == -death
     resumed, log = start(file).communicate()
-    assert "going on after epoch" in log
+    assert "continuing after epoch" in log
     assert resumed == undisturbed != ""
 
 
@@ -378,7 +378,7 @@ def test_a_save_that_is_damaged_or_of_another_version_is_dropped_with_a_warning(
     data = prepare(flow, labels, split().train, PIXELS, shape=(2, 6, 6), normalise=True, device=CPU)
     whole = train_fold(Small, data, split(), 3, QUICK, seed=1)
     assert train_fold(Small, data, split(), 3, QUICK, seed=1, resume=file).weights_sha256 == whole.weights_sha256
-    assert "starting anew" in caplog.text
+    assert "starting again" in caplog.text
     assert not file.exists()
 
 
