@@ -265,7 +265,7 @@ def _plan(clips: int) -> dict:
         config = {
             "data": "own",
             "datasets": {"mine": {"adapter": "clips", "root": name}},
-            "experiments": {"merba": {"method": "MERba", "model": {"name": "merba_nano"}}},
+            "experiments": {"merba": {"model": {"name": "merba_nano"}}},
         }
         (root / "config.yaml").write_text(yaml.safe_dump(config))
         command = [sys.executable, "-m", "snakemake", "-n", "--cores", "2", "--snakefile", str(ROOT / "Snakefile")]

@@ -28,7 +28,7 @@ RELEASED_SIZE = 28
 PROGRAM_MB = 4000
 """What a training takes besides its clips: MERba-nano at 56 px with batches of 128, on the CPU, was measured at 3500."""
 PAPER_MODEL = "merba_base"
-"""The model whose sizes are in Tables I and VII whatever is trained."""
+"""The model whose costs the published rows of Table VII have."""
 
 
 class Plan:

@@ -19,11 +19,8 @@ rule table_1:
         mem_mb=2000,
         runtime=10,
     params:
-        code=plan.code("table_1", plan.trained(ablations=False), PAPER_MODEL),
-        models=[
-            (PAPER_MODEL, {}, 7),
-            *plan.models(),
-        ],
+        code=plan.code("table_1", plan.trained(ablations=False)),
+        models=plan.models(),
     message:
         "table: I, sizes of the models"
     script:

@@ -13,7 +13,7 @@ from typing import Any
 from merba.config.validation import explain, schema
 from merba.errors import MerbaError, did_you_mean, unknown
 
-# PyYAML and jsonschema are imported where they are used: trainings need neither.
+# PyYAML, jsonschema and names of methods are imported where they are used: trainings need none of them.
 
 LIBRARY = Path(__file__).with_name("experiments.yaml")
 """The paper's experiments, which a configuration without `experiments` runs and others may inherit from."""
@@ -71,16 +71,18 @@ def library() -> dict[str, Any]:
 
 
 def _inherited(experiments: Mapping[str, Any] | None, origin: str) -> dict[str, Any]:
-    """The experiments, or the library's where none are given, each with what it inherits."""
+    """The experiments, or the library's where none are given, each with what it inherits and the name of its row."""
+    from merba.config.method_names import method_name
+
     source = library() if experiments is None else experiments
     resolved = {name: _resolved(name, source, origin) for name in source}
     for name, experiment in resolved.items():
         where = f"{origin}: experiments.{name}"
-        for key in ("method", "model"):
-            if key not in experiment:
-                raise MerbaError(f"{where}: missing key {key!r}")
+        if "model" not in experiment:
+            raise MerbaError(f"{where}: missing key 'model'")
         if "name" not in experiment["model"]:
             raise MerbaError(f"{where}.model: missing key 'name'")
+        experiment.setdefault("method", method_name(experiment["model"]))
     return resolved
 
 
@@ -97,6 +99,8 @@ def _resolved(name: str, source: Mapping[str, Any], origin: str, heirs: tuple[st
     if parent not in home:
         raise MerbaError(f"{where}: {unknown(parent, {**library(), **source})}")
     inherited = _resolved(parent, home, origin, (*heirs, name) if home is source else ())
+    if "model" in own:
+        inherited.pop("method", None)  # the name of another model
     merged = {**inherited, **own}
     if "model" in own and "name" not in own["model"]:
         merged["model"] = {**inherited.get("model", {}), **own["model"]}

@@ -52,7 +52,7 @@ def table_2(sheet: pd.DataFrame, data: str, problems: pd.DataFrame | None = None
     `problems` (dataset, subject, clip) adds the column `unusable`: how many of a split's clips are among them.
     """
     paper = published("table_2_dfme_counts").set_index("split")
-    counted = _counts(sheet["split"], sheet["label"], paper)
+    counted = _counts(sheet["split"], sheet["label"], paper.index, paper.columns[:-1], total="total")
     if problems is not None:
         unusable = sheet.merge(problems[KEY], on=KEY)["split"].value_counts()
         counted["unusable"] = unusable.reindex(counted.index, fill_value=0)
@@ -60,30 +60,27 @@ def table_2(sheet: pd.DataFrame, data: str, problems: pd.DataFrame | None = None
 
 
 def table_3(sheet: pd.DataFrame, data: str, problems: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Table III: clips by class and dataset, above the published counts; `differs` names what differs.
+    """Table III: clips by class and dataset, above the published counts of the same datasets; `differs` names what differs.
 
+    The sum over datasets, `combined`, is compared where they are the paper's three. Other datasets have no published rows.
     `problems` (dataset, subject, clip) adds the row `unusable`: how many of a dataset's clips are among them.
     """
+    datasets = set(sheet["dataset"])
+    ran = [name for name in DATASETS_3DB if name in datasets]
     paper = published("table_3_3db_counts").set_index("class")
-    counted = _counts(sheet["label"], sheet["dataset"], paper)
+    paper = paper[[*ran, *(["combined"] if datasets == set(DATASETS_3DB) else [])]] if ran else paper.iloc[:0, :0]
+    counted = _counts(sheet["label"], sheet["dataset"], paper.index.drop("total", errors="ignore"), ran, total="combined")
+    counted.loc["total"] = counted.sum()
     if problems is not None:
         unusable = sheet.merge(problems[KEY], on=KEY)["dataset"].value_counts().reindex(counted.columns, fill_value=0)
         counted.loc["unusable"] = unusable.where(counted.columns != "combined", unusable.sum())
     return _above_published(counted, paper, data, "3db")
 
 
-def _counts(rows: pd.Series, columns: pd.Series, paper: pd.DataFrame) -> pd.DataFrame:
-    """A cross table in the paper's order, then what the paper doesn't have; with totals where the paper has them."""
-    total = paper.columns[-1]
-    counts = pd.crosstab(rows, columns).reindex(
-        index=_ordered(paper.index.drop("total", errors="ignore"), rows),
-        columns=_ordered(paper.columns[:-1], columns),
-        fill_value=0,
-    )
-    counts[total] = counts.sum(axis=1)
-    if "total" in paper.index:
-        counts.loc["total"] = counts.sum()
-    return counts.rename_axis(index=paper.index.name, columns=None)
+def _counts(rows: pd.Series, columns: pd.Series, index: Iterable[str], names: Iterable[str], *, total: str) -> pd.DataFrame:
+    """A cross table: first the paper's rows (`index`) and columns (`names`) in its order, then others; a column of sums last."""
+    counts = pd.crosstab(rows, columns).reindex(index=_ordered(index, rows), columns=_ordered(names, columns), fill_value=0)
+    return counts.assign(**{total: counts.sum(axis=1)})
 
 
 def _ordered(known: Iterable[str], given: Iterable[str]) -> list[str]:
@@ -100,7 +97,7 @@ def _above_published(counted: pd.DataFrame, paper: pd.DataFrame, data: str, pape
         )
         for row in counted.index
     ]
-    ours = counted.assign(source="counted", data=data, differs=differs)
+    ours = counted.rename_axis(index=paper.index.name, columns=None).assign(source="counted", data=data, differs=differs)
     table = pd.concat([ours.reset_index(), paper.assign(source="published", data=paper_data, differs="").reset_index()])
     numbers = [column for column in table if pd.api.types.is_numeric_dtype(table[column])]
     return table.astype(dict.fromkeys(numbers, "Int64"))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from merba.config.method_names import method_name
 from merba.datasets.tasks import DATASETS_3DB
 from merba.evaluation.comparison import paired_difference
 from merba.evaluation.metrics import bootstrap_interval, confusion, scores
@@ -22,7 +23,10 @@ WHOLE = ("year", "row", "seeds", "n", "shared_subjects", "parameters", "flops")
 
 
 def table_1(models: Sequence[tuple[str, Mapping[str, Any], int]]) -> pd.DataFrame:
-    """Table I: blocks, windows, sizes, parameters and FLOPs of models, each given as (name, arguments, classes)."""
+    """Table I: blocks, windows, sizes, parameters and FLOPs of models, each given as (name, arguments, classes).
+
+    The column `model` tells them apart by the names that `method_name` gives them.
+    """
     import torch
 
     from merba.models import create_model
@@ -33,7 +37,7 @@ def table_1(models: Sequence[tuple[str, Mapping[str, Any], int]]) -> pd.DataFram
         with torch.device("meta"):  # shapes only: no memory, no time for random weights
             model = create_model(name, classes, **arguments)
         part = architecture(model, model.input_shape)
-        part.insert(0, "model", name)
+        part.insert(0, "model", method_name({"name": name, **arguments}))
         parts.append(part)
     return pd.concat(parts, ignore_index=True)
 

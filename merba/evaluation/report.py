@@ -40,10 +40,10 @@ DATA = {
 }
 TABLES = {
     "table_1": "Table I: sizes of the models",
-    "table_2": "Table II: DFME's clips by split and class",
-    "table_3": "Table III: clips by class",
-    "table_4": "Table IV: DFME, test sets A and B",
-    "table_5": "Table V: leave-one-subject-out on the composite",
+    "table_2": "Table II: clips by split and class",
+    "table_3": "Table III: clips by class and dataset",
+    "table_4": "Table IV: one training, test sets A and B",
+    "table_5": "Table V: leave-one-subject-out",
     "table_6": "Table VI: where extractors and attention look",
     "table_7": "Table VII: directions of the scan",
 }
@@ -90,13 +90,15 @@ def write_report(
     )
     results = {table: pd.read_csv(table) for table in tables}
     scored = {table: rows for table, rows in results.items() if "selection" in rows}
+    datasets = [named(name) for name in sheet["dataset"].unique()]
     page = environment.get_template(TEMPLATE.name).render(
         data=data,
+        about=", ".join(datasets) if data == "own" else data,
         data_meaning=DATA[data],
         version=merba.__version__,
         clips=len(sheet),
         subjects=sheet.groupby(["dataset", "subject"]).ngroups,
-        datasets=[named(name) for name in sheet["dataset"].unique()],
+        datasets=datasets,
         results=[_result(table, rows, data) for table, rows in scored.items()],
         others=[(_title(table), table.name, plain_table(rows)) for table, rows in results.items() if table not in scored],
         matrices=[_matrix(title, pd.read_csv(table, index_col="true")) for table, title in matrices.items()],

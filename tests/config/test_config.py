@@ -19,6 +19,7 @@ from merba.config import (
     schema,
 )
 from merba.config.last_run import configuration_name, others_results, sign
+from merba.config.method_names import method_name
 from merba.config.reference import reference
 from merba.config.validation import defaults
 from merba.errors import MerbaError
@@ -152,6 +153,52 @@ def test_an_experiment_may_inherit_from_the_librarys_of_its_own_name():
     assert made["x"]["model"] == {"name": "merba_nano"}, "the file's own comes before the library's"
 
 
+def test_a_row_is_named_after_its_own_model_unless_it_has_a_name():
+    made = inherited(
+        nano={"inherit": "merba", "model": {"name": "merba_nano"}},
+        same={"inherit": "nano", "training": {"epochs": 3}},
+        titled={"inherit": "nano", "method": "Mine"},
+        longer={"inherit": "titled", "training": {"epochs": 3}},
+        other={"inherit": "titled", "model": {"name": "merba_small"}},
+        wide={"inherit": "titled", "model": {"dim": 40}},
+        vision={"inherit": "mambavision", "model": {"name": "mambavision_tiny2"}},
+        small_dgcm={"inherit": "merba_dgcm", "model": {"name": "merba_nano", "head": "dgcm", "in_channels": 2}},
+    )
+    assert {name: experiment["method"] for name, experiment in made.items()} == {
+        "nano": "MERba-nano",
+        "same": "MERba-nano",
+        "titled": "Mine",
+        "longer": "Mine",
+        "other": "MERba-S",
+        "wide": "MERba-nano (dim 40)",
+        "vision": "MambaVision-T2",
+        "small_dgcm": "MERba-nano-DGCM",
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ({"name": "merba_base", "in_channels": 2, "pretrained": "x.pth.tar"}, "MERba-B (pretrained)"),
+        ({"name": "merba_nano", "depths": [1, 1, 3, 1], "stem_stride": 1}, "MERba-nano (depths 1 1 3 1, stem stride 1)"),
+        ({"name": "mambavision_base", "layer_scale": None}, "MambaVision-B (layer scale none)"),
+        ({"name": "merba_base", "head": "dgcm", "directions": "hr vr"}, "MERba-B-DGCM (directions hr vr)"),
+        ({"name": "htnet"}, "HTNet"),
+        ({"name": "tiny_cnn", "width": 8}, "tiny_cnn (width 8)"),
+    ],
+)
+def test_a_models_name_says_its_size_and_what_was_changed(model, name):
+    assert method_name(model) == name
+
+
+def test_every_size_of_the_registered_models_has_a_name_of_its_own():
+    from merba.models import MODELS
+
+    names = {method_name({"name": name}) for name in MODELS}
+    assert len(names) == len(MODELS)
+    assert not names & {"MERba", "MambaVision", *MODELS}
+
+
 @pytest.mark.parametrize(
     ("experiments", "message"),
     [
@@ -174,7 +221,7 @@ def shipped(*datasets):
 def test_without_experiments_the_papers_run_whose_data_is_there():
     settings, left_out = shipped("smic_hs", "casme2", "samm")
     methods = {experiment["method"] for experiment in settings.values()}
-    assert methods == {"MERba", "MambaVision-B", "HTNet", "STSTNet", "FeatRef, our reading", "Bi-WOOF"}
+    assert methods == {"MERba-B", "MambaVision-B", "HTNet", "STSTNet", "FeatRef, our reading", "Bi-WOOF"}
     assert left_out["merba_dgcm"] == "the configuration has no dataset dfme"
     settings, left_out = shipped("dfme")
     tables = [table for one in settings.values() for table in one["tables"]]

@@ -36,13 +36,34 @@ def test_a_clip_that_is_missing_or_of_another_class_is_marked_where_it_counts():
     assert set(differs[differs != ""].index) == {label, "total"}
 
 
+MINE = pd.DataFrame({"dataset": "mine", "subject": "s", "clip": ["a", "b"], "label": ["joy", "surprise"]})
+
+
 def test_datasets_and_classes_that_the_paper_does_not_have_stand_behind_its_own():
-    mine = pd.DataFrame({"dataset": "mine", "subject": "s", "clip": ["a", "b"], "label": ["joy", "surprise"]})
-    table = counted(table_3(mine, "own"))
-    assert list(table.columns[:5]) == ["smic_hs", "casme2", "samm", "mine", "combined"]
-    assert table.index.tolist() == ["negative", "positive", "surprise", "joy", "total"]
-    assert table["mine"].tolist() == [0, 0, 1, 1, 2]
-    assert table.loc["joy", "differs"] == ""
+    table = table_3(pd.concat([composite(), MINE]), "own")
+    assert list(table.columns[:6]) == ["class", "smic_hs", "casme2", "samm", "mine", "combined"]
+    ours = counted(table)
+    assert ours.index.tolist() == ["negative", "positive", "surprise", "joy", "total"]
+    assert ours["mine"].tolist() == [0, 0, 1, 1, 2]
+    assert (ours["differs"] == "").all(), "the sum with other clips is not the paper's"
+    assert table.loc[table["source"] == "published", ["mine", "combined"]].isna().all(axis=None)
+
+
+def test_a_run_without_the_papers_datasets_has_none_of_them_in_table_3():
+    table = table_3(MINE, "own")
+    assert list(table.columns) == ["class", "mine", "combined", "source", "data", "differs"]
+    assert table["class"].tolist() == ["joy", "surprise", "total"]
+    assert set(table["source"]) == {"counted"}
+    assert "≠" not in side_by_side(table)
+
+
+def test_a_run_with_one_of_the_papers_datasets_is_compared_with_that_one():
+    table = table_3(composite("samm"), "own")
+    assert list(table.columns[:3]) == ["class", "samm", "combined"]
+    assert counted(table)["combined"].tolist() == counted(table)["samm"].tolist() == [92, 26, 15, 133]
+    assert (counted(table)["differs"] == "").all()
+    paper = table[table["source"] == "published"]
+    assert paper["samm"].tolist() == [92, 26, 15, 133] and paper["combined"].isna().all()
 
 
 def test_unusable_clips_are_counted_by_dataset_and_split(dfme):

@@ -249,7 +249,9 @@ def test_a_confusion_table_counts_the_chosen_selection(sheet):
 def test_table_1_lists_every_model_with_its_parameters():
     from merba.models import create_model
 
-    table = table_1([("merba_nano", {"in_channels": 3}, 3), ("ststnet", {}, 3)])
+    models = {"MERba-nano": ("merba_nano", {"in_channels": 3}), "MERba-nano (dim 8)": ("merba_nano", {"dim": 8})}
+    table = table_1([(*model, 3) for model in models.values()])
     totals = table[table["block"] == "total"].set_index("model")["parameters"]
-    for name, arguments in (("merba_nano", {"in_channels": 3}), ("ststnet", {})):
-        assert totals[name] == sum(p.numel() for p in create_model(name, 3, **arguments).parameters())
+    assert list(totals.index) == list(models), "two of one size are told apart"
+    for title, (name, arguments) in models.items():
+        assert totals[title] == sum(p.numel() for p in create_model(name, 3, **arguments).parameters())

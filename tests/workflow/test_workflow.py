@@ -64,8 +64,8 @@ def test_the_micro_demo_gives_tables_figures_and_records(micro_demo):
     assert (results / "figures" / "figure_3_confusion_merba.png").stat().st_size > 5000
     assert pd.read_csv(results / "figures" / "figure_3_confusion_merba.csv", index_col=0).to_numpy().sum() == 18
     assert pd.read_csv(results / "problems.csv").empty
-    blocks = pd.read_csv(results / "table_1_architecture.csv").set_index(["model", "block"])
-    assert blocks.loc[("merba_base", "total"), "parameters"] == pytest.approx(94e6, rel=0.01)
+    blocks = pd.read_csv(results / "table_1_architecture.csv")
+    assert list(blocks["model"].unique()) == ["MERba-nano", "STSTNet", "MERba-nano-DGCM (image size 28)"], "what ran, no more"
     splits = pd.read_csv(results / "table_2_dfme_counts.csv").set_index(["source", "split"])["total"]
     assert splits["counted"].to_dict() == {"train": 14, "test_a": 7, "test_b": 7}
     assert splits["published"].to_dict() == {"train": 1856, "test_a": 474, "test_b": 299}

@@ -1,0 +1,40 @@
+"""What a row of the tables is called where its experiment doesn't say so: after its model, with the size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+FAMILIES = {
+    "merba": "MERba",
+    "mambavision": "MambaVision",
+    "htnet": "HTNet",
+    "featref": "FeatRef, our reading",
+    "ststnet": "STSTNet",
+    "biwoof": "Bi-WOOF",
+    "kernel": "Kernel ridge (ours)",
+    "lda": "PCA + LDA (ours)",
+}
+SIZES = {"tiny": "T", "tiny2": "T2", "small": "S", "base": "B", "large": "L", "large2": "L2", "large3": "L3"}
+"""Sizes as MambaVision's authors write them (Hatamizadeh & Kautz, CVPR 2025, Table 1); MERba's follow."""
+UNNAMED = ("name", "head", "in_channels", "pretrained")
+"""Arguments that are no deviation from the named size, or are said otherwise."""
+
+
+def method_name(model: Mapping[str, Any]) -> str:
+    """The name of an experiment's `model`: family, size, DGCM where that is its head, and in brackets what else is set.
+
+    For example MERba-B for merba_base, and MERba-nano-DGCM (dim 8) for a merba_nano with that head and its width changed. A
+    model of no known family keeps its registered name.
+    """
+    family, _, size = model["name"].partition("_")
+    name = "-".join(filter(None, (FAMILIES[family], SIZES.get(size, size)))) if family in FAMILIES else model["name"]
+    if model.get("head") == "dgcm":
+        name += "-DGCM"
+    changes = ["pretrained"] if model.get("pretrained") else []
+    changes += [f"{key.replace('_', ' ')} {_text(value)}" for key, value in model.items() if key not in UNNAMED]
+    return f"{name} ({', '.join(changes)})" if changes else name
+
+
+def _text(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else "none" if value is None else str(value)
