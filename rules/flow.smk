@@ -66,6 +66,11 @@ rule problems:
             category="Data",
             caption="../workflow/report/problems.rst",
         ),
+        warnings=report(
+            "results/warnings.csv",
+            category="Data",
+            caption="../workflow/report/warnings.rst",
+        ),
         summary=report(
             "results/preprocessing.csv",
             category="Data",
@@ -83,8 +88,10 @@ rule problems:
         runtime=10,
     params:
         code=plan.code("problems"),
+        size=config["faces"]["size"],
+        head_motion=config["head_motion_warning"],
     message:
-        "problems of all clips"
+        "problems and warnings of all clips"
     script:
         "../workflow/scripts/problems.py"
 

@@ -8,6 +8,7 @@ rule summary:
         matrices=lambda wildcards: plan.matrices(ablations=bool(wildcards.ablations)),
         figures=plan.sample_figures(),
         problems="results/problems.csv",
+        warnings="results/warnings.csv",
         preprocessing="results/preprocessing.csv",
         samples="results/samples.parquet",
     output:

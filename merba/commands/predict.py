@@ -108,15 +108,19 @@ def _write(folder: Path, predictions: Sequence[Prediction], document: dict[str, 
         if one.search:
             if id(one.search) not in searches:
                 searches[id(one.search)] = f"{name}_search.png"
+                moving = {other.onset for other in predictions if other.search is one.search and other.head_moves}
                 with atomic(folder / searches[id(one.search)]) as draft:
-                    plot_search(one.search, title=one.clip, path=draft)
+                    plot_search(one.search, moving=moving, title=one.clip, path=draft)
             record["search_picture"] = searches[id(one.search)]
     with atomic(folder / "predictions.json") as draft:
         draft.write_text(json.dumps(document, indent=2))
 
 
 def _table(predictions: Sequence[Prediction], classes: Sequence[str], spot: bool) -> str:
-    """A line for each prediction, with every class's probability; what is unknown is a dash."""
+    """A line for each prediction, with the head's motion in px and every class's probability; what is unknown is a dash.
+
+    An exclamation mark stands behind a motion that is more than an expression's.
+    """
     import pandas as pd
 
     rows = []
@@ -124,6 +128,7 @@ def _table(predictions: Sequence[Prediction], classes: Sequence[str], spot: bool
         row = {"clip": one.clip, "onset": one.onset, "apex": one.apex}
         if spot:
             row |= {"offset": one.offset, "score": one.score and f"{one.score:.2f}"}
+        row["head"] = None if one.head_motion is None else f"{one.head_motion:.1f}{'!' * one.head_moves}"
         row["class"] = one.predicted
         rows.append(row | {name: f"{p:.3f}" for name, p in one.probabilities.items()})
     table = pd.DataFrame(rows, columns=[*rows[0], *(name for name in classes if name not in rows[0])], dtype=object)

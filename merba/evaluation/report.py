@@ -68,6 +68,7 @@ def write_report(
     matrices: Mapping[Path, str],
     samples: Mapping[str, Path],
     problems: Path,
+    warnings: Path,
     preprocessing: Path,
     sheet: pd.DataFrame,
     times: Sequence[Path],
@@ -76,8 +77,8 @@ def write_report(
 
     `data` is the configuration's, and `configuration` has its `file` and the settings `changed` from the defaults; `tables`
     are the files of Tables I to VII; `matrices` are confusion matrices (CSV) with their titles; `samples` are the sample
-    figures (PNG) by dataset; `problems` and `preprocessing` are the stages' tables of these names, `sheet` is the sample sheet,
-    and `times` the files that say how long jobs took (see `stage_times`).
+    figures (PNG) by dataset; `problems`, `warnings` and `preprocessing` are the stages' tables of these names, `sheet` is the
+    sample sheet, and `times` the files that say how long jobs took (see `stage_times`).
     """
     from jinja2 import Environment, FileSystemLoader
 
@@ -107,6 +108,7 @@ def write_report(
         folds=[(run, plain_table(fold_table(run))) for run in runs],
         samples=[_photograph(file, named(name)) for name, file in samples.items()],
         problems=plain_table(pd.read_csv(problems, dtype=str, keep_default_na=False)),
+        warnings=plain_table(pd.read_csv(warnings, dtype=str, keep_default_na=False)),
         preprocessing=plain_table(pd.read_csv(preprocessing)),
         times=plain_table(stage_times(times, runs).round(1)),
         configuration=configuration,

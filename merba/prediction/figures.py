@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -96,13 +97,19 @@ def _plot_probabilities(axes, prediction: Prediction) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
-def plot_search(search: Search, *, title: str, path: Path) -> None:
-    """Every window's score by its first frame, candidates shaded; which windows return, and which show no face."""
+def plot_search(search: Search, *, moving: Collection[int], title: str, path: Path) -> None:
+    """Every window's score by its first frame, candidates shaded; which windows return, and which show no face.
+
+    Candidates in which the head moves more than an expression does are hatched: those with an onset in `moving`.
+    """
     faceless = [window.first for window in search.windows if np.isnan(window.score)]
     figure, axes = pyplot().subplots(figsize=(11, 3), layout="constrained")
-    for number, candidate in enumerate(search.candidates):
-        label = "candidate interval" if number == 0 else None
-        axes.axvspan(candidate.onset, candidate.offset, color=ORANGE, alpha=0.3, linewidth=0, label=label)
+    for candidate in search.candidates:
+        moves = candidate.onset in moving
+        label, hatch = ("candidate interval,\nbut the head moves", "///") if moves else ("candidate interval", None)
+        if label in axes.get_legend_handles_labels()[1]:
+            label = None
+        axes.axvspan(candidate.onset, candidate.offset, color=ORANGE, alpha=0.3, linewidth=0, hatch=hatch, label=label)
     for returns, colour, label in ((True, BLUE, "window with motion\nthat returns"), (False, GREY, "window without")):
         chosen = [(window.first, window.score) for window in search.windows if window.returns == returns]
         axes.plot(*zip(*chosen, strict=True) if chosen else ((), ()), "o", markersize=4, color=colour, label=label)

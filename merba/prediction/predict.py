@@ -23,6 +23,7 @@ from merba.preprocessing.alignment import align
 from merba.preprocessing.apex import apexes_of_subject
 from merba.preprocessing.faces import FaceSettings, faces_of_subject, transform_of
 from merba.preprocessing.flow import flow_of_subject
+from merba.preprocessing.head_warning import head_warning
 from merba.training.checkpoint import STAGES, Checkpoint, load_checkpoint
 from merba.training.devices import training_device
 
@@ -37,10 +38,12 @@ class Prediction:
     """What was found in one clip; where nothing could be, `problem` says why, and all else but the clip is empty.
 
     onset, apex, offset are frame numbers, box is the face (x0, y0, x1, y1) in px of the onset frame, faces how many that frame
-    shows, probabilities are by class. score is a candidate interval's, px, None for whole clips; search is what it comes from
-    (see `merba.prediction.spotting`). flow is float16 (C, H, W), in px of the aligned face, points are that face's (10 values,
-    see `merba.preprocessing.packs`). With `explain`: images, the aligned onset and apex, uint8 RGB (2, size, size, 3), and
-    saliency, float32 (H, W) of the model's input (see `merba.prediction.inference.classify`).
+    shows, probabilities are by class. head_motion is what the head moves from onset to apex, px of the aligned face, and
+    head_moves whether that is more than an expression does (see `merba.preprocessing.head_warning`). score is a candidate
+    interval's, px, None for whole clips; search is what it comes from (see `merba.prediction.spotting`). flow is float16
+    (C, H, W), in px of the aligned face, points are that face's (10 values, see `merba.preprocessing.packs`). With `explain`:
+    images, the aligned onset and apex, uint8 RGB (2, size, size, 3), and saliency, float32 (H, W) of the model's input (see
+    `merba.prediction.inference.classify`).
     """
 
     clip: str
@@ -52,6 +55,8 @@ class Prediction:
     probabilities: Mapping[str, float] = field(default_factory=dict)
     box: tuple[float, float, float, float] | None = None
     faces: int | None = None
+    head_motion: float | None = None
+    head_moves: bool = False
     score: float | None = None
     warnings: Sequence[str] = ()
     problem: str | None = None
@@ -125,6 +130,7 @@ def _prepare(rows: pd.DataFrame, checkpoint: Checkpoint, explain: bool) -> list[
         if pd.notna(clip["problem"]):
             made[row.Index] = replace(made[row.Index], problem=clip["problem"])
             continue
+        moves = head_warning(clip["head_motion"], flow.shape[-1])
         onset, top, offset = (None if pd.isna(apex[key]) else int(apex[key]) for key in ("onset", "apex", "offset"))
         made[row.Index] = replace(
             made[row.Index],
@@ -133,7 +139,9 @@ def _prepare(rows: pd.DataFrame, checkpoint: Checkpoint, explain: bool) -> list[
             offset=offset,
             box=tuple(float(face[edge]) for edge in ("x0", "y0", "x1", "y1")),
             faces=int(face["faces"]),
-            warnings=tuple(_doubts(row, face, apex)),
+            head_motion=clip["head_motion"],
+            head_moves=moves is not None,
+            warnings=(*_doubts(row, face, apex), *([moves] if moves else [])),
             flow=one,
             points=clip["points"],
             images=_aligned(row, face, (onset, top), checkpoint.faces) if explain else None,

@@ -23,8 +23,8 @@ RADIUS = 0.05
 class HeadMotion(NamedTuple):
     """Motion of the stable region from onset to apex.
 
-    `length`: px of the aligned face, of the median displacement. `back`: the 2×3 similarity transform that takes points
-    of the aligned apex back to where the head was at the onset.
+    `back`: the 2×3 similarity transform that takes points of the aligned apex back to where the head was at the onset.
+    `length`: px of the aligned face by which that moves the region's points, in the mean, so that turns count as well.
     """
 
     length: float
@@ -47,4 +47,6 @@ def head_motion(onset: np.ndarray, apex: np.ndarray, points: np.ndarray) -> Head
     moved = solver.calc(onset, apex, None)[region].astype(np.float64)
     y, x = np.nonzero(region)
     places = np.stack([x, y], axis=1)
-    return HeadMotion(float(np.hypot(*np.median(moved, axis=0))), similarity(places + moved, places))
+    back = similarity(places + moved, places)
+    shift = (places + moved) @ back[:, :2].T + back[:, 2] - (places + moved)
+    return HeadMotion(float(np.hypot(*shift.T).mean()), back)

@@ -147,12 +147,14 @@ def load_packs(pairs: Sequence[tuple[Path, Path]]) -> tuple[np.ndarray, pd.DataF
 
 
 def preprocessing_summary(clips: pd.DataFrame) -> pd.DataFrame:
-    """One row per dataset: subjects, clips, problems, and median, 95th percentile and largest head motion (px).
+    """One row per dataset: subjects, clips, problems, warnings, and median, 95th percentile and largest head motion (px).
 
-    `clips` are the indexes of `pack`, joined.
+    `clips` are the indexes of `pack`, joined, and the `warning` of each (see `merba.preprocessing.head_warning`).
     """
     by_dataset = clips.groupby("dataset")
-    counts = by_dataset.agg(subjects=("subject", "nunique"), clips=("clip", "size"), problems=("problem", "count"))
+    counts = by_dataset.agg(
+        subjects=("subject", "nunique"), clips=("clip", "size"), problems=("problem", "count"), warnings=("warning", "count")
+    )
     motion = by_dataset["head_motion"]
     spread = {"median": motion.median(), "p95": motion.quantile(0.95), "largest": motion.max()}
     return counts.assign(**{f"head_motion_{name}": values.round(2) for name, values in spread.items()}).reset_index()

@@ -27,6 +27,7 @@ from merba.models import check_model
 from merba.preprocessing.apex import ApexSettings
 from merba.preprocessing.faces import FaceSettings
 from merba.preprocessing.flow import FlowSettings
+from merba.preprocessing.head_warning import LIMIT
 from merba.training.settings import TrainingSettings
 
 CONFIG = Path(__file__).parents[2] / "config"
@@ -253,6 +254,10 @@ def test_the_schema_describes_exactly_the_settings_of_the_code(section, settings
 
 def test_the_schema_describes_exactly_the_training_settings():
     assert list(defaults("training")) == [field.name for field in fields(TrainingSettings)]
+
+
+def test_workflow_and_prediction_warn_of_the_same_head_motion():
+    assert schema("config")["properties"]["head_motion_warning"]["default"] == LIMIT
 
 
 @pytest.mark.parametrize(

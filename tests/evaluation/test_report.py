@@ -91,6 +91,10 @@ def page(run):
     pd.DataFrame({"dataset": ["samm"], "subject": ["006"], "clip": ["c9"], "problem": ["no face <here>"]}).to_csv(
         problems, index=False
     )
+    warnings = results / "warnings.csv"
+    pd.DataFrame({"dataset": ["samm"], "subject": ["006"], "clip": ["c1"], "warning": ["the head moves"]}).to_csv(
+        warnings, index=False
+    )
     pd.DataFrame({"dataset": ["samm"], "clips": [12], "head_motion_median": [0.5]}).to_csv(preprocessing, index=False)
     samples = results / "samples_samm.png"
     cv2.imwrite(str(samples), flow_colours(np.ones((2, 40, 60)), 2.0))
@@ -104,6 +108,7 @@ def page(run):
         matrices={matrix: "MERba-nano"},
         samples={"samm": samples},
         problems=problems,
+        warnings=warnings,
         preprocessing=preprocessing,
         sheet=sheet,
         times=times,
@@ -190,6 +195,11 @@ def test_numbers_of_a_column_have_equally_many_decimals():
 
 def test_a_problem_is_shown_as_text(page):
     assert "no face &lt;here&gt;" in page.read_text()
+
+
+def test_a_warning_is_shown_with_its_clip(page):
+    (_, row) = Rows(page).tables["Warnings"]
+    assert [text.strip() for text, _ in row] == ["samm", "006", "c1", "the head moves"]
 
 
 def test_folds_count_what_was_right(run):

@@ -115,6 +115,28 @@ def test_a_long_clip_without_an_apex_is_warned_of(tmp_path, samm_clips, saved):
     assert slow.predicted
 
 
+def moved(image, x, y=0.0):
+    return cv2.warpAffine(image, np.float32([[1, 0, x], [0, 1, y]]), image.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
+
+
+def test_a_head_that_moves_is_said_and_a_still_one_is_not(tmp_path, photograph, saved, capsys):
+    clip_of(tmp_path / "still", [photograph] * 3)
+    clip_of(tmp_path / "moves", [photograph, moved(photograph, 2), moved(photograph, 5)])
+    (tmp_path / "clips.csv").write_text("subject,clip,source,onset,apex\ns,still,still,1,3\ns,moves,moves,1,3\n")
+    arguments = ["predict", str(tmp_path / "clips.csv"), "--checkpoint", str(saved)]
+    assert main(arguments) == 0, "a warning, no problem"
+    output = capsys.readouterr()
+    assert "merba: moves: the head moves 8.7 px from onset to apex, on a face 224 px wide" in output.err
+    assert "still:" not in output.err
+    header, still, moves = (line.split() for line in output.out.splitlines())
+    assert (still[header.index("head")], moves[header.index("head")]) == ("0.0", "8.7!")
+    assert main([*arguments, "--json"]) == 0
+    still, moves = json.loads(capsys.readouterr().out)["predictions"]
+    assert (still["head_motion"], still["head_moves"], still["warnings"]) == (pytest.approx(0, abs=0.05), False, [])
+    assert (moves["head_motion"], moves["head_moves"]) == (pytest.approx(8.7, abs=0.1), True)
+    assert moves["predicted"] and "the head moves" in moves["warnings"][0]
+
+
 def test_a_checkpoint_of_ready_made_flow_is_refused(samm_clips):
     with pytest.raises(MerbaError, match=r"trained on ready-made flow \(data: public_flow\).*no settings of faces, apex, flow"):
         predict(samm_clips["source"][0], replace(checkpoint(), faces=None, apex=None, flow=None, data="public_flow"))
@@ -136,10 +158,11 @@ def test_the_command_prints_a_table_and_writes_json_and_pictures(tmp_path, samm_
     assert main(["predict", samm_clips["source"][0], "--checkpoint", str(saved), "--out", str(tmp_path)]) == 0
     output = capsys.readouterr()
     header, line = output.out.splitlines()
-    assert header.split() == ["clip", "onset", "apex", "class", *CLASSES]
+    assert header.split() == ["clip", "onset", "apex", "head", "class", *CLASSES]
     document = json.loads((tmp_path / "predictions.json").read_text())
     (record,) = document["predictions"]
-    assert line.split()[:4] == [str(record[key]) for key in ("clip", "onset", "apex", "predicted")]
+    expected = [*(str(record[key]) for key in ("clip", "onset", "apex")), f"{record['head_motion']:.1f}", record["predicted"]]
+    assert line.split()[:5] == expected
     assert sum(record["probabilities"].values()) == pytest.approx(1)
     assert cv2.imread(str(tmp_path / record["picture"])).shape[1] == 15 * DPI
     assert set(record) >= {"onset", "apex", "offset", "box", "warnings", "problem", "score"}
@@ -170,3 +193,32 @@ def test_the_command_searches_and_predicts_candidates_like_clips(tmp_path, movem
     assert record["source"] == whole.source
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written == {"predictions.json", record["picture"], record["search_picture"]}
+
+
+@pytest.mark.long
+def test_candidates_in_which_the_head_moves_are_marked(tmp_path, movement, saved, capsys, monkeypatch):
+    images, apex = movement
+    # The second time the head moves with the expression, 6 px of the frame and back.
+    rise = np.interp(np.arange(len(images)), [0, apex, len(images) - 1], [0, 6, 0])
+    moving = [moved(image, x) for image, x in zip(images, rise, strict=True)]
+    still = [images[0]] * STILL
+    clip_of(tmp_path / "long", still + images + still + moving + still)
+    figures = {}
+    monkeypatch.setattr(
+        "merba.prediction.figures.save", lambda figure, path: (figures.update({path.name.split("-", 2)[2]: figure}), path.touch())
+    )
+    arguments = [str(tmp_path / "long"), "--spot", "--fps", str(FPS), "--checkpoint", str(saved), "--out", str(tmp_path / "out")]
+    assert main(["predict", *arguments]) == 0
+    output = capsys.readouterr()
+    header, *lines = (line.split() for line in output.out.splitlines())
+    assert [line[header.index("head")].endswith("!") for line in lines] == [False, True]
+    assert output.err.count("the head moves") == 1
+    records = json.loads((tmp_path / "out" / "predictions.json").read_text())["predictions"]
+    assert [record["head_moves"] for record in records] == [False, True]
+    assert records[0]["head_motion"] < 3 < 4.5 < records[1]["head_motion"]
+    said = ["the head moves" in " ".join(text.get_text() for text in figures[record["picture"]].texts) for record in records]
+    assert said == [False, True]
+    (axes,) = figures[records[0]["search_picture"]].axes
+    hatched = [(patch.get_x(), patch.get_hatch()) for patch in axes.patches]
+    assert hatched == [(records[0]["onset"], None), (records[1]["onset"], "///")]
+    assert "but the head moves" in "".join(axes.get_legend_handles_labels()[1])

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from merba.errors import MerbaError
+from merba.jobs.problems import run
 from merba.preprocessing.packs import ClipFlow, FlowFormat, check_packed, load_packs, pack, preprocessing_summary, save_subject
 
 PIXELS = FlowFormat(("u", "v"), "px")
@@ -48,10 +49,24 @@ def test_a_subjects_file_is_an_ordinary_npz(tmp_path):
 
 def test_the_summary_counts_problems_and_measures_head_motion_by_dataset(tmp_path):
     file, _ = write_subject(tmp_path, "a", [None, None, "no face"])
-    clips = pack([file], tmp_path / "d.npy", tmp_path / "d.parquet")
+    clips = pack([file], tmp_path / "d.npy", tmp_path / "d.parquet").assign(warning=[None, "moves", None])
     (row,) = preprocessing_summary(clips).to_dict("records")
-    assert (row["dataset"], row["subjects"], row["clips"], row["problems"]) == ("d", 1, 3, 1)
+    assert (row["dataset"], row["subjects"], row["clips"], row["problems"], row["warnings"]) == ("d", 1, 3, 1, 1)
     assert (row["head_motion_median"], row["head_motion_largest"]) == (0.5, 1.0)
+
+
+def test_a_head_that_moves_is_warned_of_by_clip_and_by_dataset_and_drops_nothing(tmp_path):
+    (still, _), (moving, _) = write_subject(tmp_path, "a", [None] * 2), write_subject(tmp_path, "bb", [None] * 4)
+    files = {name: str(tmp_path / f"{name}.csv") for name in ("problems", "warnings", "summary")}
+    pack([still, moving], tmp_path / "d.npy", tmp_path / "d.parquet")
+    run([str(tmp_path / "d.parquet")], 56, 0.02, **files, log=str(tmp_path / "log"))
+    warnings = pd.read_csv(files["warnings"])
+    assert warnings[["subject", "clip"]].to_numpy().tolist() == [["bb", "c3"]], "1.5 px of 56; 1 px is none"
+    assert "the head moves 1.5 px" in warnings["warning"].item()
+    assert pd.read_csv(files["problems"]).empty
+    (row,) = pd.read_csv(files["summary"]).to_dict("records")
+    assert (row["clips"], row["problems"], row["warnings"]) == (6, 0, 1)
+    assert len(load_packs([(tmp_path / "d.npy", tmp_path / "d.parquet")])[1]) == 6
 
 
 def test_two_packs_are_joined_row_by_row(tmp_path):

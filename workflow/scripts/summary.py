@@ -8,6 +8,7 @@ run(
     matrices=snakemake.params.matrices,
     figures=snakemake.input.figures,
     problems=snakemake.input.problems,
+    warnings=snakemake.input.warnings,
     preprocessing=snakemake.input.preprocessing,
     samples=snakemake.input.samples,
     times=snakemake.params.times,
