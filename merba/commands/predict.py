@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from merba.errors import MerbaError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from merba.prediction.predict import Prediction
     from merba.training.checkpoint import Checkpoint
 
@@ -29,7 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--apex", type=int, metavar="M", help="number of the apex frame, for one clip (default: it is found)")
     parser.add_argument("--fps", type=_rate, metavar="FPS", help="frames a second, whatever a video or table says")
     parser.add_argument("--spot", action="store_true", help="search long videos for candidate intervals, and predict these")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write predictions.json and a picture of each clip there")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="write predictions.json, predictions.csv (for `merba score`) and a picture of each clip there",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -93,7 +100,7 @@ def _document(predictions: Sequence[Prediction], checkpoint: Checkpoint, path: P
 
 
 def _write(folder: Path, predictions: Sequence[Prediction], document: dict[str, Any]) -> None:
-    """predictions.json, a picture of each prediction, and one of each search; the JSON names them."""
+    """predictions.json and .csv, a picture of each prediction, and one of each search; the JSON names them."""
     from merba.files import atomic
     from merba.prediction.figures import plot_prediction, plot_search
     from merba.sheet import safe_id
@@ -114,6 +121,21 @@ def _write(folder: Path, predictions: Sequence[Prediction], document: dict[str, 
             record["search_picture"] = searches[id(one.search)]
     with atomic(folder / "predictions.json") as draft:
         draft.write_text(json.dumps(document, indent=2))
+    with atomic(folder / "predictions.csv") as draft:
+        _scorable(predictions, document["checkpoint"]["classes"]).to_csv(draft, index=False)
+
+
+def _scorable(predictions: Sequence[Prediction], classes: Sequence[str]) -> pd.DataFrame:
+    """The predictions with a class as `merba score` reads them; subject and true class are empty where no table has them."""
+    import pandas as pd
+
+    columns = ["dataset", "subject", "clip", "true", "predicted", "onset", "apex"]
+    rows = [
+        {name: getattr(one, name) for name in columns} | {f"p_{name}": p for name, p in one.probabilities.items()}
+        for one in predictions
+        if one.predicted
+    ]
+    return pd.DataFrame(rows, columns=[*columns, *(f"p_{name}" for name in classes)])
 
 
 def _table(predictions: Sequence[Prediction], classes: Sequence[str], spot: bool) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,14 @@ def label_rows(rows: pd.DataFrame, adapter: str, path: Path, task: str, only: st
         counts = ", ".join(f"{count} {emotion}" for emotion, count in sorted(left_out.items()))
         log.info("%s: %d clips have no class in task %s: %s", path, left_out.total(), task, counts)
     return rows.assign(label=labels)[labels.notna()]
+
+
+def true_class(emotion: str, classes: Collection[str]) -> str | None:
+    """The one of `classes` that an annotated emotion, or class, belongs to; None where none does. Case doesn't count."""
+    known = {name.casefold(): name for name in classes}
+    plain = emotion.strip().casefold()
+    name = SYNONYMS.get(plain, plain)
+    return next((known[key] for key in (plain, name, THREE_CLASSES.get(name)) if key in known), None)
 
 
 def _classes(adapter: str, task: str) -> dict[str, str]:

@@ -40,8 +40,14 @@ def read_predictions(path: Path) -> pd.DataFrame:
             )
     if table.empty:
         raise MerbaError(f"{path}: it has no rows")
-    for column in (name for name in (*NAMES, "selection", "seed") if name in table):
-        for row in table.index[table[column].isna() | (table[column].astype(str).str.strip() == "")][:1]:
+    empty = {name: _empty(table[name]) for name in (*NAMES, "selection", "seed") if name in table}
+    if len(rows := empty["true"]):
+        raise MerbaError(
+            f"{path}: {len(rows)} of {len(table)} rows have no true class, the first is row {rows[0]}; a score compares the "
+            "predicted with the true class: fill in the column `true`, or delete these rows"
+        )
+    for column, rows in empty.items():
+        for row in rows[:1]:
             raise MerbaError(f"{path}: row {row} has no {column}")
     for column in (name for name in NAMES if name in table):
         table[column] = table[column].astype(str).str.strip().str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
@@ -57,6 +63,10 @@ def read_predictions(path: Path) -> pd.DataFrame:
             name = " ".join(table.loc[row, keys[2:]])
             raise MerbaError(f"{path}: row {row} repeats clip {name}; remove one, or add a column `seed` that differs")
     return table
+
+
+def _empty(column: pd.Series) -> pd.Index:
+    return column.index[column.isna() | (column.astype(str).str.strip() == "")]
 
 
 def _cells(path: Path) -> pd.DataFrame:

@@ -17,9 +17,11 @@ from merba.datasets.clips import COLUMNS as TABLE_COLUMNS
 from merba.errors import ClipProblem, MerbaError
 from merba.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_clip
 
+OWN = "own"
+"""The dataset of clips that no table names."""
 NUMBERS = ("onset", "apex", "offset", "fps")
-# What preprocessing reads of a sample sheet, the frame rate, and why a clip can't be used.
-COLUMNS = ("dataset", "subject", "clip", "source", "kind", *NUMBERS, "problem")
+# What preprocessing reads of a sample sheet, the frame rate, the annotated emotion, and why a clip can't be used.
+COLUMNS = ("dataset", "subject", "clip", "source", "kind", *NUMBERS, "emotion", "problem")
 
 
 def find_clips(
@@ -71,11 +73,13 @@ def _has_frames(folder: Path) -> bool:
 def _listed(table: Path) -> list[dict[str, Any]]:
     """The rows of a table of clips; one whose numbers can't be read has a problem."""
     needed = {key: name for key, name in TABLE_COLUMNS.items() if key != "emotion"}
+    optional = {name: name for name in (*NUMBERS, "emotion")}
     rows = []
-    for index, row in read_annotations(table, ADAPTER, needed, {name: name for name in NUMBERS}).to_dict("index").items():
+    for index, row in read_annotations(table, ADAPTER, needed, optional).to_dict("index").items():
         made = _row(composed_alike(table.parent / row["source"]), subject=row["subject"]) | {
             "dataset": str(table),
             "clip": row["clip"],
+            "emotion": row.get("emotion") or None,
         }
         if is_no_apex(row.get("apex", "")):
             row["apex"] = ""
@@ -105,7 +109,7 @@ def _disorder(row: Mapping[str, Any]) -> str | None:
 
 def _row(source: Path, subject: str) -> dict[str, Any]:
     row: Mapping[str, Any] = dict.fromkeys((*COLUMNS, "first")) | {
-        "dataset": "own",
+        "dataset": OWN,
         "subject": subject,
         "clip": source.name,
         "source": str(source),

@@ -13,10 +13,11 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from merba.datasets.tasks import true_class
 from merba.errors import ClipProblem, MerbaError
 from merba.frames import open_clip
 from merba.joblog import counted
-from merba.prediction.clips import find_clips
+from merba.prediction.clips import OWN, find_clips
 from merba.prediction.inference import classify
 from merba.prediction.spotting import LONGEST, Search, search
 from merba.preprocessing.alignment import align
@@ -37,17 +38,21 @@ LONG = 1.0
 class Prediction:
     """What was found in one clip; where nothing could be, `problem` says why, and all else but the clip is empty.
 
-    onset, apex, offset are frame numbers, box is the face (x0, y0, x1, y1) in px of the onset frame, faces how many that frame
-    shows, probabilities are by class. head_motion is what the head moves from onset to apex, px of the aligned face, and
-    head_moves whether that is more than an expression does (see `merba.preprocessing.head_warning`). score is a candidate
-    interval's, px, None for whole clips; search is what it comes from (see `merba.prediction.spotting`). flow is float16
-    (C, H, W), in px of the aligned face, points are that face's (10 values, see `merba.preprocessing.packs`). With `explain`:
-    images, the aligned onset and apex, uint8 RGB (2, size, size, 3), and saliency, float32 (H, W) of the model's input (see
-    `merba.prediction.inference.classify`).
+    dataset is the table that lists the clip, subject its subject there, and true the class of its emotion; clips that no table
+    lists have none. onset, apex, offset are frame numbers, box is the face (x0, y0, x1, y1) in px of the onset frame, faces how
+    many that frame shows, probabilities are by class. head_motion is what the head moves from onset to apex, px of the aligned
+    face, and head_moves whether that is more than an expression does (see `merba.preprocessing.head_warning`). score is a
+    candidate interval's, px, None for whole clips; search is what it comes from (see `merba.prediction.spotting`). A candidate
+    has no true class. flow is float16 (C, H, W), in px of the aligned face, points are that face's (10 values, see
+    `merba.preprocessing.packs`). With `explain`: images, the aligned onset and apex, uint8 RGB (2, size, size, 3), and
+    saliency, float32 (H, W) of the model's input (see `merba.prediction.inference.classify`).
     """
 
     clip: str
     source: str
+    dataset: str = OWN
+    subject: str | None = None
+    true: str | None = None
     onset: int | None = None
     apex: int | None = None
     offset: int | None = None
@@ -116,7 +121,7 @@ def predict(
 def _prepare(rows: pd.DataFrame, checkpoint: Checkpoint, explain: bool) -> list[Prediction]:
     """Face, apex and flow of one subject's clips; no classes yet."""
     made = {
-        index: Prediction(row["clip"], row["source"], problem=row["problem"])
+        index: _blank(row, checkpoint.classes)
         for index, row in rows.astype(object).where(rows.notna(), None).to_dict("index").items()
     }
     rows = rows[rows["problem"].isna()]
@@ -141,7 +146,7 @@ def _prepare(rows: pd.DataFrame, checkpoint: Checkpoint, explain: bool) -> list[
             faces=int(face["faces"]),
             head_motion=clip["head_motion"],
             head_moves=moves is not None,
-            warnings=(*_doubts(row, face, apex), *([moves] if moves else [])),
+            warnings=tuple(filter(None, (*_doubts(row, face, apex), moves, _without_class(row.emotion, checkpoint.classes)))),
             flow=one,
             points=clip["points"],
             images=_aligned(row, face, (onset, top), checkpoint.faces) if explain else None,
@@ -149,9 +154,17 @@ def _prepare(rows: pd.DataFrame, checkpoint: Checkpoint, explain: bool) -> list[
     return list(made.values())
 
 
+def _blank(row: Mapping[str, Any], classes: Sequence[str]) -> Prediction:
+    """A clip of which nothing is known yet but what its table says."""
+    subject = None if row["dataset"] == OWN else row["subject"]
+    true = true_class(row["emotion"], classes) if row["emotion"] else None
+    return Prediction(row["clip"], row["source"], row["dataset"], subject, true, problem=row["problem"])
+
+
 def _searched(row: Any, checkpoint: Checkpoint, explain: bool) -> Iterator[Prediction]:
     """The candidate intervals of a clip, prepared one after the other; memory does not grow with the clip's length."""
-    whole = Prediction(row.clip, row.source)
+    row = row._replace(emotion=None, problem=None)  # the clip's class is not that of each candidate in it
+    whole = _blank(row._asdict(), checkpoint.classes)
     try:
         result = search(open_clip(row.source, row.kind), row.fps, checkpoint.faces, checkpoint.apex)
         if not result.candidates:
@@ -181,6 +194,12 @@ def _doubts(row: Any, face: Mapping[str, Any], apex: Mapping[str, Any]) -> Itera
         )
     if apex["source"] == "detected" and (seconds := (apex["offset"] - apex["onset"]) / row.fps) > LONG:
         yield f"it lasts {seconds:.1f} s, a micro-expression at most {LONGEST} s: give onset and apex, or search it (spot)"
+
+
+def _without_class(emotion: str | None, classes: Sequence[str]) -> str | None:
+    if pd.notna(emotion) and not true_class(emotion, classes):
+        return f"its emotion {emotion!r} is none of the model's classes ({', '.join(classes)}): it has no true class"
+    return None
 
 
 def _aligned(row: Any, face: Mapping[str, Any], numbers: Iterable[int], settings: Mapping[str, Any]) -> np.ndarray:

@@ -69,6 +69,8 @@ def test_classes_may_be_written_as_decimals_and_clips_as_numbers(tmp_path):
         ("subject,truth,predicted\n1,a,a\n", "no column 'true'"),
         ("subject,true,predicted\n", "no rows"),
         ("subject,true,predicted\n1,a,\n", "row 2 has no predicted"),
+        ("subject,true,predicted\n1,a,a\n2,,b\n3, ,b\n", "2 of 3 rows have no true class, the first is row 3; .*fill in"),
+        ("subject,true,predicted\n,,a\n", "1 of 1 rows have no true class, the first is row 2"),
         ("subject,clip,true,predicted\n1,x,a,a\n1,x,a,b\n", "row 3 repeats clip all 1 x"),
         ("subject,clip,true,predicted\n1,x,a,a\n1,,a,b\n", "row 3 has no clip"),
         ("subject,seed,true,predicted\n1,1,a,a\n1,,a,b\n", "row 3 has no seed"),

@@ -12,6 +12,7 @@ import pytest
 from checkpoints import CLASSES, CONFIG, checkpoint
 from face_clips import clip_of
 from moving_faces import FPS, STILL, video
+from sklearn.metrics import f1_score
 
 from merba.cli import main
 from merba.errors import MerbaError
@@ -167,7 +168,7 @@ def test_the_command_prints_a_table_and_writes_json_and_pictures(tmp_path, samm_
     assert cv2.imread(str(tmp_path / record["picture"])).shape[1] == 15 * DPI
     assert set(record) >= {"onset", "apex", "offset", "box", "warnings", "problem", "score"}
     assert document["checkpoint"]["data"] == "demo"
-    assert "means nothing" in output.err
+    assert "mean nothing" in output.err
 
 
 def test_the_command_ends_with_1_where_a_clip_has_a_problem_and_prints_json(tmp_path, samm_clips, saved, capsys):
@@ -176,6 +177,46 @@ def test_the_command_ends_with_1_where_a_clip_has_a_problem_and_prints_json(tmp_
     output = capsys.readouterr()
     assert "merba: gone.mp4:" in output.err
     assert [one["predicted"] is None for one in json.loads(output.out)["predictions"]] == [False, True]
+
+
+@pytest.mark.long
+def test_predictions_with_true_classes_are_scored_as_they_are_written(tmp_path, samm_clips, saved, capsys):
+    """The table gives emotions; the model's classes are three. A clip that can't be used is in no score."""
+    emotions = {"negative": "Disgust", "positive": "happy", "surprise": "surprise"}
+    table = samm_clips.assign(subject=["006", "006", "7 b"], emotion=samm_clips["label"].map(emotions))
+    gone = table.iloc[:1].assign(clip="gone", source=str(tmp_path / "gone.mp4"))
+    pd.concat([table, gone]).to_csv(tmp_path / "clips.csv", index=False)
+    out = tmp_path / "out"
+    assert main(["predict", str(tmp_path / "clips.csv"), "--checkpoint", str(saved), "--out", str(out)]) == 1
+    *records, lost = json.loads((out / "predictions.json").read_text())["predictions"]
+    assert lost["problem"] and lost["true"] == records[0]["true"]
+    written = pd.read_csv(out / "predictions.csv", dtype=str)
+    assert written["subject"].tolist() == ["006", "006", "7 b"]
+    assert written["clip"].tolist() == samm_clips["clip"].tolist()
+    assert written["true"].tolist() == samm_clips["label"].tolist()
+    assert written["predicted"].tolist() == [record["predicted"] for record in records]
+    capsys.readouterr()
+    assert main(["score", str(out / "predictions.csv"), "--json"]) == 0
+    (scores,) = json.loads(capsys.readouterr().out)
+    assert (scores["n"], scores["subjects"]) == (3, 2)
+    assert scores["uf1"] == pytest.approx(f1_score(written["true"], written["predicted"], average="macro", labels=CLASSES))
+
+
+@pytest.mark.long
+def test_what_has_no_true_class_is_not_scored_and_both_commands_say_so(tmp_path, samm_clips, saved, capsys):
+    table = samm_clips.iloc[:2].assign(emotion=["others", samm_clips["label"][1]])
+    table.to_csv(tmp_path / "clips.csv", index=False)
+    arguments = ["--checkpoint", str(saved), "--out", str(tmp_path)]
+    assert main(["predict", str(tmp_path / "clips.csv"), *arguments]) == 0
+    clip = samm_clips["clip"][0]
+    assert f"merba: {clip}: its emotion 'others' is none of the model's classes (negative, pos" in capsys.readouterr().err
+    assert main(["score", str(tmp_path / "predictions.csv")]) == 1
+    assert "1 of 2 rows have no true class, the first is row 2" in capsys.readouterr().err
+    assert main(["predict", samm_clips["source"][0], *arguments]) == 0
+    written = pd.read_csv(tmp_path / "predictions.csv")
+    assert written[["subject", "true"]].isna().all(axis=None)
+    assert main(["score", str(tmp_path / "predictions.csv")]) == 1
+    assert "1 of 1 rows have no true class" in capsys.readouterr().err
 
 
 def test_the_command_searches_and_predicts_candidates_like_clips(tmp_path, movement, saved, capsys):
@@ -192,7 +233,9 @@ def test_the_command_searches_and_predicts_candidates_like_clips(tmp_path, movem
     assert record["probabilities"] == whole.probabilities
     assert record["source"] == whole.source
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {"predictions.json", record["picture"], record["search_picture"]}
+    assert written == {"predictions.csv", "predictions.json", record["picture"], record["search_picture"]}
+    (row,) = pd.read_csv(tmp_path / "out" / "predictions.csv").to_dict("records")
+    assert (row["clip"], row["onset"], row["predicted"]) == ("long", record["onset"], record["predicted"])
 
 
 @pytest.mark.long
