@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -74,17 +75,21 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(run):
     """The report of `run`, written."""
+    return write_page(run, "demo")
+
+
+def write_page(run: Run, data: str) -> Path:
     import cv2
 
     results = run.folders[0].parents[3]
     times = [results / "times" / "faces" / "samm" / f"{subject}.tsv" for subject in ("006", "007")]
-    times[0].parent.mkdir(parents=True)
+    times[0].parent.mkdir(parents=True, exist_ok=True)
     for path, seconds in zip(times, (3.0, 5.5), strict=True):
         path.write_text(f"s\th:m:s\n{seconds}\t0:00:03\n")
     honest = run.predictions[run.predictions["selection"] == "validation"]
     sheet = honest[["dataset", "subject", "clip", "split"]].assign(label=honest["true"]).reset_index(drop=True)
     table = results / "table_5_3db.csv"
-    table_5([run], sheet, "demo").to_csv(table, index=False)
+    table_5([run], sheet, data).to_csv(table, index=False)
     matrix = results / "confusion.csv"
     confusion_table(run.predictions, "validation").to_csv(matrix)
     problems, preprocessing = results / "problems.csv", results / "preprocessing.csv"
@@ -98,10 +103,10 @@ def page(run):
     pd.DataFrame({"dataset": ["samm"], "clips": [12], "head_motion_median": [0.5]}).to_csv(preprocessing, index=False)
     samples = results / "samples_samm.png"
     cv2.imwrite(str(samples), flow_colours(np.ones((2, 40, 60)), 2.0))
-    path = results / "summary.html"
+    path = results / f"summary_{data}.html"
     write_report(
         path,
-        data="demo",
+        data=data,
         configuration={"file": "mine.yaml", "changed": {"training.epochs": 7}},
         tables=[table],
         runs=[run],
@@ -200,6 +205,13 @@ def test_a_problem_is_shown_as_text(page):
 def test_a_warning_is_shown_with_its_clip(page):
     (_, row) = Rows(page).tables["Warnings"]
     assert [text.strip() for text, _ in row] == ["samm", "006", "c1", "the head moves"]
+
+
+def test_headings_name_ones_own_data(run, tmp_path):
+    mine = Run("merba", SETTINGS, [Path(shutil.copytree(path, tmp_path / "/".join(path.parts[-5:]))) for path in run.folders])
+    headings = re.findall(r"<h[1-3][^>]*>(.*)</h", write_page(mine, "own").read_text())
+    assert headings[0] == "Report of a run on CASME II, SAMM"
+    assert not [heading for heading in headings if re.search("3DB|DFME|composite|demo", heading)]
 
 
 def test_folds_count_what_was_right(run):
