@@ -13,7 +13,7 @@ rule flow:
         "results/times/flow/{dataset}/{subject}.tsv"
     conda:
         "../envs/conda.yaml"
-    threads: 1
+    threads: 1  # more change no bit; docs/scaling.md says when they help
     resources:
         mem_mb=1500,
         runtime=60,

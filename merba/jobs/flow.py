@@ -22,12 +22,13 @@ def run(
     faces: str | None,
     apexes: str | None,
     output: str,
+    threads: int,
     log: str,
 ) -> None:
     """Write the flow of the plain rows of a subject; ready-made flow has no files of `faces` and `apexes`."""
     with job_log(log, f"flow of {plain_rows[0]['dataset']} {plain_rows[0]['subject']}"):
         rows = from_plain_rows(plain_rows)
         tables = (pd.read_parquet(path) if path else None for path in (faces, apexes))
-        flows = flow_of_clips(rows, *tables, settings, face_settings)
+        flows = flow_of_clips(rows, *tables, settings, face_settings, threads)
         shape, form = flow_shape(rows, settings, face_settings), flow_format(rows, settings)
         save_subject(Path(output), rows, flows, shape, form)

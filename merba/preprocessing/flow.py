@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -24,6 +26,7 @@ from merba.preprocessing.packs import ClipFlow, FlowFormat
 from merba.sheet import KEY
 
 log = logging.getLogger(__name__)
+Item, Result = TypeVar("Item"), TypeVar("Result")
 
 RELEASED_SIZE = (28, 28)
 """Height and width of the public release's flow images, for a subject of whom none can be read."""
@@ -113,37 +116,57 @@ def flow_of_clips(
     apexes: pd.DataFrame | None,
     settings: Mapping[str, Any],
     face_settings: Mapping[str, Any],
+    threads: int = 1,
 ) -> Iterator[ClipFlow]:
-    """Onset-to-apex flow of one subject's clips in sheet order, one at a time, so that memory doesn't grow with them.
+    """Onset-to-apex flow of one subject's clips in sheet order, so many at a time, so that memory doesn't grow with them.
 
     A clip with a problem, its own or one from `faces` or `apexes`, has flow 0. Rows of kind `flow` need neither: their
-    images' red, green and blue are u, v and strain.
+    images' red, green and blue are u, v and strain. `threads` changes no bit.
     """
     cv2.setNumThreads(1)
     chosen, face_chosen = FlowSettings(**settings), FaceSettings(**face_settings)
     shape = flow_shape(rows, settings, face_settings)
-    for position, row in enumerate(counted(rows.itertuples(), len(rows), "clips")):
+
+    def work(position: int) -> ClipFlow:
+        row = clips[position]
         try:
             if row.kind == "flow":
-                flow, points, length = read_image(Path(row.source))[:, :, ::-1].transpose(2, 0, 1), NO_POINTS, np.nan
-            else:
-                face, apex = faces.iloc[position], apexes.iloc[position]
-                for stage in (face, apex):
-                    if pd.notna(stage["problem"]):
-                        raise ClipProblem(stage["problem"])
-                flow, points, length = _flow_between(row, face, apex, chosen, face_chosen)
-            if flow.shape != shape:
-                raise ClipProblem(f"{row.source} is {flow.shape[2]}×{flow.shape[1]}, others are {shape[2]}×{shape[1]}")
-            yield ClipFlow(flow.astype(np.float16), points, length, None)
+                return _ready_made_flow(row, shape)
+            return _flow_between(row, faces.iloc[position], apexes.iloc[position], chosen, face_chosen)
         except ClipProblem as problem:
-            log.warning("%s %s %s: %s", row.dataset, row.subject, row.clip, problem)
-            yield ClipFlow(np.zeros(shape, np.float16), NO_POINTS, np.nan, str(problem))
+            return ClipFlow(np.zeros(shape, np.float16), NO_POINTS, np.nan, str(problem))
+
+    clips = list(rows.itertuples())
+    for row, flow in zip(counted(clips, len(clips), "clips"), _in_order(work, range(len(clips)), threads), strict=True):
+        if flow.problem:
+            log.warning("%s %s %s: %s", row.dataset, row.subject, row.clip, flow.problem)
+        yield flow
 
 
-def _flow_between(
-    row: Any, face: pd.Series, apex: pd.Series, settings: FlowSettings, face_settings: FaceSettings
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Channels (C, H, W) of the flow from a clip's onset to its apex, the face's five points, the head motion in px."""
+def _in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+    """`work(item)` of each item in their order, by so many threads; no more results than threads wait to be taken."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[Result]] = deque()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _ready_made_flow(row: Any, shape: tuple[int, int, int]) -> ClipFlow:
+    flow = read_image(Path(row.source))[:, :, ::-1].transpose(2, 0, 1)
+    if flow.shape != shape:
+        raise ClipProblem(f"{row.source} is {flow.shape[2]}×{flow.shape[1]}, others are {shape[2]}×{shape[1]}")
+    return ClipFlow(flow.astype(np.float16), NO_POINTS, np.nan, None)
+
+
+def _flow_between(row: Any, face: pd.Series, apex: pd.Series, settings: FlowSettings, face_settings: FaceSettings) -> ClipFlow:
+    """The flow from a clip's onset to its apex. Raises ClipProblem, also for one that an earlier stage has found."""
+    for stage in (face, apex):
+        if pd.notna(stage["problem"]):
+            raise ClipProblem(stage["problem"])
     clip, transform = open_clip(row.source, row.kind), transform_of(face)
     first = aligned_grey(clip.read(apex["onset"]), transform, face_settings)
     image = clip.read(apex["apex"])
@@ -155,7 +178,8 @@ def _flow_between(
     flow = dense_flow(first, second, settings)
     if settings.head_motion == "shift":
         flow = flow - np.median(flow, axis=(1, 2), keepdims=True)
-    return flow_channels(flow, settings.channels), five_points(landmarks), motion.length
+    channels = flow_channels(flow, settings.channels).astype(np.float16)
+    return ClipFlow(channels, five_points(landmarks), motion.length, None)
 
 
 def flow_of_subject(

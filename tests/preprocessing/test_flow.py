@@ -1,5 +1,7 @@
 """Flow: known displacements are found, in pixels of the aligned face; strain of an analytic field."""
 
+from threading import Barrier
+
 import cv2
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from merba.preprocessing.flow import (
     dense_flow,
     flow_channels,
     flow_format,
+    flow_of_clips,
     flow_of_subject,
     opencv_tv_l1,
     strain,
@@ -108,6 +111,34 @@ def test_a_clip_with_a_problem_has_no_flow_and_keeps_its_place(tmp_path, photogr
     assert not flow[0].any()
     assert flow[1].any()
     assert "no face" in clips["problem"][0]
+
+
+def test_threads_change_neither_bits_nor_order(tmp_path, photograph):
+    clips = [[photograph, shifted(photograph, right, 1)] for right in range(4)]
+    clips.insert(1, [np.zeros((200, 200, 3), np.uint8)] * 2)
+    rows = rows_of(*(clip_of(tmp_path / str(place), frames, apex=2) for place, frames in enumerate(clips)))
+    faces = faces_of_subject(rows, {"landmark_frames": 1})
+    apexes = apexes_of_subject(rows, faces, {}, {})
+    one, three = (list(flow_of_clips(rows, faces, apexes, {}, {}, threads)) for threads in (1, 3))
+    assert [bool(clip.problem) for clip in one] == [False, True, False, False, False]
+    assert len({clip.flow.tobytes() for clip in one}) == 5
+    for clip, same in zip(one, three, strict=True):
+        assert clip.flow.tobytes() == same.flow.tobytes()
+        assert clip.head_motion == pytest.approx(same.head_motion, abs=0, nan_ok=True)
+        assert clip.problem == same.problem
+
+
+def test_so_many_threads_solve_side_by_side(tmp_path, photograph, monkeypatch):
+    rows = rows_of(*(clip_of(tmp_path / name, [photograph, photograph], apex=2) for name in "abcd"))
+    faces = faces_of_subject(rows, {})
+    both = Barrier(2)
+
+    def solver(first, second, settings):
+        both.wait(timeout=20)  # raises where the other of two doesn't come
+        return np.zeros((2, *first.shape), np.float32)
+
+    monkeypatch.setattr("merba.preprocessing.flow.dense_flow", solver)
+    assert len(list(flow_of_clips(rows, faces, apexes_of_subject(rows, faces, {}, {}), {}, {}, threads=2))) == 4
 
 
 def test_flow_images_are_read_as_u_v_and_strain(tmp_path):

@@ -7,5 +7,6 @@ run(
     faces=snakemake.input.get("faces"),
     apexes=snakemake.input.get("apex"),
     output=snakemake.output[0],
+    threads=snakemake.threads,
     log=snakemake.log[0],
 )
