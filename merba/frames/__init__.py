@@ -9,8 +9,8 @@ import os
 import re
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache, cached_property
 from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
@@ -100,15 +100,15 @@ def _say_once(message: str) -> None:
     log.warning("%s", message)
 
 
-def read_image(path: Path, white: int = 65535) -> np.ndarray:
+def read_image(path: Path, white: Callable[[], int] = lambda: 65535) -> np.ndarray:
     """An image file as uint8 BGR (H, W, 3), upright; grey is repeated in every channel.
 
-    Of 16 bits, values from 0 to `white` are scaled to 8; a PGM or PPM file says itself what white is. Raises ClipProblem where
+    Of 16 bits, values from 0 to `white()` are scaled to 8; a PGM or PPM file says itself what white is. Raises ClipProblem where
     the file is missing, cut short, or not an image.
     """
     image, own = _decoded(path)
     if image.dtype == np.uint16 or own:
-        image = np.rint(image * (255 / (own or white))).clip(max=255).astype(np.uint8)
+        image = np.rint(image * (255 / (own or white()))).clip(max=255).astype(np.uint8)
     if image.dtype != np.uint8:
         raise ClipProblem(f"image {path} holds {image.dtype} values; only images with 8 or 16 bits per channel can be read")
     return image
@@ -191,7 +191,6 @@ class FrameFolder(Clip):
         self._names = frame_names(source)
         self.numbers = list(self._names)
         self.expected = len(self.numbers)
-        self._white: int | None = None
 
     def _first(self) -> int:
         return self.numbers[0]
@@ -204,19 +203,14 @@ class FrameFolder(Clip):
         if number not in self._names:
             held = f"{len(self.numbers)} frames from {self.numbers[0]} to {self.numbers[-1]}"
             raise ClipProblem(f"frame {number} is missing in {self.source} ({held})")
-        path = self.source / self._names[number]
-        if self._white is None:
-            self._white = self._find_white(path)
-        return read_image(path, self._white)
+        return read_image(self.source / self._names[number], lambda: self._white)
 
-    def _find_white(self, path: Path) -> int:
+    @cached_property
+    def _white(self) -> int:
         """The largest value of the bits that a 16-bit clip's pixels use: 4095 where a camera of 12 bits filled the files.
 
-        Every frame is looked at, because a single one may be dark. Of other clips, one frame (at `path`) tells.
+        Every frame is looked at, because a single one may be dark.
         """
-        image, own = _decoded(path)
-        if image.dtype != np.uint16 or own:
-            return 65535
         highest = max(int(_decoded(self.source / name)[0].max()) for name in self._names.values())
         bits = next(bits for bits in (8, 10, 12, 14, 16) if highest < 2**bits)
         if bits < 16:
