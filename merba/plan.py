@@ -18,6 +18,7 @@ from merba.datasets.tasks import dfme_datasets
 from merba.errors import MerbaError, did_you_mean
 from merba.files import FOLD_FILES, WEIGHTS
 from merba.frames import file_state
+from merba.preprocessing.flow_settings import with_solver
 from merba.protocols import TESTS, folds
 from merba.sheet import KEY, PREPROCESSING, check_subjects_apart, class_names, plain_rows, rows_by_subject, safe_id
 
@@ -36,7 +37,8 @@ class Plan:
 
     `config` is the configuration with every default filled in, `origin` says which configuration the results are of (see
     `merba.config.origin_of`), and `sheet` is the sample sheet; `experiments` has the settings of
-    those that run, `left_out` why the others can't, by name. Paths are relative to the folder of the run.
+    those that run, `left_out` why the others can't, by name; `flow` are the settings of flow with the solver that runs. Paths
+    are relative to the folder of the run.
     """
 
     def __init__(self, config: Mapping[str, Any], origin: str = "configuration") -> None:
@@ -51,6 +53,7 @@ class Plan:
             check_subjects_apart(self.sheet[self.sheet["dataset"].isin(datasets)])
         self._check_rivals()
         self.on_gpu = expects_gpu(self.config["device"])
+        self.flow = with_solver(self.config["flow"], on_gpu=self.on_gpu)
         self._clips = rows_by_subject(self.sheet, PREPROCESSING)
         self._file_states: dict[tuple[str, str], str] = {}
 
@@ -111,6 +114,10 @@ class Plan:
     def needs_faces(self, dataset: str) -> bool:
         """Whether a dataset has frames; ready-made flow needs no face and no apex."""
         return dataset in self._with_frames
+
+    def flow_on_gpu(self, dataset: str) -> bool:
+        """Whether a dataset's flow is computed on CUDA."""
+        return self.flow["solver"] == "cuda" and self.needs_faces(dataset)
 
     @cached_property
     def _with_frames(self) -> set[str]:

@@ -15,13 +15,14 @@ rule flow:
         "../envs/conda.yaml"
     threads: 1  # more change no bit; docs/scaling.md says when they help
     resources:
-        mem_mb=1500,
+        gpu=lambda wildcards: int(plan.flow_on_gpu(wildcards.dataset)),
+        mem_mb=lambda wildcards: 4000 if plan.flow_on_gpu(wildcards.dataset) else 1500,
         runtime=60,
     params:
         code=plan.code("flow"),
         rows=clips_of,
         files=files_of,
-        settings=config["flow"],
+        settings=plan.flow,
         faces=config["faces"],
     message:
         "flow: {wildcards.dataset} {wildcards.subject}"

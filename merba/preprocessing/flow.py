@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -25,12 +26,36 @@ from merba.preprocessing.head_motion import head_motion
 from merba.preprocessing.packs import ClipFlow, FlowFormat
 from merba.sheet import KEY
 
+if TYPE_CHECKING:
+    import torch
+
 log = logging.getLogger(__name__)
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 RELEASED_SIZE = (28, 28)
 """Height and width of the public release's flow images, for a subject of whom none can be read."""
 NO_POINTS = np.full((5, 2), np.nan)
+BATCH = 64
+"""Pairs that a GPU solves at once; at 224×224 px they take 1 GB of its memory by estimate."""
+
+
+class Pair(NamedTuple):
+    """What a clip's flow is computed from: the aligned grey faces at onset and apex, uint8 (size, size).
+
+    `points` and `head_motion` are those of `ClipFlow`.
+    """
+
+    onset: np.ndarray
+    apex: np.ndarray
+    points: np.ndarray
+    head_motion: float
+
+    def flow(self, flow: np.ndarray, settings: FlowSettings) -> ClipFlow:
+        """The clip's channels, from the flow (2, H, W) between both."""
+        if settings.head_motion == "shift":
+            flow = flow - np.median(flow, axis=(1, 2), keepdims=True)
+        channels = flow_channels(flow, settings.channels)
+        return ClipFlow(channels.astype(np.float16), self.points, self.head_motion, None)
 
 
 def dense_flow(first: np.ndarray, second: np.ndarray, settings: FlowSettings) -> np.ndarray:
@@ -45,6 +70,18 @@ def dense_flow(first: np.ndarray, second: np.ndarray, settings: FlowSettings) ->
     from merba.preprocessing.tv_l1 import tv_l1
 
     return tv_l1(first, second, settings)
+
+
+def dense_flows(pairs: Sequence[Pair], settings: FlowSettings, device: torch.device | None) -> Iterable[np.ndarray]:
+    """`dense_flow` of each pair; with the solver `cuda`, of all at once on `device`."""
+    if settings.solver != "cuda" or not pairs:
+        return [dense_flow(pair.onset, pair.apex, settings) for pair in pairs]
+    import torch
+
+    from merba.preprocessing.tv_l1_torch import tv_l1_batch
+
+    onsets, apexes = (np.stack(images) for images in list(zip(*pairs, strict=True))[:2])
+    return tv_l1_batch(*(torch.from_numpy(images).to(device) for images in (onsets, apexes)), settings).cpu().numpy()
 
 
 def opencv_tv_l1(settings: FlowSettings) -> cv2.DenseOpticalFlow:
@@ -117,27 +154,36 @@ def flow_of_clips(
     settings: Mapping[str, Any],
     face_settings: Mapping[str, Any],
     threads: int = 1,
+    device: torch.device | None = None,
 ) -> Iterator[ClipFlow]:
-    """Onset-to-apex flow of one subject's clips in sheet order, so many at a time, so that memory doesn't grow with them.
+    """Onset-to-apex flow of one subject's clips in sheet order, a few at a time, so that memory doesn't grow with them.
 
     A clip with a problem, its own or one from `faces` or `apexes`, has flow 0. Rows of kind `flow` need neither: their
-    images' red, green and blue are u, v and strain. `threads` changes no bit.
+    images' red, green and blue are u, v and strain. `threads` changes no bit. The solver `cuda` computes on `device`.
     """
     cv2.setNumThreads(1)
     chosen, face_chosen = FlowSettings(**settings), FaceSettings(**face_settings)
     shape = flow_shape(rows, settings, face_settings)
+    clips = list(rows.itertuples())
 
-    def work(position: int) -> ClipFlow:
+    def prepared(position: int) -> Pair | ClipFlow:
         row = clips[position]
         try:
             if row.kind == "flow":
                 return _ready_made_flow(row, shape)
-            return _flow_between(row, faces.iloc[position], apexes.iloc[position], chosen, face_chosen)
+            return _pair(row, faces.iloc[position], apexes.iloc[position], chosen, face_chosen)
         except ClipProblem as problem:
             return ClipFlow(np.zeros(shape, np.float16), NO_POINTS, np.nan, str(problem))
 
-    clips = list(rows.itertuples())
-    for row, flow in zip(counted(clips, len(clips), "clips"), _in_order(work, range(len(clips)), threads), strict=True):
+    def solved(positions: Iterable[int]) -> list[ClipFlow]:
+        parts = [prepared(position) for position in positions]
+        flows = iter(dense_flows([part for part in parts if isinstance(part, Pair)], chosen, device))
+        return [part.flow(next(flows), chosen) if isinstance(part, Pair) else part for part in parts]
+
+    size = BATCH if chosen.solver == "cuda" else 1
+    batches = (range(start, min(start + size, len(clips))) for start in range(0, len(clips), size))
+    flows = chain.from_iterable(_in_order(solved, batches, threads))
+    for row, flow in zip(counted(clips, len(clips), "clips"), flows, strict=True):
         if flow.problem:
             log.warning("%s %s %s: %s", row.dataset, row.subject, row.clip, flow.problem)
         yield flow
@@ -162,8 +208,8 @@ def _ready_made_flow(row: Any, shape: tuple[int, int, int]) -> ClipFlow:
     return ClipFlow(flow.astype(np.float16), NO_POINTS, np.nan, None)
 
 
-def _flow_between(row: Any, face: pd.Series, apex: pd.Series, settings: FlowSettings, face_settings: FaceSettings) -> ClipFlow:
-    """The flow from a clip's onset to its apex. Raises ClipProblem, also for one that an earlier stage has found."""
+def _pair(row: Any, face: pd.Series, apex: pd.Series, settings: FlowSettings, face_settings: FaceSettings) -> Pair:
+    """A clip's onset and apex. Raises ClipProblem, also for one that an earlier stage has found."""
     for stage in (face, apex):
         if pd.notna(stage["problem"]):
             raise ClipProblem(stage["problem"])
@@ -175,11 +221,7 @@ def _flow_between(row: Any, face: pd.Series, apex: pd.Series, settings: FlowSett
     motion = head_motion(first, second, landmarks)
     if settings.head_motion == "similarity":
         second = aligned_grey(image, compose(motion.back, transform), face_settings)
-    flow = dense_flow(first, second, settings)
-    if settings.head_motion == "shift":
-        flow = flow - np.median(flow, axis=(1, 2), keepdims=True)
-    channels = flow_channels(flow, settings.channels).astype(np.float16)
-    return ClipFlow(channels, five_points(landmarks), motion.length, None)
+    return Pair(first, second, five_points(landmarks), motion.length)
 
 
 def flow_of_subject(

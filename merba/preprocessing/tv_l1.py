@@ -19,12 +19,10 @@ import cv2
 import numpy as np
 
 from merba.compilation import kernel
-from merba.preprocessing.flow_settings import FlowSettings
+from merba.preprocessing import flow_settings
+from merba.preprocessing.flow_settings import SMALLEST, FlowSettings
 
-SMALLEST = 16
-"""Height and width (px) that a scale of the pyramid has at least, but for the first."""
-FLAT = np.float32(1.1920929e-07)
-"""|∇I₁|² below which a pixel counts as flat."""
+FLAT = np.float32(flow_settings.FLAT)
 ONE = np.float32(1)
 
 _fused = kernel("reassoc", "contract", "nsz")  # sums in any order can use vector units
