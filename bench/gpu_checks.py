@@ -9,10 +9,13 @@ from functools import partial
 
 import torch
 from gpu_scan import scan_problem, scan_with
-from gpu_setup import TYPES, WINDOW, Calls, Mismatch, Setup, norm_error
+from gpu_setup import TYPES, WINDOW, Calls, Mismatch, Setup, milliseconds, norm_error
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from merba.models import create_model
+from merba.preprocessing.flow_settings import FlowSettings
+from merba.preprocessing.tv_l1_torch import tv_l1_batch
 from merba.scan import BACKEND_VARIABLE, window_conv
 
 TOLERANCES = {"fp32": 2e-5, "bf16": 5e-3, "fp16": 1e-3}  # relative, in the Euclidean norm; halves: their rounding
@@ -23,8 +26,8 @@ CHECKED_MODELS = {  # small, and without chance
 
 
 def checks(setup: Setup) -> Calls:
-    """Every backend on every map in every type, its corners, and in models."""
-    calls = {}
+    """Every backend on every map in every type, its corners, and in models; and TV-L1."""
+    calls = {"TV-L1": partial(check_flow, setup.size, min(setup.batch, 32), setup.device)}
     for backend in setup.usable():
         for name, (side, channels, window) in setup.maps.items():
             for kind in TYPES:
@@ -127,3 +130,22 @@ def check_model(name: str, backend: str, device: str, compiler: str = "inductor"
         if not error <= 1e-3:
             raise Mismatch(f"{name}, {form}: gradients with {backend} and with the reference differ by {error:.1e}")
     return errors
+
+
+def check_flow(side: int, pairs: int, device: str) -> dict[str, float]:
+    """TV-L1 flow of textures that move ¼ px right and ½ px down: its error, the difference to the CPU's (px), ms a pair."""
+    torch.manual_seed(0)
+    grey = 128 + 40 * interpolate(torch.randn(pairs, 1, side // 2, side // 2), size=4 * (side + 1), mode="bicubic")[:, 0]
+    grey = grey.clamp(0, 255).byte()  # four times as fine, so that a quarter of a pixel is one
+    images = [part[:, :side, :side].to(device) for part in (grey[:, 2::4, 1::4], grey[:, ::4, ::4])]
+    flow = tv_l1_batch(*images, FlowSettings()).cpu()
+    few = tv_l1_batch(*(image[:2].cpu() for image in images), FlowSettings())
+    edge = side // 8
+    found = flow[..., edge:-edge, edge:-edge].mean((0, 2, 3))
+    figures = {
+        "error": (found - torch.tensor([0.25, 0.5])).norm().item(),
+        "difference": (flow[:2] - few).norm(dim=1).mean().item(),
+    }
+    if not (figures["error"] < 0.05 and figures["difference"] < 0.01):
+        raise Mismatch(f"TV-L1: off by {figures['error']:.3f} px, and by {figures['difference']:.3f} px from the CPU's")
+    return figures | {"ms_a_pair": milliseconds(lambda: tv_l1_batch(*images, FlowSettings()), device, 1) / pairs}

@@ -26,6 +26,15 @@ def test_an_experiment_by_loso_has_a_fold_for_each_subject_and_holdout_has_one(p
     assert {name: plan.subjects(name) for name in SUBJECTS} == SUBJECTS
 
 
+@pytest.mark.parametrize(
+    ("device", "solver", "runs"), [("cuda", "auto", "cuda"), ("cpu", "auto", "numba"), ("cuda", "numba", "numba")]
+)
+def test_flow_runs_on_the_gpu_where_training_does_and_it_is_asked_for(device, solver, runs):
+    plan = planned(device=device, flow={"solver": solver})
+    assert plan.flow["solver"] == runs
+    assert plan.flow_on_gpu("samm") == (runs == "cuda")
+
+
 def test_the_files_of_predictions_are_those_of_the_folds(plan):
     assert plan.predictions("merba_dgcm") == ["results/folds/merba_dgcm/dfme/holdout/predictions.parquet"]
     assert "results/folds/merba/samm/007/predictions.parquet" in plan.predictions("merba")

@@ -86,6 +86,15 @@ def test_checks_fail_on_a_wrong_scan(checked, monkeypatch):
         checked.check_model("merba_nano", "numba", "cpu", compiler="eager")
 
 
+def test_the_check_of_flow_passes_and_sees_a_wrong_flow(checked, monkeypatch):
+    figures = checked.check_flow(28, 2, "cpu")
+    assert figures["error"] < 0.05
+    assert figures["difference"] == 0
+    monkeypatch.setattr(checked, "tv_l1_batch", lambda first, second, settings: torch.zeros(len(first), 2, *first.shape[1:]))
+    with pytest.raises(checked.Mismatch, match="TV-L1: off by 0.559 px"):
+        checked.check_flow(28, 2, "cpu")
+
+
 def test_checks_of_nan_and_of_an_empty_batch(checked, monkeypatch):
     from merba.scan import numba
 
@@ -155,7 +164,7 @@ def test_every_part_has_its_calls(gpu, monkeypatch):
     monkeypatch.setattr(gpu.Setup, "usable", lambda self: ["triton"])
     calls = {name: list(part(gpu.GPU)) for name, part in gpu.PARTS.items()}
     assert calls["smoke"] == ["device", "scan", "training"]
-    assert len(calls["check"]) == 5 * 3 + 1 + 2
+    assert len(calls["check"]) == 5 * 3 + 1 + 2 + 1
     assert calls["scan"][:2] == ["stage 2, fp32, triton", "stage 2, bf16, triton"]
     assert calls["mixer"] == ["stage 2", "stage 3", "stage 4"]
     assert calls["training"][1:] == [f"{name}, {form}" for name in gpu.GPU.models for form in ("eager", "compiled")]
