@@ -1,15 +1,19 @@
-"""Preprocessing: clips per second of each stage on one and two cores, peak memory, start-up, and planning of a folder.
+"""Preprocessing: clips per second of each stage, peak memory, start-up, both TV-L1 solvers, and planning of a folder.
 
-    python bench/preprocess.py [--clips 33] [--subjects 4] [--folder 2000]
+    python bench/preprocess.py [--clips 33] [--subjects 4] [--folder 2000] [--video VIDEO]
 
 Clips are the demo's face at the frame sizes of CASME II and SAMM, with no apex annotated. As in the workflow, a job is
 one subject and one stage in a process of its own with one thread, which also imports what Snakemake puts before a
 script; rates and CPU times include its start-up and imports. 33 clips a subject are those of a folder of 2,000 clips of
 60 subjects, so that `start_up_share` is that folder's. Memory is also that of a job of FEW clips, to show whether it
-grows with them. Two cores are compared with one on the same jobs in the same run, so the machine must be otherwise idle.
+grows with them. Rates and `speed_up` (two cores over one, same jobs) are of the clock, and mean little on a busy machine;
+everything else is CPU time.
 
-The project's TV-L1 solver is compared with OpenCV's in the same run, by CPU time: a pair of frames alone (beside it
-scikit-image's TV-L1, which is another algorithm, and DIS), the stage, and all stages.
+The project's TV-L1 solver is compared with OpenCV's in the same run: a pair of frames alone (`pair_ms`, medians of runs
+that take turns; beside it scikit-image's TV-L1, which is another algorithm, and DIS), the stage, and all stages of one
+subject, also with the apex annotated. `demo` has the same for the demo's clips of one subject of each dataset, at what
+each clip costs a job that has started. `compilation` is what the very first job pays, `prediction` the whole command
+`merba predict` (see prediction.py), for which `--video` names a video of a face.
 
 The cost of an apex is the CPU time of its curve and fit over that of the dense flows that the curve is made of. Planning
 is a `snakemake -n` of a folder of `--folder` clips of 60 subjects with the adapter `clips`, which must list every clip's
@@ -29,6 +33,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from statistics import median
 
 ROOT = Path(__file__).parents[1]
 SIZES = {"casme2 640×480": (640, 480), "samm 2040×1088": (2040, 1088)}
@@ -43,6 +48,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=33, help="clips of a subject")
     parser.add_argument("--subjects", type=int, default=4, help="subjects, an even number")
     parser.add_argument("--folder", type=int, default=2000, help="clips of the folder that is planned")
+    parser.add_argument("--video", type=Path, help="a video of a face, for the times of `merba predict`")
     options = parser.parse_args()
     # Before anything imports NumPy, here and in the jobs that inherit it.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -50,7 +56,9 @@ def main() -> None:
     from machine import machine, write
 
     figures = {"machine": machine("opencv-contrib-python-headless", "dlib-bin", "snakemake"), "goals": GOALS}
-    figures |= {**vars(options), "frames_a_clip": FRAMES, "sizes": {}}
+    figures |= {"clips": options.clips, "subjects": options.subjects, "folder": options.folder, "frames_a_clip": FRAMES}
+    figures["compilation"] = _compilation()
+    figures["sizes"] = {}
     print(f"{'':16} {'stage':6} {'1 core':>9} {'2 cores':>9} {'speed-up':>9} {f'{FEW} clips':>9} {'all':>7} {'start-up':>9}")
     for name, size in SIZES.items():
         figures["sizes"][name] = stages = _measure(size, options.subjects, options.clips)
@@ -65,6 +73,12 @@ def main() -> None:
             f"{name:16} start-up of all stages {stages['start_up_share']:.0%}, apex {stages['apex_over_flows']:.2f} × its flows"
         )
         print(f"{name:16} times OpenCV's TV-L1:", *(f"{of} {times:.1f}×" for of, times in stages["times_opencv"].items()))
+    figures["demo"] = _demo()
+    print("demo, times OpenCV's TV-L1:", *(f"{of} {times:.1f}×" for of, times in figures["demo"]["times_opencv"].items()))
+    if options.video:
+        from prediction import prediction_times
+
+        figures["prediction"] = prediction_times(options.video)
     figures["planning"] = _plan(options.folder)
     print("planning {clips} clips: {jobs} jobs, {seconds:.1f} s ({cpu_seconds:.1f} s CPU)".format(**figures["planning"]))
     print("written:", write("preprocess.json", figures).name)
@@ -73,32 +87,76 @@ def main() -> None:
 def _measure(size: tuple[int, int], subjects: int, clips: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         jobs = [(rows, {}) for rows in _subjects(Path(folder), size, subjects, clips)]
-        figures, spent = {}, {"start_up_s": 0.0, "cpu_s": 0.0}
+        figures, start_up, cpu = {}, {}, {}
         for stage in STAGES:
             rows, made = jobs[0]
             _, (few,) = _run(stage, [(rows.head(FEW), {name: table.head(FEW) for name, table in made.items()})], 1)
-            two, results = _run(stage, jobs, 2)
-            one, _ = _run(stage, jobs, 1)
-            total = {key: sum(result[key] for result in results) for key in spent}
-            spent = {key: spent[key] + total[key] for key in spent}
+            two, _ = _run(stage, jobs, 2)
+            one, results = _run(stage, jobs, 1)
+            start_up[stage], cpu[stage] = (sum(result[key] for result in results) for key in ("start_up_s", "cpu_s"))
             figures[stage] = {
                 "clips_per_s": [subjects * clips / one, subjects * clips / two],
                 "speed_up": one / two,
+                "cpu_ms_a_clip": 1000 * cpu[stage] / subjects / clips,
                 "peak_mb": [few["peak_mb"], max(result["peak_mb"] for result in results)],
-                "start_up_share": total["start_up_s"] / total["cpu_s"],
+                "start_up_share": start_up[stage] / cpu[stage],
             }
             jobs = [(rows, {**made, stage: r["made"]}) for (rows, made), r in zip(jobs, results, strict=True)]
-        figures["start_up_share"] = spent["start_up_s"] / spent["cpu_s"]
+        figures["start_up_share"] = sum(start_up.values()) / sum(cpu.values())
         figures["apex_over_flows"] = _apex_over_flows(*jobs[0])
-        _, by_opencv = _run("flow_opencv", jobs, 1)
-        more = sum(result["cpu_s"] for result in by_opencv) - total["cpu_s"]
         figures["pair_ms"] = pair = _pair_times(*jobs[0])
-        figures["times_opencv"] = {
-            "pair": pair["opencv"] / pair["numba"],
-            "flow": 1 + more / total["cpu_s"],
-            "all": 1 + more / spent["cpu_s"],
-        }
+        a_subject = {stage: seconds / subjects for stage, seconds in cpu.items()}
+        figures["times_opencv"] = {"pair": pair["opencv"] / pair["numba"]} | _times_opencv(a_subject, *jobs[0])
         return figures
+
+
+def _times_opencv(cpu: dict, rows, made: dict) -> dict[str, float]:
+    """CPU time of a subject with OpenCV's solver over that with ours: of the flow, all stages, all with annotated apexes."""
+    _, (opencv,) = _run("flow_opencv", [(rows, made)], 1)
+    _, (annotated,) = _run("apex", [(rows.assign(apex=made["apex"]["apex"]), made)], 1)
+    more = opencv["cpu_s"] - cpu["flow"]
+    return {
+        "flow": 1 + more / cpu["flow"],
+        "all": 1 + more / sum(cpu.values()),
+        "all_annotated": 1 + more / (cpu["faces"] + annotated["cpu_s"] + cpu["flow"]),
+    }
+
+
+def _demo() -> dict:
+    """CPU ms of each further clip of the demo in a job, by stage."""
+    from merba.datasets.demo.planning import plan
+    from merba.datasets.demo.rendering import render
+
+    with tempfile.TemporaryDirectory() as name:
+        settings, made, ms = {"seed": 0, "subjects": 1}, {}, {}
+        for dataset in ("smic_hs", "casme2", "samm"):
+            render(settings, dataset, Path(name))
+        rows = plan(settings, Path(name)).reset_index(drop=True)
+        for stage in (*STAGES, "flow_opencv"):
+            _, (all_, one) = _run(stage, [(rows, made), (rows.head(1), {key: table.head(1) for key, table in made.items()})], 1)
+            made[stage] = all_["made"]
+            ms[stage] = 1000 * (all_["cpu_s"] - one["cpu_s"]) / (len(rows) - 1)
+    opencv, rest = ms.pop("flow_opencv"), ms["faces"] + ms["apex"]
+    times = {"flow": opencv / ms["flow"], "all": (rest + opencv) / (rest + ms["flow"])}
+    return {"cpu_ms_a_clip": ms | {"flow by OpenCV": opencv}, "times_opencv": times}
+
+
+def _compilation() -> dict[str, float]:
+    """CPU seconds of loading the solver and one pair, in a first process, which compiles, and in a second one."""
+    program = """
+import time
+from merba.preprocessing.flow import FlowSettings, dense_flow
+begin = time.process_time()
+import numpy as np
+dense_flow(*np.random.default_rng(0).integers(0, 256, (2, 64, 64), dtype=np.uint8), FlowSettings())
+print(time.process_time() - begin)
+"""
+    with tempfile.TemporaryDirectory() as cache:
+        command, environment = [sys.executable, "-c", program], {**os.environ, "NUMBA_CACHE_DIR": cache}
+        first, second = (
+            float(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout) for _ in range(2)
+        )
+    return {"first_job_s": first, "later_jobs_s": second}
 
 
 def _subjects(root: Path, size: tuple[int, int], subjects: int, clips: int) -> list:
@@ -207,7 +265,7 @@ def _apex_over_flows(rows, made: dict) -> float:
 
 
 def _pair_times(rows, made: dict) -> dict[str, float]:
-    """CPU time in ms of the flow between a clip's onset and apex by each solver."""
+    """CPU time in ms of the flow between a clip's onset and apex by each solver, which take turns."""
     import cv2
     from skimage.registration import optical_flow_tvl1
 
@@ -223,7 +281,13 @@ def _pair_times(rows, made: dict) -> dict[str, float]:
         "scikit-image": lambda: optical_flow_tvl1(*pair),
         "dis": lambda: dis.calc(*pair, None),
     }
-    return {name: 1000 * _cpu_seconds(solver) for name, solver in solvers.items()}
+    times = {name: [] for name in solvers}
+    for _ in range(6):
+        for name, solver in solvers.items():
+            begin = time.process_time()
+            solver()
+            times[name].append(1000 * (time.process_time() - begin))
+    return {name: median(spent[1:]) for name, spent in times.items()}  # the first call loads
 
 
 def _aligned(rows, made: dict) -> list:
