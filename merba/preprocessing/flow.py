@@ -50,8 +50,8 @@ class Pair(NamedTuple):
     points: np.ndarray
     head_motion: float
 
-    def flow(self, flow: np.ndarray, settings: FlowSettings) -> ClipFlow:
-        """The clip's channels, from the flow (2, H, W) between both."""
+    def with_flow(self, flow: np.ndarray, settings: FlowSettings) -> ClipFlow:
+        """What is kept of the clip, whose flow from onset to apex is (2, H, W)."""
         if settings.head_motion == "shift":
             flow = flow - np.median(flow, axis=(1, 2), keepdims=True)
         channels = flow_channels(flow, settings.channels)
@@ -80,7 +80,7 @@ def dense_flows(pairs: Sequence[Pair], settings: FlowSettings, device: torch.dev
 
     from merba.preprocessing.tv_l1_torch import tv_l1_batch
 
-    onsets, apexes = (np.stack(images) for images in list(zip(*pairs, strict=True))[:2])
+    onsets, apexes = np.stack([pair.onset for pair in pairs]), np.stack([pair.apex for pair in pairs])
     return tv_l1_batch(*(torch.from_numpy(images).to(device) for images in (onsets, apexes)), settings).cpu().numpy()
 
 
@@ -178,7 +178,7 @@ def flow_of_clips(
     def solved(positions: Iterable[int]) -> list[ClipFlow]:
         parts = [prepared(position) for position in positions]
         flows = iter(dense_flows([part for part in parts if isinstance(part, Pair)], chosen, device))
-        return [part.flow(next(flows), chosen) if isinstance(part, Pair) else part for part in parts]
+        return [part.with_flow(next(flows), chosen) if isinstance(part, Pair) else part for part in parts]
 
     size = BATCH if chosen.solver == "cuda" else 1
     batches = (range(start, min(start + size, len(clips))) for start in range(0, len(clips), size))
