@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from face_clips import clip_of, rows_of
+from textures import moved
 
 from merba.errors import MerbaError
 from merba.frames import open_clip
@@ -22,16 +23,6 @@ from merba.preprocessing.flow import (
     opencv_tv_l1,
     strain,
 )
-
-
-def shifted(image, dx, dy):
-    return cv2.warpAffine(
-        image,
-        np.float32([[1, 0, dx], [0, 1, dy]]),
-        image.shape[1::-1],
-        flags=cv2.INTER_CUBIC,
-        borderMode=cv2.BORDER_REFLECT,
-    )
 
 
 def test_the_strain_of_a_linear_field_is_its_symmetric_gradient():
@@ -55,7 +46,7 @@ def test_channels_come_in_the_order_asked_for():
 
 def test_flow_points_right_and_down_in_pixels_of_the_aligned_face(tmp_path, photograph):
     """A face that moves 2 px right and 1 px down in the frame does so, times the alignment's scale, in the flow."""
-    frames = [photograph, shifted(photograph, 1, 0.5), shifted(photograph, 2, 1)]
+    frames = [photograph, moved(photograph, 1, 0.5), moved(photograph, 2, 1)]
     rows = rows_of(clip_of(tmp_path / "a", frames, apex=3))
     # One landmark frame: averaging would follow the moving head.
     settings = {"landmark_frames": 1}
@@ -71,7 +62,7 @@ def test_flow_points_right_and_down_in_pixels_of_the_aligned_face(tmp_path, phot
 
 
 def test_the_shift_of_the_whole_head_can_be_subtracted(tmp_path, photograph):
-    rows = rows_of(clip_of(tmp_path / "a", [photograph, photograph, shifted(photograph, 2, 1)], apex=3))
+    rows = rows_of(clip_of(tmp_path / "a", [photograph, photograph, moved(photograph, 2, 1)], apex=3))
     faces = faces_of_subject(rows, {})
     apexes = apexes_of_subject(rows, faces, {}, {})
     kept, _ = flow_of_subject(rows, faces, apexes, {}, {})
@@ -102,7 +93,7 @@ def test_a_missing_onset_or_apex_is_a_named_problem_and_not_the_next_frame(tmp_p
 def test_a_clip_with_a_problem_has_no_flow_and_keeps_its_place(tmp_path, photograph):
     rows = rows_of(
         clip_of(tmp_path / "empty", [np.zeros((200, 200, 3), np.uint8)] * 3),
-        clip_of(tmp_path / "good", [photograph, photograph, shifted(photograph, 1, 1)], apex=3),
+        clip_of(tmp_path / "good", [photograph, photograph, moved(photograph, 1, 1)], apex=3),
     )
     faces = faces_of_subject(rows, {})
     flow, clips = flow_of_subject(rows, faces, apexes_of_subject(rows, faces, {}, {}), {}, {})
@@ -114,7 +105,7 @@ def test_a_clip_with_a_problem_has_no_flow_and_keeps_its_place(tmp_path, photogr
 
 
 def test_threads_change_neither_bits_nor_order(tmp_path, photograph):
-    clips = [[photograph, shifted(photograph, right, 1)] for right in range(4)]
+    clips = [[photograph, moved(photograph, right, 1)] for right in range(4)]
     clips.insert(1, [np.zeros((200, 200, 3), np.uint8)] * 2)
     rows = rows_of(*(clip_of(tmp_path / str(place), frames, apex=2) for place, frames in enumerate(clips)))
     faces = faces_of_subject(rows, {"landmark_frames": 1})
@@ -181,7 +172,7 @@ def test_every_parameter_of_opencv_is_a_setting_that_reaches_the_solver():
 @pytest.mark.parametrize("changes", [{"solver": "opencv"}, {"gamma": 0.1}])
 def test_opencv_solves_where_it_is_asked_for_and_where_illumination_changes(photograph, changes):
     first = cv2.cvtColor(photograph, cv2.COLOR_BGR2GRAY)[:64, :64]
-    second, settings = shifted(first, 1, 0), FlowSettings(**changes)
+    second, settings = moved(first, 1, 0), FlowSettings(**changes)
     expected = opencv_tv_l1(settings).calc(first, second, None).transpose(2, 0, 1)
     assert (dense_flow(first, second, settings) == expected).all()
     assert (dense_flow(first, second, FlowSettings()) != expected).any()
@@ -218,8 +209,8 @@ def test_flow_of_the_demo_is_near_its_true_displacement(demo_root, demo_sheet):
             flow = {solver: dense_flow(*pair, FlowSettings(solver=solver)) for solver in solvers}
             differences.append(np.hypot(*(flow["numba"] - flow["opencv"])))
             local = truth["displacement"].astype(np.float32) - truth["drift"][:, None, None]
-            moved = np.einsum("ij,jhw->ihw", transform[:, :2], local)
-            true = np.stack([cv2.warpAffine(part, transform, (224, 224)) for part in moved])
+            displaced = np.einsum("ij,jhw->ihw", transform[:, :2], local)
+            true = np.stack([cv2.warpAffine(part, transform, (224, 224)) for part in displaced])
             moving, drift = np.hypot(*true) > 0.3, (transform[:, :2] @ truth["drift"])[:, None, None]
             for solver in solvers:
                 errors[solver].append(np.hypot(*(flow[solver] - drift - true))[moving].mean())

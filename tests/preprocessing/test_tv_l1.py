@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared_data import shared_data
+from textures import moved, texture
 
 from merba.frames import open_clip
 from merba.preprocessing.faces import FaceSettings, aligned_grey, faces_of_subject, transform_of
@@ -25,17 +26,6 @@ SIZES = st.tuples(st.integers(1, 50), st.integers(1, 50))
 
 def opencv(first, second, chosen=DEFAULTS):
     return opencv_tv_l1(chosen).calc(first, second, None).transpose(2, 0, 1)
-
-
-def texture(size, seed=0):
-    """Smooth noise (H, W), uint8, as rough as skin."""
-    noise = np.random.default_rng(seed).normal(size=size)
-    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 2), None, 20, 230, cv2.NORM_MINMAX).astype(np.uint8)
-
-
-def moved(image, dx, dy):
-    matrix = np.float32([[1, 0, dx], [0, 1, dy]])
-    return cv2.warpAffine(image, matrix, image.shape[::-1], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
 
 
 def difference(flow, other):

@@ -10,6 +10,7 @@ import torch
 from face_clips import clip_of, rows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from textures import moved, texture
 
 from merba.frames import open_clip
 from merba.jobs import flow as flow_job
@@ -22,17 +23,6 @@ from merba.sheet import plain_rows
 
 FEW = {"epsilon": 1e-6, "scales": 3, "warps": 2, "inner_iterations": 5, "outer_iterations": 2}
 SIZES = st.tuples(st.integers(17, 60), st.integers(17, 60))
-
-
-def texture(size, seed=0):
-    """Smooth noise (H, W), uint8, as rough as skin."""
-    noise = np.random.default_rng(seed).normal(size=size)
-    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 2), None, 20, 230, cv2.NORM_MINMAX).astype(np.uint8)
-
-
-def moved(image, dx, dy):
-    matrix = np.float32([[1, 0, dx], [0, 1, dy]])
-    return cv2.warpAffine(image, matrix, image.shape[::-1], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
 
 
 def batch(pairs, chosen):
@@ -146,7 +136,7 @@ def test_auto_is_cuda_where_training_is(solver, gamma, on_gpu, runs):
 @pytest.fixture
 def clips(tmp_path, photograph):
     """Arguments of a flow job on four clips, the second of which has no face; without output and log."""
-    faces = [[photograph, moved_face(photograph, right)] for right in (0.5, 1, 1.5)]
+    faces = [[photograph, moved(photograph, right, 0)] for right in (0.5, 1, 1.5)]
     faces.insert(1, [np.zeros((200, 200, 3), np.uint8)] * 2)
     rows = rows_of(*(clip_of(tmp_path / str(place), frames, apex=2) for place, frames in enumerate(faces)))
     found = faces_of_subject(rows, {"landmark_frames": 1})
@@ -154,10 +144,6 @@ def clips(tmp_path, photograph):
     for name, table in tables.items():
         table.to_parquet(tmp_path / name)
     return rows, {name: str(tmp_path / name) for name in tables} | {"log": str(tmp_path / "log")}
-
-
-def moved_face(image, right):
-    return cv2.warpAffine(image, np.float32([[1, 0, right], [0, 1, 0]]), image.shape[1::-1], flags=cv2.INTER_CUBIC)
 
 
 def test_a_job_solves_its_pairs_in_batches(tmp_path, clips, monkeypatch):
