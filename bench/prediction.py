@@ -32,7 +32,7 @@ def prediction_times(video: Path, repeats: int = 2) -> dict:
                 for solver, model in models.items():
                     spent[solver].append(_cpu_seconds("predict", str(clip), "--checkpoint", str(model), *options))
             seconds = {f"{solver}_s": median(every) for solver, every in spent.items()}
-            times[way] = {"frames": frames, **seconds, "times_opencv": seconds["opencv_s"] / seconds["numba_s"]}
+            times[way] = {"frames": frames, "runs": repeats, **seconds, "times_opencv": seconds["opencv_s"] / seconds["numba_s"]}
         return times
 
 
