@@ -18,7 +18,7 @@ SOLVERS = ("numba", "opencv")
 def prediction_times(video: Path, repeats: int = 2) -> dict:
     """Seconds of CPU of the whole command, start-up included; the median of runs that take turns between the solvers.
 
-    What is compiled once is in the cache before: Numba keeps it beside the package.
+    A command before them fills the caches of compiled code.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -27,10 +27,13 @@ def prediction_times(video: Path, repeats: int = 2) -> dict:
         for way, frames in FRAMES.items():
             clip = _cut(video, frames, folder / f"{way}.mp4")
             options = ["--spot"] if way == "spot" else []
+            commands = {solver: ["predict", str(clip), "--checkpoint", str(model), *options] for solver, model in models.items()}
+            if not times:
+                _cpu_seconds(*commands["numba"])
             spent = {solver: [] for solver in SOLVERS}
             for _ in range(repeats):
-                for solver, model in models.items():
-                    spent[solver].append(_cpu_seconds("predict", str(clip), "--checkpoint", str(model), *options))
+                for solver, command in commands.items():
+                    spent[solver].append(_cpu_seconds(*command))
             seconds = {f"{solver}_s": median(every) for solver, every in spent.items()}
             times[way] = {"frames": frames, "runs": repeats, **seconds, "times_opencv": seconds["opencv_s"] / seconds["numba_s"]}
         return times
