@@ -16,8 +16,14 @@ def opened_clip(folder, images):
     return open_clip(folder, "frames")
 
 
+CODECS = {".avi": "MJPG", ".flv": "FLV1", ".mxf": "MPG2", ".ogv": "VP80", ".ts": "MPG2", ".webm": "VP80"}
+"""What OpenCV can write into a container that takes no MPEG-4."""
+
+
 def video(path, count=4, fps=50):
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), fps, (64, 48))
+    codec = cv2.VideoWriter_fourcc(*CODECS.get(path.suffix, "mp4v"))
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, codec, fps, (64, 48))
+    assert writer.isOpened()
     for _ in range(count):
         writer.write(np.zeros((48, 64, 3), np.uint8))
     writer.release()

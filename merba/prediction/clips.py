@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from merba.datasets.clips import ADAPTER, composed_alike
 from merba.datasets.clips import COLUMNS as TABLE_COLUMNS
 from merba.errors import ClipProblem, MerbaError
 from merba.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_clip
+
+log = logging.getLogger(__name__)
 
 OWN = "own"
 """The dataset of clips that no table names."""
@@ -29,8 +32,9 @@ def find_clips(
 ) -> pd.DataFrame:
     """A row for each clip in `paths`: columns COLUMNS, in the order given, folders by name.
 
-    A path is a video, a folder of frames, a folder of such clips, or a CSV file with the columns of the adapter `clips`
-    (docs/datasets.md), of which `emotion` is not needed. Every clip is a subject of its own but in a table, which names
+    A path is a video, a folder of frames, a folder with such clips, however deep, or a CSV file with the columns of the
+    adapter `clips` (docs/datasets.md), of which `emotion` is not needed. A clip in a folder is named by its path there. Every
+    clip is a subject of its own but in a table, which names
     them. onset and apex (frame numbers) are for a single clip; fps (frames a second) overrides what a video or table says.
     A clip with an apex but no onset begins with its first frame. A clip that can't be opened, and numbers out of order,
     are a `problem`. Raises MerbaError where there is no clip at all, a table lacks a column, or onset or apex is given
@@ -41,7 +45,11 @@ def find_clips(
         if path.suffix.lower() == ".csv" and path.is_file():
             found += _listed(path)
         else:
-            found += [_row(one, subject=str(one)) for one in _clips_at(path)]
+            inside = list(_clips_in(path)) if path.is_dir() else []
+            found += [
+                _row(clip, subject=str(clip)) | ({} if clip == path else {"clip": clip.relative_to(path).as_posix()})
+                for clip in inside or [path]
+            ]
     if not found:
         raise MerbaError("no clips were given; name videos, folders or a CSV file of clips")
     if onset is not None or apex is not None:
@@ -57,17 +65,34 @@ def find_clips(
     return rows.astype({"onset": "Int64", "apex": "Int64", "offset": "Int64"})
 
 
-def _clips_at(path: Path) -> list[Path]:
-    """The path itself, or the videos and folders of frames in it where it is a folder without frames of its own."""
-    if not path.is_dir() or _has_frames(path):
-        return [path]
-    inside = [child for child in sorted(path.iterdir()) if not child.name.startswith(".")]
-    clips = [one for one in inside if one.suffix.lower() in VIDEO_SUFFIXES or (one.is_dir() and _has_frames(one))]
-    return clips or [path]
+def _clips_in(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """The folder itself where it holds numbered images, and the videos and such folders in it, however deep, by name.
 
-
-def _has_frames(folder: Path) -> bool:
-    return any(child.suffix.lower() in IMAGE_SUFFIXES for child in folder.iterdir())
+    What is left out is said in the log, a line each.
+    """
+    home = folder.resolve()
+    if home in above:
+        log.warning("%s is a link to a folder that it lies in, and is left out", folder)
+        return
+    try:
+        children = sorted(folder.iterdir())
+    except OSError as error:
+        log.warning("%s can't be read (%s), and is left out", folder, error.strerror)
+        return
+    if not children:
+        log.warning("%s is empty, and is left out", folder)
+    images = [child for child in children if child.suffix.lower() in IMAGE_SUFFIXES and not child.name.startswith(".")]
+    if has_frames := any(re.search(r"\d", image.stem) for image in images):
+        yield folder
+    for child in children:
+        if child.name.startswith("."):
+            log.warning("%s is hidden, and is left out", child)
+        elif child.is_dir():
+            yield from _clips_in(child, above | {home})
+        elif child.suffix.lower() in VIDEO_SUFFIXES:
+            yield child
+        elif child not in images or not has_frames:
+            log.warning("%s is neither a video nor a frame, and is left out", child)
 
 
 def _listed(table: Path) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from moving_faces import video
 
 from merba.datasets.clips import read
 from merba.errors import MerbaError
+from merba.frames import open_clip
 from merba.prediction.clips import find_clips
 
 
@@ -45,12 +46,38 @@ def test_accented_names_are_found_however_they_are_composed(tmp_path, written, s
     assert source == str(tmp_path / stored / f"{stored}.avi")
 
 
-def test_a_folder_without_frames_stands_for_the_clips_in_it(tmp_path):
-    video(tmp_path / "z.avi")
-    frames(tmp_path / "b")
+def test_every_clip_in_a_folder_is_taken_and_what_is_left_out_is_said(tmp_path, caplog):
+    """A tree as people have them: videos of several cameras, frames of subjects' episodes, and what lies beside them."""
+    for name in ("z.avi", "a.mp4", "b.MTS", "c.3gp", "sub01/take.webm"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        video(tmp_path / name, 40)
+    frames(tmp_path / "sub01" / "EP01")
+    frames(tmp_path / "sub02" / "EP02_01f")
+    left_out = ["notes.txt", "poster.jpg", "._a.mp4", "sub01/EP01/Thumbs.db"]
+    for name in left_out:
+        (tmp_path / name).touch()
     (tmp_path / "empty").mkdir()
-    (tmp_path / "notes.txt").write_text("")
-    assert find_clips([tmp_path])["clip"].tolist() == ["b", "z.avi"]
+    (tmp_path / "sub02" / "loop").symlink_to(tmp_path)
+    rows = find_clips([tmp_path])
+    assert rows["problem"].isna().all()
+    clips = ["a.mp4", "b.MTS", "c.3gp", "sub01/EP01", "sub01/take.webm", "sub02/EP02_01f", "z.avi"]
+    assert rows["clip"].tolist() == clips
+    assert rows["source"].tolist() == [str(tmp_path / clip) for clip in clips]
+    assert rows["kind"].tolist() == ["frames" if "EP" in clip else "video" for clip in clips]
+    said = sorted(record.message for record in caplog.records)
+    paths = sorted(str(tmp_path / name) for name in [*left_out, "empty", "sub02/loop"])
+    assert len(said) == len(paths)
+    for message, path in zip(said, paths, strict=True):
+        assert message.startswith(f"{path} ")
+        assert message.endswith("left out")
+
+
+@pytest.mark.parametrize("suffix", ["asf", "flv", "m2ts", "m4v", "mkv", "mov", "mpeg", "mpg", "mxf", "ogv", "ts", "vob", "wmv"])
+def test_videos_of_the_usual_containers_are_read(tmp_path, suffix):
+    rows = find_clips([video(tmp_path / f"a.{suffix}", 40)])
+    assert rows["problem"].isna().all()
+    assert rows["fps"].item() == 50
+    assert len(list(open_clip(rows["source"].item(), "video").frames())) == 40
 
 
 def test_a_table_names_subjects_and_frames(tmp_path):
