@@ -1,5 +1,7 @@
 """Long clips and videos, for searching and predicting."""
 
+import struct
+
 import cv2
 import numpy as np
 
@@ -27,4 +29,19 @@ def video(path, count=4, fps=50):
     for _ in range(count):
         writer.write(np.zeros((48, 64, 3), np.uint8))
     writer.release()
+    return path
+
+
+def varied(path, *parts):
+    """Gives an MP4 file of one rate a varying one: parts of so many frames that last so many times as long as before."""
+    data = bytearray(path.read_bytes())
+    times = data.index(b"stts")
+    entries, count, duration = struct.unpack_from(">3I", data, times + 8)
+    assert (entries, count) == (1, sum(count for count, _ in parts))
+    listed = [value for count, factor in parts for value in (count, round(duration * factor))]
+    data[times + 8 : times + 20] = struct.pack(f">{1 + len(listed)}I", len(parts), *listed)
+    for box in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stts"):
+        size = data.index(box) - 4
+        struct.pack_into(">I", data, size, struct.unpack_from(">I", data, size)[0] + 8 * (len(parts) - 1))
+    path.write_bytes(data)
     return path

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from moving_faces import varied
 from shared_data import shared_data
 
 from merba.errors import ClipProblem
@@ -430,6 +431,32 @@ def test_a_rotated_phone_video_comes_out_upright(video, matrix, turns):
     assert [shown_number(clip.read(number)) for number in (7, 2)] == [7, 2]
 
 
+@pytest.mark.parametrize(
+    ("matrix", "upright"),
+    [
+        ((-1, 0, 0, 1, 64, 0), lambda lying: lying[:, ::-1]),
+        ((1, 0, 0, -1, 0, 48), lambda lying: lying[::-1]),
+        ((0, 1, 1, 0, 0, 0), lambda lying: lying.transpose(1, 0, 2)),
+        ((0, -1, -1, 0, 48, 64), lambda lying: lying[::-1, ::-1].transpose(1, 0, 2)),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["mp4", "mov"])
+def test_a_mirrored_video_comes_out_upright(tmp_path, matrix, upright, suffix):
+    """As a camera in front of a mirror, or a phone's at its front, writes it; each corner has another grey level."""
+    path = tmp_path / f"a.{suffix}"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, (64, 48))
+    corners = np.array([[0, 80], [160, 240]], np.uint8)
+    writer.write(np.repeat(cv2.resize(corners, (64, 48), interpolation=cv2.INTER_NEAREST)[..., None], 3, axis=2))
+    writer.release()
+    lying = open_clip(path, "video").read(0)
+    data = bytearray(path.read_bytes())
+    a, b, c, d, u, v = (65536 * value for value in matrix)
+    place = data.index(b"tkhd") + 44
+    data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, u, v, 1 << 30)
+    path.write_bytes(data)
+    np.testing.assert_array_equal(open_clip(path, "video").read(0), upright(lying))
+
+
 @pytest.mark.parametrize(("orientation", "turns"), [(6, 1), (3, 2), (8, 3)])
 def test_a_rotated_phone_photograph_comes_out_upright(tmp_path, orientation, turns):
     from PIL import Image
@@ -442,20 +469,14 @@ def test_a_rotated_phone_photograph_comes_out_upright(tmp_path, orientation, tur
 
 
 def test_frames_of_a_variable_frame_rate_are_right(video):
-    data = bytearray(video.read_bytes())
-    times = data.index(b"stts")
-    assert struct.unpack(">II", data[times + 8 : times + 16]) == (1, 12)
-    duration = struct.unpack(">I", data[times + 16 : times + 20])[0]
-    # Six frames at the old rate, six at five times it: one more entry of eight bytes.
-    data[times + 8 : times + 20] = struct.pack(">5I", 2, 6, duration, 6, duration // 5)
-    for box in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stts"):
-        size = data.index(box) - 4
-        data[size : size + 4] = struct.pack(">I", struct.unpack(">I", data[size : size + 4])[0] + 8)
-    video.write_bytes(data)
+    # Six frames at the old rate, six at five times it.
+    varied(video, (6, 1), (6, 1 / 5))
     clip = open_clip(video, "video")
     assert clip.fps > 30
     assert [(number, shown_number(image)) for number, image in clip.frames()] == [(n, n) for n in range(12)]
     assert [shown_number(clip.read(number)) for number in (9, 4, 11)] == [9, 4, 11]
+    assert clip.time(11, clip.fps) == pytest.approx(6 / 25 + 5 / 125, abs=0.001)
+    assert clip.time(6, clip.fps / 2) == pytest.approx(2 * 6 / 25, abs=0.001)
 
 
 def test_a_real_video_has_its_472_frames():

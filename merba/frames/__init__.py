@@ -20,15 +20,13 @@ import cv2
 import numpy as np
 
 from merba.errors import ClipProblem
-from merba.frames.mp4 import edited_seconds
+from merba.frames.mp4 import edited_seconds, is_mirrored
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff"})
 ISO_SUFFIXES = frozenset({".3g2", ".3gp", ".f4v", ".m4v", ".mov", ".mp4", ".qt"})
 """Videos of one file format, ISO/IEC 14496-12."""
 STREAM_SUFFIXES = frozenset({".dv", ".m2t", ".m2ts", ".mpeg", ".mpg", ".mts", ".ts", ".vob", ".y4m"})
-VIDEO_SUFFIXES = (
-    ISO_SUFFIXES | STREAM_SUFFIXES | {".asf", ".avi", ".flv", ".mkv", ".mxf", ".ogm", ".ogv", ".webm", ".wmv"}
-)
+VIDEO_SUFFIXES = ISO_SUFFIXES | STREAM_SUFFIXES | {".asf", ".avi", ".flv", ".mkv", ".mxf", ".ogm", ".ogv", ".webm", ".wmv"}
 COUNTED = ISO_SUFFIXES | {".avi"}
 """Videos whose header holds how many frames there are; of others FFmpeg guesses that from the duration and the rate."""
 
@@ -152,6 +150,10 @@ class Clip(ABC):
         self.source = source
         self._shape: tuple[int, ...] | None = None
 
+    def time(self, number: int, fps: float) -> float:
+        """Seconds at which frame `number` is shown, where there are `fps` frames a second."""
+        return number / fps
+
     @abstractmethod
     def _first(self) -> int:
         """Number of the first frame: the least of the file names, or 0 in a video."""
@@ -228,7 +230,7 @@ class Video(Clip):
 
     Where the frame rate varies, seeking by frame number and the frame count of the header are guesses; counting
     decoded frames is exact. Reading in ascending order decodes each frame once. Pixels that aren't square are made so, by
-    enlarging the side on which they are longer.
+    enlarging the side on which they are longer; what the header turns or mirrors comes out upright.
     """
 
     def __init__(self, source: Path) -> None:
@@ -236,6 +238,15 @@ class Video(Clip):
         self._open()
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or math.nan
         self.expected = max(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+        self._mirrored = is_mirrored(source)
+
+    def time(self, number: int, fps: float) -> float:
+        """As of every clip, but by the time stamps, because the rate may vary.
+
+        Where `fps` isn't the video's own mean rate, they are scaled by it. ClipProblem where the frame is missing.
+        """
+        self._require(number)
+        return number / fps if math.isnan(self.fps) else self._time * self.fps / fps
 
     def _open(self) -> None:
         if not self.source.is_file():
@@ -258,8 +269,14 @@ class Video(Clip):
                 self._open()
                 return False
             self._position += 1
-            self._time = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            # Some containers have no stamps, or not for every frame.
+            self._time = stamp if stamp > self._time or not self._position else self._time + 1 / self.fps
         return True
+
+    def _require(self, number: int) -> None:
+        if not self._reach(number):
+            raise ClipProblem(f"frame {number} is missing in {self.source} ({self._count} frames)")
 
     def _check_whole(self) -> None:
         """ClipProblem where the frames that could be read are fewer than the header says: the file is cut, or has a hole.
@@ -284,19 +301,25 @@ class Video(Clip):
         return number + 1 if self._reach(number + 1) else None
 
     def _decode(self, number: int) -> np.ndarray:
-        if not self._reach(number):
-            raise ClipProblem(f"frame {number} is missing in {self.source} ({self._count} frames)")
+        self._require(number)
         decoded, image = self._capture.retrieve()
         if not decoded:
             raise ClipProblem(f"frame {number} of {self.source} is damaged")
-        return self._squared(image)
+        return self._as_shown(image)
 
-    def _squared(self, image: np.ndarray) -> np.ndarray:
-        """The image with square pixels; the header gives theirs, width to height, before the image is turned upright."""
+    def _as_shown(self, image: np.ndarray) -> np.ndarray:
+        """The image, which OpenCV has turned, mirrored where the header says so, and with square pixels.
+
+        The header's matrix mirrors the picture from top to bottom before it turns it, and the ratio of the pixels' sides is that
+        before the turn too.
+        """
+        lies = bool(self._capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180)
+        if self._mirrored:
+            image = cv2.flip(image, int(lies))
         ratio = [self._capture.get(key) for key in (cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN)]
         if min(ratio) <= 0 or ratio[0] == ratio[1]:
             return image
-        x, y = reversed(ratio) if self._capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180 else ratio
+        x, y = reversed(ratio) if lies else ratio
         return cv2.resize(image, None, fx=max(x / y, 1), fy=max(y / x, 1), interpolation=cv2.INTER_CUBIC)
 
 

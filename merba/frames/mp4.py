@@ -1,4 +1,4 @@
-"""How long the edit list of an MP4 or MOV file lets its video play: what OpenCV doesn't tell (ISO/IEC 14496-12)."""
+"""What OpenCV doesn't tell of an MP4 or MOV file: how long it plays, and whether it is mirrored (ISO/IEC 14496-12)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,43 @@ def edited_seconds(path: Path) -> float | None:
     An edit (8.6.6) has a duration, in units of the film's time scale (8.2.2), and a start, which is −1 where nothing is shown.
     """
     try:
-        film = _film(path)
+        film, track = _film_and_video(path)
         header = film[b"mvhd"][0]
         (scale,) = struct.unpack_from(">I", header, 20 if header[0] else 12)
-        for track in map(_boxes, film[b"trak"]):
-            if _boxes(track[b"mdia"][0])[b"hdlr"][0][8:12] == b"vide":
-                edits = _boxes(track[b"edts"][0])[b"elst"][0]
-                entry, (count,) = ">QqI" if edits[0] else ">IiI", struct.unpack_from(">I", edits, 4)
-                listed = struct.iter_unpack(entry, edits[8 : 8 + count * struct.calcsize(entry)])
-                return sum(duration for duration, start, _ in listed if start >= 0) / scale or None
+        edits = _boxes(track[b"edts"][0])[b"elst"][0]
+        entry, (count,) = ">QqI" if edits[0] else ">IiI", struct.unpack_from(">I", edits, 4)
+        listed = struct.iter_unpack(entry, edits[8 : 8 + count * struct.calcsize(entry)])
+        return sum(duration for duration, start, _ in listed if start >= 0) / scale or None
     except (struct.error, LookupError, ZeroDivisionError):
-        pass
-    return None
+        return None
+
+
+def is_mirrored(path: Path) -> bool:
+    """Whether the video's matrix (8.3.2), after the film's (8.2.2), mirrors it; not where the file is damaged or of another kind.
+
+    A matrix that mirrors has a negative determinant.
+    """
+    try:
+        film, track = _film_and_video(path)
+        matrices = ((film[b"mvhd"][0], 36, 48), (track[b"tkhd"][0], 40, 52))
+        of_film, of_track = (_determinant(header, late if header[0] else early) for header, early, late in matrices)
+        return of_film * of_track < 0
+    except (struct.error, LookupError):
+        return False
+
+
+def _determinant(header: bytes, place: int) -> int:
+    a, b, _, c, d = struct.unpack_from(">5i", header, place)
+    return a * d - b * c
+
+
+def _film_and_video(path: Path) -> tuple[dict[bytes, list[bytes]], dict[bytes, list[bytes]]]:
+    """The boxes that describe the film, and those of its first video track; LookupError where there is none."""
+    film = _film(path)
+    for track in map(_boxes, film[b"trak"]):
+        if _boxes(track[b"mdia"][0])[b"hdlr"][0][8:12] == b"vide":
+            return film, track
+    raise LookupError
 
 
 def _film(path: Path) -> dict[bytes, list[bytes]]:

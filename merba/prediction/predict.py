@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -176,7 +177,8 @@ def _searched(row: Any, checkpoint: Checkpoint, explain: bool) -> Iterator[Predi
                 for number, image in clip.frames(candidate.onset, candidate.offset):
                     if not cv2.imwrite(str(Path(folder) / f"{number}.png"), image):
                         raise MerbaError(f"{folder}: no room for the frames that are read; set TMPDIR to a larger disk")
-                cut = row._replace(source=folder, kind="frames", onset=candidate.onset, offset=candidate.offset)
+                # Of no rate: a candidate is never too long.
+                cut = row._replace(source=folder, kind="frames", onset=candidate.onset, offset=candidate.offset, fps=math.nan)
                 (made,) = _prepare(pd.DataFrame([cut]).set_index("Index"), checkpoint, explain)
             problem = made.problem and made.problem.replace(folder, row.source)
             yield replace(made, source=row.source, score=candidate.score, search=result, problem=problem)
@@ -192,8 +194,15 @@ def _doubts(row: Any, face: Mapping[str, Any], apex: Mapping[str, Any]) -> Itera
             f"the onset frame shows {face['faces']} faces; the one around ({x}, {y}) px was taken. If it is the wrong one, "
             "cut the video to the face that is meant"
         )
-    if apex["source"] == "detected" and (seconds := (apex["offset"] - apex["onset"]) / row.fps) > LONG:
+    if apex["source"] == "detected" and (seconds := _duration(row, apex)) > LONG:
         yield f"it lasts {seconds:.1f} s, a micro-expression at most {LONGEST} s: give onset and apex, or search it (spot)"
+
+
+def _duration(row: Any, apex: Mapping[str, Any]) -> float:
+    """Seconds from onset to offset."""
+    clip = open_clip(row.source, row.kind)
+    onset, offset = (clip.time(int(apex[key]), row.fps) for key in ("onset", "offset"))
+    return offset - onset
 
 
 def _without_class(emotion: str | None, classes: Sequence[str]) -> str | None:

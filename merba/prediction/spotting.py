@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import cv2
@@ -35,8 +34,15 @@ OVERLAP = 4
 """Windows that each frame is in."""
 RETURN = 1 / 3
 """Share of its rise that a motion must fall by within the window: the head may drift on meanwhile, but not by more."""
+FEWEST = 3
+"""Frames in which a motion can rise and fall."""
+ROUNDED = 0.002
+"""Seconds by which time stamps are off: some containers round them to milliseconds."""
 LEAST = 0.15
 """Scores below this, in px of the aligned face, are noise: a still face reaches about 0.05."""
+
+Frame = tuple[float, int, np.ndarray]
+"""Time, s, number and image."""
 
 
 @dataclass(frozen=True)
@@ -70,17 +76,19 @@ class Search:
 def search(clip: Clip, fps: float, faces: Mapping[str, Any], apex: Mapping[str, Any]) -> Search:
     """Windows and candidate intervals of a video of `fps` frames a second, under a checkpoint's settings.
 
-    One window's frames are in memory. Candidates are the windows that return; of those that overlap, the best is kept.
+    Where the rate varies, `fps` is the mean, and windows go by the time stamps (see `merba.frames.Video.time`). One window's
+    frames are in memory. Candidates are the windows that return; of those that overlap, the best is kept.
     Raises ClipProblem where the frame rate is unknown, the video is too short, or no window shows a face.
     """
     cv2.setNumThreads(1)
     if not fps > 0:
         raise ClipProblem(f"{clip.source} has no frame rate, which `--spot` needs; give it by --fps, or in the CSV file")
-    step = max(round(fps / RATE), 1)
-    length = math.floor(LONGEST * fps / step) + 1
-    windows = list(_windows(clip, step, length, FaceSettings(**faces), ApexSettings(**apex)))
+    windows = list(_windows(clip, fps, FaceSettings(**faces), ApexSettings(**apex)))
     if not windows:
-        raise ClipProblem(f"{clip.source} is shorter than a window of `--spot` ({LONGEST} s); predict it without `--spot`")
+        raise ClipProblem(
+            f"{clip.source} is shorter than a window of `--spot` ({LONGEST} s), or has fewer than {FEWEST} frames in one; "
+            "predict it without `--spot`"
+        )
     if all(math.isnan(window.score) for window in windows):
         raise ClipProblem(f"no face was found in any window of {clip.source}; the face must be frontal and well lit")
     return Search(windows, best_windows(windows))
@@ -95,23 +103,49 @@ def best_windows(windows: Sequence[Window]) -> list[Window]:
     return sorted(chosen, key=lambda window: window.onset)
 
 
-def _windows(clip: Clip, step: int, length: int, faces: FaceSettings, apex: ApexSettings) -> Iterator[Window]:
+def _windows(clip: Clip, fps: float, faces: FaceSettings, apex: ApexSettings) -> Iterator[Window]:
     backends = list(detectors(faces.backend, faces.upsample, faces.network, faces.weights))
-    held: deque[tuple[int, np.ndarray]] = deque(maxlen=length)
     earlier: list[Face] = []
-    stride = max(length // OVERLAP, 1)
-    frames = counted(islice(clip.frames(), 0, None, step), math.ceil(clip.expected / step), f"frames of {clip.source.name}")
-    for place, frame in enumerate(frames):
-        held.append(frame)
-        start = place + 1 - length
-        if start < 0 or start % stride:
-            continue
-        numbers, images = zip(*held, strict=True)
+    for frames in window_frames(sampled_frames(clip, fps)):
+        _, numbers, images = zip(*frames, strict=True)
         if (found := _find(images[0], backends, earlier)) is None:
             yield Window(numbers[0], None, None, math.nan, math.nan)
         else:
             earlier = [found[1]]
             yield _measure(numbers, images, *found, faces, apex)
+
+
+def window_frames(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+    """The frames of each window: those of LONGEST seconds, from a first one that comes LONGEST / OVERLAP after the one before.
+
+    A window is whole when a frame has come that lies behind it. Those with fewer than FEWEST frames are left out.
+    """
+    held: deque[Frame] = deque()
+    due = -math.inf
+    for frame in frames:
+        while held and held[0][0] + LONGEST + ROUNDED < frame[0]:
+            first, following = held[0][0], (held[1] if len(held) > 1 else frame)[0]
+            if (first + following) / 2 >= due:  # this frame is nearer to that time than the next
+                due = first + LONGEST / OVERLAP
+                if len(held) >= FEWEST:
+                    yield list(held)
+            held.popleft()
+        held.append(frame)
+
+
+def sampled_frames(clip: Clip, fps: float) -> Iterator[Frame]:
+    """Frames as near to RATE a second as the clip has them; behind the last, the time at which one more would come."""
+    frames: deque[Frame] = deque(maxlen=2)
+    before = -math.inf
+    for number, image in counted(clip.frames(), clip.expected, f"frames of {clip.source.name}"):
+        time = clip.time(number, fps)
+        if not frames or time - frames[-1][0] + (time - before) / 2 >= 1 / RATE:
+            frames.append((time, number, image))
+            yield frames[-1]
+        before = time
+    if len(frames) == 2:
+        (earlier, *_), (last, *frame) = frames
+        yield (2 * last - earlier, *frame)
 
 
 def _find(image: np.ndarray, backends: Sequence[Detector], earlier: Sequence[Face]) -> tuple[Detector, Face] | None:

@@ -1,11 +1,14 @@
 """The search finds where a face moves and returns, and nothing where it only moves."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
-from moving_faces import FPS, STILL, opened_clip
+from moving_faces import FPS, STILL, opened_clip, varied, video
 
 from merba.errors import ClipProblem
-from merba.prediction.spotting import Window, best_windows, search
+from merba.frames import open_clip
+from merba.prediction.spotting import Window, best_windows, sampled_frames, search, window_frames
 
 
 def test_a_movement_that_returns_is_found_between_still_parts(tmp_path, movement):
@@ -43,7 +46,7 @@ def test_a_candidate_moves_and_moves_back(rise, score, returns):
     ("fps", "frames", "message"),
     [
         (float("nan"), 40, "has no frame rate, which `--spot` needs; give it by --fps"),
-        (60, 20, "is shorter than the 0.5 s that `--spot` looks at at a time; predict it without `--spot`"),
+        (60, 20, r"is shorter than a window of `--spot` \(0.5 s\), or has fewer than 3 frames in one; predict it without `--spot`"),
         (60, 40, "no face was found in any window"),
     ],
 )
@@ -51,3 +54,35 @@ def test_what_can_not_be_searched_is_a_problem(tmp_path, fps, frames, message):
     clip = opened_clip(tmp_path / "a", [np.zeros((100, 100, 3), np.uint8)] * frames)
     with pytest.raises(ClipProblem, match=message):
         search(clip, fps, {}, {})
+
+
+def windows_of(clip, fps):
+    """First and last frame of each window."""
+    return [(frames[0][1], frames[-1][1]) for frames in window_frames(sampled_frames(clip, fps))]
+
+
+def test_windows_of_a_varying_rate_go_by_time_stamps(tmp_path):
+    """A second at 30 frames a second, then three at 10: half a second is 15 frames, then 5."""
+    clip = open_clip(varied(video(tmp_path / "a.mp4", 60, 10), (30, 1 / 3), (30, 1)), "video")
+    windows = windows_of(clip, clip.fps)
+    assert [last - first for first, last in windows if last < 30] == [15] * 4
+    assert [last - first for first, last in windows if first > 30] == [5] * 24
+    times = [(clip.time(first, clip.fps), clip.time(last, clip.fps)) for first, last in windows]
+    assert all(0.39 < end - start < 0.51 for start, end in times)
+    assert all(0.09 < later - sooner < 0.19 for (sooner, _), (later, _) in pairwise(times))
+
+
+@pytest.mark.parametrize("fps", [20, 25, 30, 50, 60, 100, 120, 200])
+def test_windows_of_a_constant_rate_are_half_a_second_at_about_thirty_frames_a_second(tmp_path, fps):
+    clip = open_clip(video(tmp_path / "a.avi", 2 * fps, fps), "video")
+    step = max(round(fps / 30), 1)
+    held = [[number for _, number, _ in frames] for frames in window_frames(sampled_frames(clip, fps))]
+    assert all(numbers == list(range(numbers[0], numbers[0] + fps // 2 + 1, step)) for numbers in held)
+    assert all(0.09 <= (later[0] - sooner[0]) / fps <= 0.16 for sooner, later in pairwise(held))
+    assert held[-1][-1] >= 2 * fps - step - 0.16 * fps
+
+
+def test_a_frame_rate_that_is_given_stretches_the_time_stamps(tmp_path):
+    """A recording of 120 frames a second, stored as one of 30."""
+    clip = open_clip(video(tmp_path / "a.avi", 90, 30), "video")
+    assert [last - first for first, last in windows_of(clip, 120)] == [60] * len(windows_of(clip, 120))
