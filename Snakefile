@@ -43,6 +43,13 @@ onstart:
         sign(Path("results"), plan.origin["file"])
 
 
+# Snakemake shows a job's message long before its own last line.
+onerror:
+    if workflow.is_main_process:
+        for failure in failures(Path("logs"), since=started):
+            logger.error(failure)
+
+
 rule all:
     default_target: True
     input:

@@ -12,6 +12,11 @@ from merba.commands import collect, completion, doctor, export, model, predict, 
 from merba.errors import MerbaError
 
 COMMANDS = (doctor, samples, model, train, collect, unlock, score, predict, export, completion)
+EXTRAS = {
+    "video": ("cv2", "dlib", "face_recognition_models", "openpyxl", "scipy", "skimage"),
+    "plots": ("jinja2", "matplotlib"),
+}
+"""The packages that an installation without an extra of pyproject.toml lacks."""
 EXIT_STATUS = "exit status: 0 all went well; 1 something is wrong, which the message on stderr names; 2 wrong usage"
 
 
@@ -53,6 +58,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("merba: interrupted; what was finished is kept", file=sys.stderr)
         return 130
+    except ModuleNotFoundError as error:
+        lacking = next((extra for extra, packages in EXTRAS.items() if error.name in packages), None)
+        if lacking is None:
+            raise
+        print(
+            f'merba: {error.name} is missing, which this needs; install the extra `{lacking}`: pip install ".[{lacking}]" in the '
+            "checkout",
+            file=sys.stderr,
+        )
+        return 1
     except (MerbaError, ValueError) as error:  # a wrong MERBA_SCAN is a ValueError of the scan
         print(f"merba: {error}", file=sys.stderr)
         return 1

@@ -42,6 +42,16 @@ def job_log(path: str | Path, task: str) -> Iterator[None]:
     log.info("done: %s, %.1f s", task, time.perf_counter() - started)
 
 
+def failures(logs: Path, since: float) -> list[str]:
+    """The last entries of the job logs in a folder that were written after a time, s, and end in a failure."""
+    failed = []
+    for path in sorted(path for path in logs.rglob("*") if path.is_file() and path.stat().st_mtime >= since):
+        _, failure, message = path.read_text(errors="replace").rpartition(" ERROR failed: ")
+        if failure:
+            failed.append(f"{path}: {message.strip()}")
+    return failed
+
+
 def counted(items: Iterable[Item], total: int, unit: str, *, every: float = 10.0) -> Iterator[Item]:
     """The items, while a line in the log says every so many seconds how many are done, at what rate, and what is left.
 

@@ -41,9 +41,12 @@ class Plan:
     are relative to the folder of the run.
     """
 
-    def __init__(self, config: Mapping[str, Any], origin: str = "configuration") -> None:
-        """Raises MerbaError where the configuration, named by `origin`, or the data that it names can't be used."""
-        self.config = complete(dict(config), origin)
+    def __init__(self, config: Mapping[str, Any], origin: str = "configuration", given: Iterable[str] = ()) -> None:
+        """Raises MerbaError where the configuration, named by `origin`, or the data that it names can't be used.
+
+        `given` are the keys that the command line set, which the message names too.
+        """
+        self.config = complete(dict(config), f"{origin} with --config {', '.join(given)}" if given else origin)
         self.origin = origin_of(self.config, origin)
         self.sheet = plan_sheet(self.config)
         self.datasets = list(self.sheet["dataset"].unique())

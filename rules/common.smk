@@ -1,23 +1,35 @@
 # The plan of what runs (merba/plan.py), and what rules ask of it by wildcards. Nothing is written here.
+import sys
+import time
 from pathlib import Path
 
 from merba.code import file_digest
-from merba.config import fold_settings
+from merba.config import fold_settings, plain_values
 from merba.config.last_run import configuration_name, others_results, sign
 from merba.datasets import DEMO_ROOT
 from merba.datasets.flow_images import CLONES
+from merba.errors import MerbaError
 from merba.jobs import import_from
+from merba.joblog import failures
 from merba.plan import PAPER_MODEL, Plan
 from merba.sheet import digest
+from snakemake.utils import update_config
 
+started = time.time()
 import_from(workflow.basedir)
-plan = Plan(
-    config,
-    " and ".join(
-        configuration_name(path, Path.cwd(), Path(workflow.basedir))
-        for path in workflow.configfiles
-    ),
-)
+given = plain_values(workflow.config_settings.config)
+update_config(config, given)
+try:
+    plan = Plan(
+        config,
+        " and ".join(
+            configuration_name(path, Path.cwd(), Path(workflow.basedir))
+            for path in workflow.configfiles
+        ),
+        given,
+    )
+except MerbaError as error:  # Snakemake would add Python's stack
+    sys.exit(f"merba: {error}")
 config.update(plan.config, origin=plan.origin)
 
 

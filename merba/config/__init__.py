@@ -59,6 +59,26 @@ def complete(config: Any, origin: str = "configuration") -> dict[str, Any]:
     return config
 
 
+def plain_values(given: Any) -> Any:
+    """What `snakemake --config` was given, as YAML reads it.
+
+    Snakemake hands on text for `true`, and for every value in a mapping or list.
+    """
+    import yaml
+
+    if isinstance(given, Mapping):
+        return {key: plain_values(value) for key, value in given.items()}
+    if isinstance(given, list):
+        return [plain_values(value) for value in given]
+    if not isinstance(given, str):
+        return given
+    try:
+        value = yaml.safe_load(given)
+    except yaml.YAMLError:
+        return given
+    return value if value is None or isinstance(value, bool | int | float) else given
+
+
 @cache
 def library() -> dict[str, Any]:
     """The experiments of merba/config/experiments.yaml, unchanged."""

@@ -52,16 +52,21 @@ def read(
     twice = clips[clips.duplicated(["subject", "clip"])]
     faults = [f"row {row} of {clip['split']}: {clip['clip']} is in two splits" for row, clip in twice.iterrows()]
     report(faults, ADAPTER, root)
-
-    def parts(clip: Mapping[str, str]) -> tuple[str, ...]:
-        return Path(frames.format_map({key: clip[key] for key in ("subject", "clip", "split")})).parts
-
-    try:
-        clips = with_frames(clips, home, parts, missing)
-    except KeyError as key:
-        known = "{subject}, {clip}, {split}"
-        raise layout_error(ADAPTER, f"frames: {frames!r} has {{{key.args[0]}}}; known are {known}") from key
+    clips = with_frames(clips, home, lambda clip: _parts(frames, clip), missing)
     return sample_rows(clips.assign(dataset=name, kind="frames", fps=fps))
+
+
+def _parts(template: str, clip: Mapping[str, str]) -> tuple[str, ...]:
+    """The names that lead to a clip's folder."""
+    names = {key: clip[key] for key in ("subject", "clip", "split")}
+    try:
+        parts = Path(template.format_map(names)).parts
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        wrong = f"has {{{error.args[0]}}}" if isinstance(error, KeyError) else f"is no path with names in braces ({error})"
+        raise layout_error(ADAPTER, f"frames: {template!r} {wrong}; known are {{subject}}, {{clip}}, {{split}}") from error
+    if not parts:
+        raise layout_error(ADAPTER, "frames: the path is empty; write one such as `frames/{clip}`")
+    return parts
 
 
 def _known(setting: str, given: Mapping[str, str], known: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ import sys
 import pytest
 import yaml
 from releases import write_release
+from workflow_runs import ROOT
 
 from merba.cli import COMMANDS, command_parser, main
 
@@ -179,3 +180,18 @@ def test_samples_names_what_is_wrong_with_the_data(capsys, casme2):
     casme2.write_text(casme2.read_text().replace("/casme2\n", "/absent\n"))
     assert main(["samples", "--config", str(casme2)]) == 1
     assert "has no 'absent'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("missing", "extra", "arguments"),
+    [
+        ("cv2", "video", ["predict", "clip.mp4", "--checkpoint", "x.safetensors"]),
+        ("cv2", "video", ["samples", "--config", "config/3db.yaml"]),
+    ],
+)
+def test_a_missing_extra_is_named_with_the_command_that_brings_it(missing, extra, arguments):
+    program = f"import sys; sys.modules[{missing!r}] = None; from merba.cli import main; sys.exit(main({arguments}))"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 1
+    (line,) = run.stderr.splitlines()
+    assert line.startswith(f"merba: {missing} is missing, which this needs; install the extra `{extra}`: ")

@@ -15,6 +15,7 @@ from merba.config import (
     library,
     load_config,
     origin_of,
+    plain_values,
     runnable_experiments,
     schema,
 )
@@ -322,3 +323,21 @@ def test_another_configurations_results_are_noticed_and_ones_own_are_not(tmp_pat
     assert "holds results of a.yaml, and this run is of b.yaml" in others_results(tmp_path, "b.yaml")
     sign(tmp_path, "c.yaml")
     assert "holds results of a.yaml, b.yaml, and this run is of c.yaml" in others_results(tmp_path, "c.yaml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["keep_weights=true"], {"keep_weights": True}),
+        (["keep_weights=False", "seed=7"], {"keep_weights": False, "seed": 7}),
+        (["training={epochs: 1, rate: 0.5}"], {"training": {"epochs": 1, "rate": 0.5}}),
+        (["flow={channels: [u, v]}", "device=cpu"], {"flow": {"channels": ["u", "v"]}, "device": "cpu"}),
+        (["faces={weights: null}", "data=null"], {"faces": {"weights": None}, "data": None}),
+    ],
+)
+def test_values_of_the_command_line_are_what_yaml_reads(arguments, expected):
+    from snakemake.cli import parse_config
+
+    values = plain_values(parse_config(arguments))
+    assert values == expected
+    assert repr(values) == repr(expected), "1 is not True"

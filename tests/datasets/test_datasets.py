@@ -214,6 +214,16 @@ def test_dfme_takes_other_headers_tables_and_folders_from_the_configuration(copi
     ("settings", "said"),
     [
         ({"frames": "frames/{video}"}, "frames: 'frames/{video}' has {video}; known are {subject}, {clip}, {split}"),
+        (
+            {"frames": "frames/{clip"},
+            "frames: 'frames/{clip' is no path with names in braces (expected '}' before end of string)",
+        ),
+        ({"frames": "{}"}, "frames: '{}' is no path with names in braces"),
+        ({"frames": "{0}"}, "frames: '{0}' is no path with names in braces"),
+        ({"frames": "{clip.x}"}, "frames: '{clip.x}' is no path with names in braces"),
+        ({"frames": "{clip[x]}"}, "frames: '{clip[x]}' is no path with names in braces"),
+        ({"frames": "{clip:d}"}, "frames: '{clip:d}' is no path with names in braces"),
+        ({"frames": ""}, "frames: the path is empty"),
         ({"columns": {"label": "x"}}, "columns of adapter dfme: 'label' is unknown; choose one of subject, clip"),
         ({"tables": {"test_c": "c.csv"}}, "'test_c' is unknown (did you mean 'test_b'?); choose one of train, test_a, test_b"),
         ({"tables": {"train": "absent.csv"}}, "or set `tables.train` to its name"),
