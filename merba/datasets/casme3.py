@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +22,9 @@ COLUMNS = {
     "offset": "Offset",
     "emotion": "emotion",
 }
-FRAMES = ("part_A", "data", "RGB", "")
+CLIPS = ("Part_A_ME_clip/frame", "part_A/Part_A_ME_clip/frame", "frame")
+"""Where the release's cut clips may lie, a folder each, which many download in place of the videos."""
+FRAMES = (*CLIPS, "part_A", "data", "RGB", "")
 FPS = 30.0
 
 
@@ -35,19 +38,31 @@ def read(
     task: str = "emotion",
     missing: str = "error",
 ) -> pd.DataFrame:
-    """Sample sheet of the table and `<frames>/spNO.1/b/color/`; a clip is named by its video and onset, `b_166`.
+    """Sample sheet of the table and `<frames>/spNO.1/b/color/` or `<frames>/spNO.1_b_166/`.
 
-    An apex at or before its onset is null: in 55 clips the frames before the apex were not recorded. See
-    docs/datasets.md for the settings.
+    A clip is named by its video and onset, `b_166`. An apex at or before its onset is null: in 55 clips the frames before
+    the apex were not recorded. See docs/datasets.md for the settings.
     """
     home = open_root(root, ADAPTER)
     table = find_table(home, TABLES, annotations)
     clips = read_annotations(table, ADAPTER, COLUMNS)
-    clips["video"] = clips["clip"]
+    clips = clips.assign(video=clips["clip"], released=clips["onset"])
     clips["clip"] = clips["video"].str.lower() + "_" + clips["onset"]
     clips = correct(clips, ADAPTER, corrections)
+    clips["clip"] = clips["video"].str.lower() + "_" + clips["onset"]
     clips = label_rows(clips, ADAPTER, table, task, None, missing)
     clips = checked_frames(clips, ADAPTER, table, late_apex=True)
-    folder = find_folder(home, [frames] if frames else FRAMES, r"spNO\.\d+", "the subjects' folders spNO.1, …")
-    clips = with_frames(clips, folder, lambda clip: (clip["subject"], clip["video"], "color"), missing)
+    folder = find_folder(
+        home, [frames] if frames else FRAMES, r"spNO\.\d+(_[a-z]+_\d+)?", "the folders spNO.1, … or spNO.1_b_166, …"
+    )
+    cut = any("_" in name for name in folder.names)
+
+    def parts(clip: Mapping[str, str]) -> tuple[str, ...]:
+        if not cut:
+            return clip["subject"], clip["video"], "color"
+        # A corrected onset may stand in the folder's name, or not.
+        names = [f"{clip['subject']}_{clip['video']}_{onset}" for onset in (clip["onset"], clip["released"])]
+        return (next(filter(folder.folder, names), names[0]),)
+
+    clips = with_frames(clips, folder, parts, missing)
     return sample_rows(clips.assign(dataset=name, kind="frames", fps=FPS))

@@ -250,6 +250,40 @@ def test_casme3_names_clips_by_video_and_onset_and_detects_a_lost_apex(releases)
     assert set(load("casme3", releases["casme3"], task="3db")["label"]) == {"negative", "positive"}
 
 
+def test_casme3_is_read_from_its_cut_clips_and_known_mistakes_of_its_table_are_corrected(copied, caplog):
+    """The small download has a folder a clip; of the mistyped onset, under either number."""
+    root = copied("casme3")
+    video, frames = root / "part_A" / "spNO.1" / "b" / "color", root / "Part_A_ME_clip" / "frame"
+    for name in ("spNO.1_b_166", "spNO.1_b_180", "spNO.10_j_170", "spNO.216_d_2647", "spNO.216_e_0"):
+        shutil.copytree(video, frames / name)
+        shutil.copytree(video, root / "Part_A_ME_clip" / "depth" / name)
+    shutil.rmtree(root / "part_A")
+
+    def add(sheet):
+        sheet.append(["spNO.216", "d", 3647, 2668, 2694, 4, "I", "fear"])
+        sheet.append(["spNO.216", "e", 0, 0, 25, 4, "I", "fear"])
+
+    edit_workbook(root / "cas(me)3_part_A_ME_label_JpgIndex_v2.xlsx", add)
+    with caplog.at_level("INFO"):
+        sheet = load("casme3", root)
+    assert "row 6 (spNO.216 d_3647), onset: '3647' becomes '2647': Mistyped" in caplog.text
+    assert sheet["clip"].tolist() == ["b_166", "b_180", "j_170", "d_2647", "e_1"]
+    assert sheet["onset"].tolist() == [166, 180, 170, 2647, 1]
+    assert sheet["apex"].tolist() == [175, 182, pd.NA, 2668, pd.NA]
+    assert sorted(sheet["source"]) == sorted(map(str, frames.iterdir()))
+    (frames / "spNO.216_d_2647").rename(frames / "spNO.216_d_3647")
+    assert load("casme3", root)["source"][3] == str(frames / "spNO.216_d_3647")
+
+
+def test_a_correction_is_for_the_wrong_value_alone(copied):
+    root = copied("casme3")
+    edit_workbook(
+        root / "cas(me)3_part_A_ME_label_JpgIndex_v2.xlsx",
+        lambda sheet: sheet.append(["spNO.216", "d", 3648, 2668, 2694, 4, "I", "fear"]),
+    )
+    assert "row 6 (spNO.216 d_3648): onset 3648 is not before offset 2694" in message("casme3", root)
+
+
 def test_the_table_of_casme3_may_lie_in_its_folder_annotation(copied):
     root = copied("casme3")
     before = load("casme3", root)

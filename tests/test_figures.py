@@ -1,0 +1,80 @@
+"""Every figure shows the user's names as they are written, whatever matplotlib would make of `$`, `_`, `^` and `\\`."""
+
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from merba.evaluation.figures import plot_confusion, plot_curves, plot_scores, plot_subjects
+from merba.prediction.figures import plot_prediction, plot_search
+from merba.prediction.predict import Prediction
+from merba.prediction.spotting import Search, Window
+from merba.preprocessing.figures import plot_samples
+
+
+def samples(name, path):
+    rows = pd.DataFrame([{"subject": name, "clip": name, "label": name}])
+    flow = {"flow": np.zeros((1, 2, 8, 8)), "head_motion": np.zeros(1), "problem": np.array([name]), "channels": ["u", "v"]}
+    nothing = pd.DataFrame({"problem": [name]})
+    plot_samples(rows, nothing, nothing, flow, face_settings={}, unit="px", path=path)
+    return {f"{name} {name}", name}
+
+
+def prediction(name, path):
+    clip = Prediction(
+        name,
+        name,
+        onset=1,
+        apex=2,
+        predicted=name,
+        probabilities={name: 0.7, "other": 0.3},
+        warnings=(name,),
+        flow=np.zeros((2, 64, 64), np.float16),
+        images=np.zeros((2, 64, 64, 3), np.uint8),
+        saliency=np.zeros((64, 64), np.float32),
+    )
+    plot_prediction(clip, data=name, path=path)
+    return {
+        name,
+        f"{name}: {name}",
+        f"the model was trained on data: {name}",
+        f"log-odds that “{name}” loses",
+    }
+
+
+def search(name, path):
+    windows = [Window(0, 1, 9, 0.2, 0.2)]
+    plot_search(Search(windows, windows), title=name, path=path)
+    return {f"{name}: search for candidates, to be judged by a person"}
+
+
+def scores(name, path):
+    plot_scores(pd.DataFrame([{"label": name, "uf1": 0.5, "low": 0.4, "high": 0.6, "leaks": "no"}]), path=path)
+    return {name}
+
+
+def confusion(name, path):
+    plot_confusion(pd.DataFrame([[1, 2], [3, 4]], index=[name, "b"], columns=[name, "b"]), title=name, path=path)
+    return {name, f"{name} (n = 10)"}
+
+
+def subjects(name, path):
+    row = {"dataset": name, "split": name, "subject": name, "n": 3, "honest": 0.5, "oracle": 0.6}
+    plot_subjects(pd.DataFrame([row]), title=name, path=path)
+    return {name, f"{name} {name}", f"{name} (3)"}
+
+
+def curves(name, path):
+    history = pd.DataFrame({"fold": name, "seed": 0, "epoch": [1, 2], "train_loss": [0.5, 0.4]})
+    plot_curves(history, title=name, path=path)
+    return {f"{name}: a thin line for each training (n = 1), thick: their median"}
+
+
+@pytest.mark.parametrize("draw", [samples, prediction, search, scores, confusion, subjects, curves])
+@pytest.mark.parametrize("name", ["take$1_$2", "_happy", "a^b", r"\frac$x", r"$\alpha$", "50%"])
+def test_names_are_drawn_as_they_are(tmp_path, draw, name):
+    path = tmp_path / "figure.svg"
+    drawn = draw(name, path)
+    assert drawn <= {"".join(text.itertext()).strip() for text in ElementTree.parse(path).iter() if text.tag.endswith("}text")}
+    draw(name, path.with_suffix(".png"))
