@@ -5,6 +5,10 @@ BIN := .venv/bin
 # A run that was killed left a lock and half-done files: it goes on from there.
 SNAKEMAKE := $(BIN)/merba unlock && $(BIN)/snakemake --cores $(CORES) --resources gpu=1 --rerun-incomplete
 
+ifneq ($(words $(CURDIR)),1)
+$(error The path of this checkout has a space: $(CURDIR). Snakemake can't start Python there; move the checkout to a path without one)
+endif
+
 .PHONY: demo install report docs check test test-slow slurm-plugin lint lock clean
 
 demo: .venv/demo.installed

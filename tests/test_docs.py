@@ -120,6 +120,13 @@ def test_every_named_file_exists(page):
     assert not [path for path in named if not (ROOT / path).exists() and path not in examples]
 
 
+def test_every_named_test_exists():
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    named = {name for page in PAGES for name in re.findall(r"`(test_\w+)`", page.read_text())}
+    assert len(named) > 20
+    assert not [name for name in named if f"def {name}(" not in tests]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_configuration_in_the_text_is_valid(page):
     for _, text in blocks(page, "yaml"):

@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -42,7 +43,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Check every part that the workflow or an option of it uses; nothing is downloaded."""
-    findings = [_python(), _torch(), _cuda(), _optical_flow(), _face_model()]
+    findings = [_python(), _path(), _torch(), _cuda(), _optical_flow(), _face_model()]
     for package in (
         "numba",
         "pandas",
@@ -64,6 +65,18 @@ def _python() -> Finding:
     works = sys.version_info >= (3, 11)
     cores = os.cpu_count()
     return Finding("python", works, f"{platform.python_version()}, {cores} cores" if works else "3.11 or later is needed")
+
+
+def _path() -> Finding:
+    """Snakemake gives the interpreter's path to the shell without quotes."""
+    if re.search(r"[\s'\"$&;()]", sys.executable):
+        return Finding(
+            "path",
+            False,
+            f"{sys.executable} has a space or another special character of the shell, so Snakemake can't start Python there; "
+            "move the environment to another path",
+        )
+    return Finding("path", True, sys.executable)
 
 
 def _torch() -> Finding:

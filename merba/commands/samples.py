@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
+from typing import Any
+
+from merba.errors import ClipProblem
 
 EXAMPLE = "merba samples --config config/3db.yaml --check-apex"
 
@@ -25,6 +29,7 @@ def run(options: argparse.Namespace) -> int:
 
     config = load_config(options.config)
     sheet = plan_sheet(config)
+    sheet["fps"] = [_rate(clip) for clip in sheet.itertuples()]
     summary, tables = sheet_summary(sheet), paper_tables(sheet, config)
     apexes = apex_differences(sheet, config) if options.check_apex else None
     if options.json:
@@ -43,6 +48,18 @@ def run(options: argparse.Namespace) -> int:
         print(difference_summary(apexes).round(2).to_string(index=False))
         print(f"\n{histogram(apexes['difference'])}")
     return 0
+
+
+def _rate(clip: Any) -> float:
+    """Frames a second of a row of the sheet; of a video whose row doesn't say it, what the video's header says."""
+    from merba.frames import open_clip
+
+    if clip.kind != "video" or not math.isnan(clip.fps):
+        return clip.fps
+    try:
+        return open_clip(clip.source, clip.kind).fps
+    except ClipProblem:
+        return math.nan
 
 
 def _records(table) -> list[dict]:

@@ -25,8 +25,11 @@ from merba.frames.mp4 import edited_seconds, is_mirrored
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff"})
 ISO_SUFFIXES = frozenset({".3g2", ".3gp", ".f4v", ".m4v", ".mov", ".mp4", ".qt"})
 """Videos of one file format, ISO/IEC 14496-12."""
-STREAM_SUFFIXES = frozenset({".dv", ".m2t", ".m2ts", ".mpeg", ".mpg", ".mts", ".ts", ".vob", ".y4m"})
-VIDEO_SUFFIXES = ISO_SUFFIXES | STREAM_SUFFIXES | {".asf", ".avi", ".flv", ".mkv", ".mxf", ".ogm", ".ogv", ".webm", ".wmv"}
+VIDEO_SUFFIXES = (
+    ISO_SUFFIXES
+    | {".asf", ".avi", ".dv", ".flv", ".mkv", ".mxf", ".ogm", ".ogv", ".webm", ".wmv", ".y4m"}
+    | {".m2t", ".m2ts", ".mpeg", ".mpg", ".mts", ".ts", ".vob"}
+)
 COUNTED = ISO_SUFFIXES | {".avi"}
 """Videos whose header holds how many frames there are; of others FFmpeg guesses that from the duration and the rate."""
 

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import yaml
+from moving_faces import video
 from releases import write_release
 from workflow_runs import ROOT
 
@@ -174,6 +175,22 @@ def test_samples_gives_programs_one_json_document(capsys, casme2):
     (table,) = document["tables"].values()
     assert table[0]["class"] == "negative"
     assert "casme2 2, not 88" in table[0]["differs"]
+
+
+def test_samples_shows_the_frame_rate_of_videos(capsys, tmp_path):
+    """One rate is the table's, one the video's own; of the damaged video it is unknown."""
+    for name, fps in (("a.avi", 50), ("b.mp4", 25)):
+        video(tmp_path / name, fps=fps)
+    (tmp_path / "c.mp4").write_bytes(b"damaged")
+    (tmp_path / "clips.csv").write_text(
+        "subject,clip,source,emotion,fps\nann,1,a.avi,happiness,120\nann,2,a.avi,anger,\nbob,1,b.mp4,surprise,\nbob,2,c.mp4,fear,\n"
+    )
+    config = {"data": "own", "datasets": {"mine": {"adapter": "clips", "root": str(tmp_path)}}}
+    config["experiments"] = {"a": {"method": "A", "model": {"name": "merba_nano"}}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
+    assert main(["samples", "--config", str(tmp_path / "mine.yaml"), "--json"]) == 0
+    (dataset,) = json.loads(capsys.readouterr().out)["datasets"]
+    assert dataset["fps"] == "25, 50, 120"
 
 
 def test_samples_names_what_is_wrong_with_the_data(capsys, casme2):

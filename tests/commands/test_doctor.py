@@ -1,10 +1,12 @@
 """`merba doctor`, and what works without the optional packages."""
 
+import shutil
 import subprocess
 import sys
 import types
 
 import pytest
+from workflow_runs import ROOT
 
 from merba.cli import main
 from merba.commands import doctor
@@ -34,6 +36,25 @@ def test_an_installation_without_something_needed_fails(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert main(["doctor"]) == 1
     assert "MISSING" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("folder", "works"), [("my projects", False), ("a&b", False), ("projekte_ö-2.0", True)])
+def test_a_python_that_snakemake_can_not_start_is_named(monkeypatch, folder, works):
+    monkeypatch.setattr(sys, "executable", f"/home/ann/{folder}/merba/.venv/bin/python")
+    found = finding("path")
+    assert found.works == works
+    assert sys.executable in found.detail
+    assert found.needed
+
+
+def test_make_says_before_it_installs_that_its_path_has_a_space(tmp_path):
+    home = tmp_path / "my projects"
+    home.mkdir()
+    shutil.copy(ROOT / "Makefile", home)
+    run = subprocess.run(["make", "demo"], cwd=home, capture_output=True, text=True)
+    assert run.returncode == 2
+    assert f"The path of this checkout has a space: {home}" in run.stderr
+    assert [path.name for path in home.iterdir()] == ["Makefile"]
 
 
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
