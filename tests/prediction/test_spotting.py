@@ -46,7 +46,11 @@ def test_a_candidate_moves_and_moves_back(rise, score, returns):
     ("fps", "frames", "message"),
     [
         (float("nan"), 40, "has no frame rate, which `--spot` needs; give it by --fps"),
-        (60, 20, r"is shorter than a window of `--spot` \(0.5 s\), or has fewer than 3 frames in one; predict it without `--spot`"),
+        (
+            60,
+            20,
+            r"is shorter than a window of `--spot` \(0.5 s\), or has fewer than 3 frames in one; predict it without `--spot`",
+        ),
         (60, 40, "no face was found in any window"),
     ],
 )
