@@ -16,10 +16,10 @@ import pandas as pd
 from merba.config.validation import schema
 from merba.errors import MerbaError
 
-NUMBERS = {"onset": "Int64", "apex": "Int64", "offset": "Int64", "fps": "float64"}
+NUMBERS = {"onset": "Int64", "apex": "Int64", "offset": "Int64", "fps": "float64", "bits": "Int64"}
 """The columns that hold numbers; the others are text."""
 KEY = ["dataset", "subject", "clip"]
-PREPROCESSING = [*KEY, "source", "kind", "onset", "apex", "offset"]
+PREPROCESSING = [*KEY, "source", "kind", "onset", "apex", "offset", "bits"]
 """Columns that faces, apex and flow depend on; a new label reruns training only."""
 
 
@@ -219,7 +219,7 @@ def rows_by_subject(sheet: pd.DataFrame, columns: Iterable[str]) -> dict[tuple[s
 def from_plain_rows(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """The rows that `plain_rows` made plain, with the sheet's types."""
     sheet = pd.DataFrame(rows)
-    return sheet.astype({column: "Int64" for column in ("onset", "apex", "offset") if column in sheet})
+    return sheet.astype({column: "Int64" for column in ("onset", "apex", "offset", "bits") if column in sheet})
 
 
 def digest(rows: pd.DataFrame, columns: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ def clip_of(folder, frames, **changes):
     folder.mkdir()
     for number, frame in enumerate(frames, 1):
         cv2.imwrite(str(folder / f"img{number}.png"), frame)
-    row = {"dataset": "d", "subject": "s", "clip": folder.name, "source": str(folder), "kind": "frames"}
+    row = {"dataset": "d", "subject": "s", "clip": folder.name, "source": str(folder), "kind": "frames", "bits": None}
     return row | {"onset": 1, "apex": None, "offset": len(frames)} | changes
 
 

@@ -213,6 +213,15 @@ def test_sixteen_bit_files_of_a_camera_with_fewer_bits_are_as_bright_as_eight_bi
     assert (said in caplog.text) == (bits < 16)
 
 
+def test_the_bits_of_a_dark_clip_can_be_set(tmp_path, caplog):
+    """Values of a camera of 16 bits that never reach a quarter of white: as dark in 8 bits, and nothing is guessed."""
+    levels = IMAGE[..., 0].astype(np.uint16) * 50
+    cv2.imwrite(str(tmp_path / "1.png"), levels)
+    image = open_clip(tmp_path, "frames", bits=16).read(1)
+    assert np.abs(image[..., 0] - levels / 257).max() <= 0.5
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("white", [63, 255, 1000, 4095, 16383, 65535])
 @pytest.mark.parametrize("comment", ["", "# a camera\n"])
 def test_a_pgm_file_says_itself_what_white_is(tmp_path, white, comment):

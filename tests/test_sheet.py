@@ -33,6 +33,7 @@ def row(**changes):
         "apex": None,
         "offset": 20,
         "fps": 100.0,
+        "bits": None,
         "emotion": "negative",
         "label": "negative",
         "split": "all",

@@ -52,12 +52,12 @@ def run(options: argparse.Namespace) -> int:
 
 def _rate(clip: Any) -> float:
     """Frames a second of a row of the sheet; of a video whose row doesn't say it, what the video's header says."""
-    from merba.frames import open_clip
+    from merba.frames import clip_of
 
     if clip.kind != "video" or not math.isnan(clip.fps):
         return clip.fps
     try:
-        return open_clip(clip.source, clip.kind).fps
+        return clip_of(clip).fps
     except ClipProblem:
         return math.nan
 

@@ -79,6 +79,13 @@ def frame_rate(text: str) -> float:
     return rate
 
 
+def bit_depth(text: str) -> int:
+    """Bits that a camera fills of a 16-bit grey level; ValueError where they are none."""
+    if text not in map(str, range(8, 17)):
+        raise ValueError(f"bits {text!r} is not a number from 8 to 16")
+    return int(text)
+
+
 def correct(rows: pd.DataFrame, adapter: str, own: str | None = None) -> pd.DataFrame:
     """The rows with the known errors of the release corrected, and those that the user's own table `own` lists.
 

@@ -9,16 +9,16 @@ from unicodedata import normalize
 
 import pandas as pd
 
-from merba.datasets.annotations import checked_frames, frame_rate, read_annotations, report
+from merba.datasets.annotations import bit_depth, checked_frames, frame_rate, read_annotations, report
 from merba.datasets.layout import find_table, open_root, reach_towards, report_absent
 from merba.datasets.tasks import label_rows
 from merba.errors import ClipProblem
 from merba.frames import VIDEO_SUFFIXES, frame_names
-from merba.sheet import plain_rows, sample_rows
+from merba.sheet import NUMBERS, plain_rows, sample_rows
 
 ADAPTER = "clips"
 COLUMNS = {name: name for name in ("subject", "clip", "source", "emotion")}
-OPTIONAL = {name: name for name in ("onset", "apex", "offset", "fps")}
+OPTIONAL = {name: name for name in ("onset", "apex", "offset", "fps", "bits")}
 
 
 def read(
@@ -29,7 +29,7 @@ def read(
     task: str = "3db",
     missing: str = "error",
 ) -> pd.DataFrame:
-    """Sample sheet of a table with subject, clip, source, emotion and, where known, onset, apex, offset and fps.
+    """Sample sheet of a table with subject, clip, source, emotion and, where known, onset, apex, offset, fps and bits.
 
     source: a video or a folder of frames, relative to the table and inside root. Without onset and offset a clip is
     used whole; the offset of a video stays null then, as counting its frames would mean decoding it.
@@ -60,14 +60,16 @@ def read(
     report_absent(absent, f"{len(absent)} of the {len(clips)} sources in {table} don't exist", ADAPTER, missing)
     opened = pd.DataFrame.from_dict(kept, orient="index").reindex(columns=[*clips, "kind"]).astype("str")
     clips = checked_frames(opened, ADAPTER, table, open_end=True)
-    rates, wrong = {}, []
-    for row, text in clips["fps"][clips["fps"] != ""].items():
-        try:
-            rates[row] = frame_rate(text)
-        except ValueError as error:
-            wrong.append(f"row {row}: {error}")
+    wrong = []
+    for column, parse in (("fps", frame_rate), ("bits", bit_depth)):
+        values = {}
+        for row, text in clips[column][clips[column] != ""].items():
+            try:
+                values[row] = parse(text)
+            except ValueError as error:
+                wrong.append(f"row {row}: {error}")
+        clips[column] = pd.Series(values, index=clips.index, dtype=NUMBERS[column])
     report(wrong, ADAPTER, table)
-    clips["fps"] = pd.Series(rates, index=clips.index, dtype="float64")
     return sample_rows(clips.assign(dataset=name))
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pandas as pd
 
 from merba.errors import ClipProblem
 from merba.frames.mp4 import edited_seconds, is_mirrored
@@ -194,13 +195,14 @@ class Clip(ABC):
 
 
 class FrameFolder(Clip):
-    """A clip kept as a folder of images."""
+    """A clip kept as a folder of images; `bits` are those that the values of 16-bit ones use, None to find them."""
 
-    def __init__(self, source: Path) -> None:
+    def __init__(self, source: Path, bits: int | None = None) -> None:
         super().__init__(source)
         self._names = frame_names(source)
         self.numbers = list(self._names)
         self.expected = len(self.numbers)
+        self._bits = bits
 
     def _first(self) -> int:
         return self.numbers[0]
@@ -219,12 +221,17 @@ class FrameFolder(Clip):
     def _white(self) -> int:
         """The largest value of the bits that a 16-bit clip's pixels use: 4095 where a camera of 12 bits filled the files.
 
-        Every frame is looked at, because a single one may be dark.
+        Unless it is given, every frame is looked at, because a single one may be dark.
         """
+        if self._bits is not None:
+            return 2**self._bits - 1
         highest = max(int(_decoded(self.source / name)[0].max()) for name in self._names.values())
         bits = next(bits for bits in (8, 10, 12, 14, 16) if highest < 2**bits)
         if bits < 16:
-            _say_once(f"{self.source}: 16-bit images whose values reach {highest} of 65535; {2**bits - 1} is taken for white")
+            _say_once(
+                f"{self.source}: 16-bit images whose values reach {highest} of 65535; {2**bits - 1} is taken for white; "
+                "if that is wrong, set `bits` in the table of clips"
+            )
         return 2**bits - 1
 
 
@@ -326,16 +333,21 @@ class Video(Clip):
         return cv2.resize(image, None, fx=max(x / y, 1), fy=max(y / x, 1), interpolation=cv2.INTER_CUBIC)
 
 
-def open_clip(source: Path | str, kind: str) -> Clip:
-    """The clip at `source`; kind: `frames` (a folder of images) or `video`.
+def open_clip(source: Path | str, kind: str, bits: int | None = None) -> Clip:
+    """The clip at `source`; kind: `frames` (a folder of images, see `FrameFolder` for `bits`) or `video`.
 
     Raises ClipProblem where it can't be opened, ValueError for another kind.
     """
     if kind == "frames":
-        return FrameFolder(Path(source))
+        return FrameFolder(Path(source), bits)
     if kind == "video":
         return Video(Path(source))
     raise ValueError(f"clip kind {kind!r}: frames or video")
+
+
+def clip_of(row: Any) -> Clip:
+    """The clip of a row of the sample sheet, as `itertuples` gives it (see `open_clip`)."""
+    return open_clip(row.source, row.kind, None if pd.isna(row.bits) else int(row.bits))
 
 
 def file_state(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from merba.datasets.annotations import NUMBER, frame_rate, is_no_apex, read_annotations
+from merba.datasets.annotations import NUMBER, bit_depth, frame_rate, is_no_apex, read_annotations
 from merba.datasets.clips import ADAPTER, composed_alike
 from merba.datasets.clips import COLUMNS as TABLE_COLUMNS
 from merba.errors import ClipProblem, MerbaError
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 OWN = "own"
 """The dataset of clips that no table names."""
-NUMBERS = ("onset", "apex", "offset", "fps")
+NUMBERS = ("onset", "apex", "offset", "fps", "bits")
 # What preprocessing reads of a sample sheet, the frame rate, the annotated emotion, and why a clip can't be used.
 COLUMNS = ("dataset", "subject", "clip", "source", "kind", *NUMBERS, "emotion", "problem")
 
@@ -62,7 +62,7 @@ def find_clips(
         row["problem"] = row["problem"] or _disorder(row)
     rows = pd.DataFrame(found, columns=list(COLUMNS))
     rows["fps"] = rows["fps"].astype("float64") if fps is None else float(fps)
-    return rows.astype({"onset": "Int64", "apex": "Int64", "offset": "Int64"})
+    return rows.astype({"onset": "Int64", "apex": "Int64", "offset": "Int64", "bits": "Int64"})
 
 
 def _clips_in(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
@@ -110,16 +110,20 @@ def _listed(table: Path) -> list[dict[str, Any]]:
             row["apex"] = ""
         for key in (key for key in NUMBERS if row.get(key)):
             try:
-                made[key] = frame_rate(row[key]) if key == "fps" else _frame(row[key])
-            except ValueError:
-                made["problem"] = f"{table}: row {index}: {key} {row[key]!r} is not a number; correct it or leave it empty"
+                made[key] = _number(key, row[key])
+            except ValueError as error:
+                made["problem"] = f"{table}: row {index}: {error}; correct it or leave it empty"
         rows.append(made)
     return rows
 
 
-def _frame(text: str) -> int:
+def _number(key: str, text: str) -> float:
+    if key == "fps":
+        return frame_rate(text)
+    if key == "bits":
+        return bit_depth(text)
     if not re.fullmatch(NUMBER, text):
-        raise ValueError
+        raise ValueError(f"{key} {text!r} is not a number")
     return int(text)
 
 

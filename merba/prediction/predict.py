@@ -16,7 +16,7 @@ import pandas as pd
 
 from merba.datasets.tasks import true_class
 from merba.errors import ClipProblem, MerbaError
-from merba.frames import open_clip
+from merba.frames import clip_of
 from merba.joblog import counted
 from merba.prediction.clips import OWN, find_clips
 from merba.prediction.inference import classify
@@ -167,10 +167,10 @@ def _searched(row: Any, checkpoint: Checkpoint, explain: bool) -> Iterator[Predi
     row = row._replace(emotion=None, problem=None)  # the clip's class is not that of each candidate in it
     whole = _blank(row._asdict(), checkpoint.classes)
     try:
-        result = search(open_clip(row.source, row.kind), row.fps, checkpoint.faces, checkpoint.apex)
+        result = search(clip_of(row), row.fps, checkpoint.faces, checkpoint.apex)
         if not result.candidates:
             yield replace(whole, warnings=("no candidate interval: nowhere does the face move and return",), search=result)
-        clip = open_clip(row.source, row.kind)
+        clip = clip_of(row)
         for candidate in result.candidates:
             # Cut out to images, so that the stages need not decode a long video from its start each time.
             with TemporaryDirectory() as folder:
@@ -200,7 +200,7 @@ def _doubts(row: Any, face: Mapping[str, Any], apex: Mapping[str, Any]) -> Itera
 
 def _duration(row: Any, apex: Mapping[str, Any]) -> float:
     """Seconds from onset to offset."""
-    clip = open_clip(row.source, row.kind)
+    clip = clip_of(row)
     onset, offset = (clip.time(int(apex[key]), row.fps) for key in ("onset", "offset"))
     return offset - onset
 
@@ -212,7 +212,7 @@ def _without_class(emotion: str | None, classes: Sequence[str]) -> str | None:
 
 
 def _aligned(row: Any, face: Mapping[str, Any], numbers: Iterable[int], settings: Mapping[str, Any]) -> np.ndarray:
-    clip, chosen = open_clip(row.source, row.kind), FaceSettings(**settings)
+    clip, chosen = clip_of(row), FaceSettings(**settings)
     frames = [cv2.cvtColor(clip.read(number), cv2.COLOR_BGR2RGB) for number in numbers]
     return np.stack([align(frame, transform_of(face), chosen.size, chosen.interpolation) for frame in frames])
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from merba.errors import ClipProblem
-from merba.frames import open_clip
+from merba.frames import clip_of
 from merba.joblog import counted
 from merba.preprocessing.faces import FaceSettings, aligned_grey, aligned_landmarks, transform_of
 from merba.preprocessing.head_motion import RADIUS, disc_mask
@@ -156,7 +156,7 @@ def _apex_of_clip(row: Any, face: Mapping[str, Any], settings: ApexSettings, fac
     if pd.notna(row.apex):
         return {"onset": row.onset, "apex": row.apex, "offset": row.offset, "confidence": 1.0}
     onset, offset = (None if pd.isna(value) else int(value) for value in (row.onset, row.offset))
-    clip, transform = open_clip(row.source, row.kind), transform_of(face)
+    clip, transform = clip_of(row), transform_of(face)
     numbers: list[int] = []
 
     def aligned() -> Iterator[np.ndarray]:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from merba.errors import ClipProblem
-from merba.frames import open_clip
+from merba.frames import clip_of
 from merba.joblog import counted
 from merba.preprocessing.alignment import align, alignment_transform
 from merba.preprocessing.detectors import Detector, Face, detectors
@@ -147,5 +147,5 @@ def _faces_of_clip(row: Any, backends: Sequence[Detector]) -> Found | ClipProble
 
 def _first_frames(row: Any, number: int) -> list[np.ndarray]:
     """The clip's first frames from its onset on: at most `number`, and none after its offset, which may be missing."""
-    frames = open_clip(row.source, row.kind).frames(None if pd.isna(row.onset) else int(row.onset))
+    frames = clip_of(row).frames(None if pd.isna(row.onset) else int(row.onset))
     return [image for n, image in islice(frames, number) if pd.isna(row.offset) or n <= row.offset]

@@ -30,7 +30,7 @@ def plot_samples(
     """
     import cv2
 
-    from merba.frames import open_clip
+    from merba.frames import clip_of
     from merba.preprocessing.faces import FaceSettings, align
 
     settings = FaceSettings(**face_settings)
@@ -47,7 +47,7 @@ def plot_samples(
             for one in axes[1:]:
                 one.set_axis_off()
             continue
-        clip = open_clip(row.source, row.kind)
+        clip = clip_of(row)
         onset, top = (cv2.cvtColor(clip.read(apex[key]), cv2.COLOR_BGR2RGB) for key in ("onset", "apex"))
         points = np.reshape(face["landmarks"], (68, 2))
         axes[0].imshow(onset)

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from merba.errors import ClipProblem, MerbaError
-from merba.frames import open_clip, read_image
+from merba.frames import clip_of, read_image
 from merba.joblog import counted
 from merba.preprocessing.alignment import compose, five_points
 from merba.preprocessing.faces import FaceSettings, aligned_grey, aligned_landmarks, transform_of
@@ -213,7 +213,7 @@ def _pair(row: Any, face: pd.Series, apex: pd.Series, settings: FlowSettings, fa
     for stage in (face, apex):
         if pd.notna(stage["problem"]):
             raise ClipProblem(stage["problem"])
-    clip, transform = open_clip(row.source, row.kind), transform_of(face)
+    clip, transform = clip_of(row), transform_of(face)
     first = aligned_grey(clip.read(apex["onset"]), transform, face_settings)
     image = clip.read(apex["apex"])
     second = aligned_grey(image, transform, face_settings)

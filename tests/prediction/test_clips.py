@@ -113,12 +113,23 @@ def test_an_apex_that_is_not_known_is_none_as_in_the_tables_of_releases(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("key", "text"), [("fps", "inf"), ("fps", "1,000"), ("apex", "7 or so"), ("onset", "-1"), ("apex", "1_0")]
+    ("key", "text"),
+    [("fps", "inf"), ("fps", "1,000"), ("bits", "32"), ("bits", "12.5"), ("apex", "7 or so"), ("onset", "-1"), ("apex", "1_0")],
 )
 def test_what_is_no_number_is_a_problem_of_its_clip(tmp_path, key, text):
     video(tmp_path / "a.avi")
     (tmp_path / "clips.csv").write_text(f'subject,clip,source,{key}\ns,1,a.avi,"{text}"\n')
     assert f"row 2: {key} {text!r} is not a number" in find_clips([tmp_path / "clips.csv"])["problem"][0]
+
+
+def test_a_table_sets_the_bits_of_images_as_the_workflows_does(tmp_path):
+    frames(tmp_path / "a")
+    (tmp_path / "clips.csv").write_text("subject,clip,source,emotion,bits\ns,1,a,happiness,12\ns,2,a,anger,\n")
+    for rows in (find_clips([tmp_path / "clips.csv"]), read(tmp_path, name="own")):
+        assert rows["bits"].tolist() == [12, pd.NA]
+    (tmp_path / "clips.csv").write_text("subject,clip,source,emotion,bits\ns,1,a,happiness,32\n")
+    with pytest.raises(MerbaError, match="row 2: bits '32' is not a number from 8 to 16"):
+        read(tmp_path, name="own")
 
 
 def test_a_table_without_its_columns_is_an_error(tmp_path):

@@ -127,7 +127,7 @@ def test_flow_of_a_real_video_is_that_of_opencv():
     path = shared_data("clips/WolfgangLanger_Pexels.mp4")
     clip, differences = open_clip(path, "video"), []
     for number in range(1, 471, 9):
-        row = {"dataset": "d", "subject": "s", "clip": f"{number}", "source": str(path), "kind": "video"}
+        row = {"dataset": "d", "subject": "s", "clip": f"{number}", "source": str(path), "kind": "video", "bits": None}
         rows = pd.DataFrame([row | {"onset": number, "apex": number + 1, "offset": number + 1}])
         transform = transform_of(faces_of_subject(rows, {"landmark_frames": 1}).iloc[0])
         pair = [aligned_grey(clip.read(frame), transform, FaceSettings()) for frame in (number, number + 1)]

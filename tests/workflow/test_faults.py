@@ -201,7 +201,7 @@ def test_an_image_that_claims_more_pixels_than_memory_holds_is_a_problem(tmp_pat
 
 def one_clip(source, kind, onset=None):
     row = {"dataset": "d", "subject": "s", "clip": "c", "source": str(source), "kind": kind, "onset": onset, "apex": None}
-    return pd.DataFrame([row | {"offset": None}]).astype({"onset": "Int64", "apex": "Int64", "offset": "Int64"})
+    return pd.DataFrame([row | {"offset": None, "bits": None}]).astype({"onset": "Int64", "apex": "Int64", "offset": "Int64"})
 
 
 def preprocessed(rows):
