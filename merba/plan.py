@@ -98,7 +98,12 @@ class Plan:
         return self.config["on_problem"] == "stop" and checked.exists() and checked.stat().st_size > 0
 
     def made(self, dataset: str) -> list[str]:
-        """The folders that rules make and clips of a dataset lie in: of the rendered demo, or clones of ready-made flow."""
+        """The folders that rules make and clips of a dataset lie in: of the rendered demo, or clones of ready-made flow.
+
+        Raises MerbaError for a dataset that isn't configured.
+        """
+        if dataset not in self._rows:
+            raise MerbaError(f"the configuration has no dataset {dataset!r}{did_you_mean(dataset, self._rows)}")
         return sorted(set(map(self._maker, self._rows[dataset]["source"])) - {None})
 
     @cached_property

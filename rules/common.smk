@@ -17,19 +17,31 @@ from snakemake.utils import update_config
 
 started = time.time()
 import_from(workflow.basedir)
-given = plain_values(workflow.config_settings.config)
+given = {
+    key: plain_values(value)
+    for key, value in workflow.config_settings.config.items()
+    if key in config
+}
 update_config(config, given)
-try:
-    plan = Plan(
-        config,
-        " and ".join(
-            configuration_name(path, Path.cwd(), Path(workflow.basedir))
-            for path in workflow.configfiles
-        ),
-        given,
-    )
-except MerbaError as error:  # Snakemake would add Python's stack
-    sys.exit(f"merba: {error}")
+
+
+def or_exit(ask, *arguments):
+    """What `ask` gives. A user's mistake ends the run with its message; Snakemake would add Python's stack."""
+    try:
+        return ask(*arguments)
+    except MerbaError as error:
+        sys.exit(f"merba: {error}")
+
+
+plan = or_exit(
+    Plan,
+    config,
+    " and ".join(
+        configuration_name(path, Path.cwd(), Path(workflow.basedir))
+        for path in workflow.configfiles
+    ),
+    given,
+)
 config.update(plan.config, origin=plan.origin)
 
 
@@ -46,7 +58,7 @@ wildcard_constraints:
 # file as an input it would rerun all subjects, and with an `ancient` one none until the run after.
 def clips_of(wildcards):
     """The rows of a subject, as preprocessing needs them."""
-    return plan.clips(wildcards.dataset, wildcards.subject)
+    return or_exit(plan.clips, wildcards.dataset, wildcards.subject)
 
 
 def files_of(wildcards):
@@ -56,7 +68,7 @@ def files_of(wildcards):
 
 def frames_of(wildcards):
     """The folders that rules make and a dataset's clips lie in: of the demo, or of a clone."""
-    return plan.made(wildcards.dataset)
+    return or_exit(plan.made, wildcards.dataset)
 
 
 def faces_and_apex(wildcards):
@@ -79,7 +91,7 @@ def packs_of(wildcards):
 
     For each file that a fold names, Snakemake compares it with every input of the job that makes it, here a file a subject.
     """
-    plan.check_fold(wildcards.experiment, wildcards.dataset, wildcards.subject)
+    or_exit(plan.check_fold, wildcards.experiment, wildcards.dataset, wildcards.subject)
     return expand(
         "results/packed/{dataset}.npy", dataset=settings_of(wildcards)["datasets"]
     )

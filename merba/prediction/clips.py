@@ -34,8 +34,8 @@ def find_clips(
 
     A path is a video, a folder of frames, a folder with such clips, however deep, or a CSV file with the columns of the
     adapter `clips` (docs/datasets.md), of which `emotion` is not needed. A clip in a folder is named by its path there. Every
-    clip is a subject of its own but in a table, which names
-    them. onset and apex (frame numbers) are for a single clip; fps (frames a second) overrides what a video or table says.
+    clip is a subject of its own but in a table, which names them. onset and apex (frame numbers) are for a single clip; fps
+    (frames a second) overrides what a video or table says.
     A clip with an apex but no onset begins with its first frame. A clip that can't be opened, and numbers out of order,
     are a `problem`. Raises MerbaError where there is no clip at all, a table lacks a column, or onset or apex is given
     for several clips.

@@ -224,6 +224,20 @@ def test_a_faulty_configuration_stops_before_any_job(tmp_path, changes, message)
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("results/faces/samm/nobody.parquet", "the sample sheet has no subject nobody in samm"),
+        ("results/faces/sam/006.parquet", "the configuration has no dataset 'sam' (did you mean 'samm'?)"),
+        ("results/folds/merba/samm/nobody/predictions.parquet", "nobody"),
+    ],
+)
+def test_a_target_that_is_none_ends_with_its_message(tmp_path, target, message):
+    output = snakemake(tmp_path, "--dry-run", target, fails=True)
+    assert message in output.splitlines()[-1]
+    assert "Traceback" not in output
+
+
 def test_values_of_the_command_line_are_taken_as_yaml_reads_them_and_named_where_they_are_wrong(tmp_path):
     given = ["--config", "keep_weights=true", "training={epochs: 1}"]
     assert "Nothing to be done" not in snakemake(tmp_path, "--dry-run", *given)
