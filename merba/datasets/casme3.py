@@ -22,7 +22,7 @@ COLUMNS = {
     "offset": "Offset",
     "emotion": "emotion",
 }
-CLIPS = ("Part_A_ME_clip/frame", "part_A/Part_A_ME_clip/frame", "frame")
+CLIPS = ("Part_A_ME_clip/frame", "part_A/Part_A_ME_clip/frame", "part_A/frame", "frame")
 """Where the release's cut clips may lie, a folder each, which many download in place of the videos."""
 FRAMES = (*CLIPS, "part_A", "data", "RGB", "")
 FPS = 30.0
@@ -52,8 +52,12 @@ def read(
     clips["clip"] = clips["video"].str.lower() + "_" + clips["onset"]
     clips = label_rows(clips, ADAPTER, table, task, None, missing)
     clips = checked_frames(clips, ADAPTER, table, late_apex=True)
+    # The cut clips' depth images have folders of the same names beside `frame`.
     folder = find_folder(
-        home, [frames] if frames else FRAMES, r"spNO\.\d+(_[a-z]+_\d+)?", "the folders spNO.1, … or spNO.1_b_166, …"
+        home,
+        [f"{frames}/frame", frames] if frames else FRAMES,
+        r"spNO\.\d+(_[a-z]+_\d+)?",
+        "the folders spNO.1, … or spNO.1_b_166, …",
     )
     cut = any("_" in name for name in folder.names)
 

@@ -143,7 +143,8 @@ def find_folder(root: Folder, candidates: Sequence[str], children: str, example:
                 return place
         reached.append((folder, missing))
     # What breaks off the candidate that is there for the longest part says most.
-    folder, missing = max(reached, key=lambda one: len(one[0].path.parts))
+    whole = [place for place in reached if place[1] is None and place[0].path != root.path]
+    folder, missing = max(whole + reached, key=lambda place: len(place[0].path.parts))
     absent = [name for other, name in reached if name and other.path == folder.path]
     missing = next((name for name in absent if nearest(name, folder.names)), missing)
     places = " or ".join(candidate or "the folder itself" for candidate in candidates)

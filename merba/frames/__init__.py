@@ -323,13 +323,13 @@ class Video(Clip):
         The header's matrix mirrors the picture from top to bottom before it turns it, and the ratio of the pixels' sides is that
         before the turn too.
         """
-        lies = bool(self._capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180)
+        sideways = bool(self._capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180)
         if self._mirrored:
-            image = cv2.flip(image, int(lies))
+            image = cv2.flip(image, int(sideways))
         ratio = [self._capture.get(key) for key in (cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN)]
         if min(ratio) <= 0 or ratio[0] == ratio[1]:
             return image
-        x, y = reversed(ratio) if lies else ratio
+        x, y = reversed(ratio) if sideways else ratio
         return cv2.resize(image, None, fx=max(x / y, 1), fy=max(y / x, 1), interpolation=cv2.INTER_CUBIC)
 
 

@@ -271,6 +271,7 @@ def test_casme3_is_read_from_its_cut_clips_and_known_mistakes_of_its_table_are_c
     assert sheet["onset"].tolist() == [166, 180, 170, 2647, 1]
     assert sheet["apex"].tolist() == [175, 182, pd.NA, 2668, pd.NA]
     assert sorted(sheet["source"]) == sorted(map(str, frames.iterdir()))
+    pd.testing.assert_frame_equal(load("casme3", root, frames="Part_A_ME_clip"), sheet)
     (frames / "spNO.216_d_2647").rename(frames / "spNO.216_d_3647")
     assert load("casme3", root)["source"][3] == str(frames / "spNO.216_d_3647")
 
