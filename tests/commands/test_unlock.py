@@ -1,4 +1,4 @@
-"""A stale lock is taken away, a live one is not."""
+"""A stale lock is removed, a live one is not."""
 
 import json
 import os
@@ -84,10 +84,10 @@ def test_a_lock_stays_where_another_users_snakemake_hides_its_folder(locked, mon
             raise psutil.AccessDenied
 
     monkeypatch.setattr(psutil, "process_iter", lambda: [Hidden()])
-    with pytest.raises(MerbaError, match="process 12345 is a Snakemake of another user's, which may work here"):
+    with pytest.raises(MerbaError, match="process 12345 is another user's Snakemake, which may be running here"):
         unlock(locked)
 
 
 def test_it_says_what_it_cannot_see(locked, capsys):
     assert main(["unlock", str(locked)]) == 0
-    assert "only those of this machine" in capsys.readouterr().out
+    assert "Only processes of this machine" in capsys.readouterr().out

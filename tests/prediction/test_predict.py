@@ -151,7 +151,7 @@ def test_a_search_without_candidates_is_no_problem(tmp_path, movement, saved):
 
 
 def test_a_given_apex_needs_no_search(samm_clips, saved):
-    with pytest.raises(MerbaError, match="needs no search"):
+    with pytest.raises(MerbaError, match="leave out either"):
         predict(samm_clips["source"][0], saved, apex=3, spot=True)
 
 
