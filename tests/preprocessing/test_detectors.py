@@ -1,7 +1,10 @@
 """Detectors: false alarms, calm landmarks, and face_alignment from files (random ones: only loading and shapes)."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from face_clips import clip_of, rows_of
 from shared_data import shared_data
@@ -10,9 +13,10 @@ from merba.datasets.demo.planning import plan
 from merba.datasets.demo.rendering import render
 from merba.errors import MerbaError
 from merba.frames import open_clip
+from merba.preprocessing.alignment import align
 from merba.preprocessing.apex import apexes_of_subject
-from merba.preprocessing.detectors import Dlib, Face, FaceAlignment, detectors, missing_weights
-from merba.preprocessing.faces import aligned_landmarks, credible_faces, faces_of_subject
+from merba.preprocessing.detectors import Dlib, DlibCnn, Face, FaceAlignment, _weights_folder, detectors, missing_weights
+from merba.preprocessing.faces import aligned_landmarks, credible_faces, faces_of_subject, transform_of
 from merba.preprocessing.flow import flow_of_subject
 
 
@@ -38,16 +42,76 @@ def test_landmarks_hardly_follow_the_place_of_the_box(photograph):
     assert np.hypot(*(first - second).mean(0)) < 0.01 * face.size
 
 
-def test_auto_tries_dlib_and_leaves_out_face_alignment_without_its_weights(tmp_path):
-    assert [one.name for one in detectors("auto", 1, "sfd", str(tmp_path))] == ["dlib"]
+def test_auto_changes_nothing_where_hog_finds_the_face(tmp_path, photograph):
+    rows = rows_of(clip_of(tmp_path / "a", [photograph]))
+    pd.testing.assert_frame_equal(faces_of_subject(rows, {}), faces_of_subject(rows, {"backend": "dlib"}), check_exact=True)
+
+
+@pytest.mark.parametrize(("cut", "finder"), [((0, 0.1, 0, -0.15), "dlib_border"), ((0.15, 0.15, 0.15, 0.15), "dlib_cnn")])
+def test_a_face_that_fills_the_image_is_found_where_hog_alone_fails(caplog, tmp_path, photograph, cut, finder):
+    """`cut` of its box is missing at the left, top, right and bottom; what is left has the photograph's landmarks."""
+    face = Dlib(0).faces(photograph)[0]
+    x0, y0, x1, y1 = (round(edge) for edge in np.array(face.box) + face.size * np.array(cut) * [1, 1, -1, -1])
+    crop = cv2.resize(photograph[y0:y1, x0:x1], None, fx=2.5, fy=2.5, interpolation=cv2.INTER_CUBIC)
+    rows = rows_of(clip_of(tmp_path / "crop", [crop]))
+    assert pd.notna(faces_of_subject(rows, {"backend": "dlib"})["problem"][0])
+    with caplog.at_level("INFO"):
+        (found,) = faces_of_subject(rows, {}).to_dict("records")
+    assert (found["backend"], found["turn"], pd.isna(found["problem"])) == (finder, 0, True)
+    assert f"the face was found by {finder}, not by dlib" in caplog.text
+    points = found["landmarks"].reshape(68, 2) / 2.5 + [x0, y0]
+    apart = np.hypot(*(points - Dlib(0).landmarks([photograph], face)).T)
+    assert apart[17:48].mean() < 0.04 * face.size  # brows, nose and eyes: chin and jaw may be cut off
+
+
+@pytest.mark.parametrize("turn", [90, -90])
+def test_a_face_that_lies_on_its_side_is_turned_upright_and_said(caplog, tmp_path, photograph, turn):
+    frame = photograph[:256, 96:352]
+    lying = np.ascontiguousarray(np.rot90(frame, -turn // 90))
+    rows = rows_of(clip_of(tmp_path / "upright", [frame]), clip_of(tmp_path / "lying", [lying]))
+    with caplog.at_level("INFO"):
+        faces = faces_of_subject(rows, {})
+    assert faces["turn"].tolist() == [0, turn]
+    assert f"lying: the face was found by dlib_cnn, not by dlib, dlib_border, turned by {turn}°" in caplog.text
+    upright, turned = (
+        align(image, transform_of(face), 224) for image, (_, face) in zip((frame, lying), faces.iterrows(), strict=True)
+    )
+    assert np.abs(upright.astype(float) - turned).mean() < 6
+    box = faces.loc[1, ["x0", "y0", "x1", "y1"]].to_numpy(float).reshape(2, 2)
+    points = faces["landmarks"][1].reshape(68, 2)
+    assert (np.abs(points - box.mean(0)) < 0.75 * np.ptp(box, axis=0)).all()
+
+
+def test_the_cnn_gives_the_same_faces_each_time_and_reads_large_frames_on_a_copy(monkeypatch, photograph):
+    frame = photograph[:256, 96:352]
+    first, second = DlibCnn(1).faces(frame), DlibCnn(1).faces(frame)
+    assert first == second
+    monkeypatch.setattr("merba.preprocessing.detectors.CNN_AREA", 256 * 256)
+    large = DlibCnn(1).faces(cv2.resize(frame, (512, 512)))
+    assert np.array(large[0].box) / 2 == pytest.approx(np.array(first[0].box), abs=12)
+
+
+def test_the_weights_are_looked_for_where_pytorch_keeps_its_downloads(monkeypatch, tmp_path):
+    torch = pytest.importorskip("torch")
+    for variable in ("TORCH_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable in (None, "XDG_CACHE_HOME", "TORCH_HOME"):
+        if variable:
+            monkeypatch.setenv(variable, str(tmp_path / variable))
+        assert _weights_folder(None) == Path(torch.hub.get_dir(), "checkpoints")
+
+
+def test_auto_leaves_out_face_alignment_without_its_weights(tmp_path):
+    assert [one.name for one in detectors("auto", 1, "sfd", str(tmp_path))] == ["dlib", "dlib_border", "dlib_cnn"]
 
 
 @pytest.mark.parametrize(("network", "file"), [("sfd", "s3fd-619a316812.pth"), ("blazeface", "blazeface.pth")])
-def test_auto_tries_dlib_and_then_face_alignment_where_its_weights_are_in_the_folder(tmp_path, network, file):
+def test_auto_tries_dlib_first_and_face_alignment_last_where_its_weights_are_in_the_folder(tmp_path, network, file):
     pytest.importorskip("face_alignment")
     for name in ("2DFAN4-11f355bf06.pth.tar", file, "anchors.npy"):
         (tmp_path / name).touch()
-    assert [one.name for one in detectors("auto", 1, network, str(tmp_path))] == ["dlib", "face_alignment"]
+    names = [one.name for one in detectors("auto", 1, network, str(tmp_path))]
+    assert (names[0], names[-1]) == ("dlib", "face_alignment")
 
 
 def test_auto_falls_back_clip_by_clip(monkeypatch, tmp_path, photograph):

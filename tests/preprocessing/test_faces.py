@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from merba.errors import MerbaError
 from merba.preprocessing.alignment import TEMPLATE, align, alignment_transform, five_points, similarity
-from merba.preprocessing.detectors import Dlib, Face, landmark_model
+from merba.preprocessing.detectors import CNN_MODEL, LANDMARK_MODEL, Dlib, Face, model_file
 from merba.preprocessing.faces import chosen_face, faces_of_subject
 
 
@@ -114,6 +114,7 @@ def test_a_clip_without_a_face_is_a_named_problem_and_the_others_go_on(tmp_path,
     )
     faces = faces_of_subject(rows, {})
     assert "no face was found" in faces["problem"][0]
+    assert "tried: dlib, dlib_border, dlib_cnn" in faces["problem"][0]
     assert str(tmp_path / "empty") in faces["problem"][0]
     assert pd.isna(faces["problem"][1])
     assert len(faces["landmarks"][1]) == 136
@@ -128,17 +129,18 @@ def test_cropped_releases_need_no_detection(tmp_path, photograph):
     assert (faces["x0"][0], faces["x1"][0]) == (0, 129)
 
 
-def test_the_model_is_found_without_importing_its_package():
+def test_the_models_are_found_without_importing_their_package():
     import sys
 
-    assert landmark_model().is_file()
+    assert model_file(LANDMARK_MODEL).is_file()
+    assert model_file(CNN_MODEL).is_file()
     assert "face_recognition_models" not in sys.modules
 
 
 def test_a_missing_model_says_where_it_comes_from(monkeypatch):
     monkeypatch.setattr("merba.preprocessing.detectors.find_spec", lambda name: None)
     with pytest.raises(MerbaError, match="package face-recognition-models"):
-        landmark_model()
+        model_file(LANDMARK_MODEL)
 
 
 @pytest.mark.long
