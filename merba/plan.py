@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,8 @@ RELEASED_SIZE = 28
 """Side of the public release's flow images, px."""
 PROGRAM_MB = 4000
 """What a training takes besides its clips: MERba-nano at 56 px with batches of 128, on the CPU, was measured at 3500."""
+SHEET_CLIPS = 48
+"""Clips on a page of a contact sheet."""
 PAPER_MODEL = "merba_base"
 """The model whose costs the published rows of Table VII have."""
 
@@ -270,7 +273,7 @@ class Plan:
             "gate": self.datasets,
             "table": (Path(table).stem for table in self.tables(ablations=ablations)),
             "confusion": self.confusions(trained),
-            "samples_figure": filter(self.needs_faces, self.datasets),
+            "samples_figure": (Path(page).stem.removeprefix("samples_") for page in self.sample_figures()),
         }
         alone = ["results/times/samples.tsv", "results/times/problems.tsv"]
         return alone + [f"results/times/{stage}/{job}.tsv" for stage, jobs in stages.items() for job in jobs]
@@ -300,8 +303,36 @@ class Plan:
         return dict(zip(self.matrices(ablations=ablations), titles, strict=True))
 
     def sample_figures(self) -> list[str]:
-        """The files of the figures of samples, one a dataset with frames."""
-        return [f"results/figures/samples_{dataset}.png" for dataset in self.datasets if self.needs_faces(dataset)]
+        """The pages of the contact sheets of all datasets with frames."""
+        return [
+            f"results/figures/samples_{dataset}_{page:03}.jpg"
+            for dataset in self.datasets
+            if self.needs_faces(dataset)
+            for page in range(1, self._sheet_pages(dataset) + 1)
+        ]
+
+    def _sheet_pages(self, dataset: str) -> int:
+        return math.ceil(len(self._rows[dataset]) / SHEET_CLIPS)
+
+    def sheet_clips(self, dataset: str, page: str) -> list[dict[str, Any]]:
+        """The rows on one page of a contact sheet. Raises MerbaError where there is no such page."""
+        if not 1 <= int(page) <= self._sheet_pages(dataset):
+            raise MerbaError(f"there is no page {page} of the samples of {dataset}: it has {self._sheet_pages(dataset)}")
+        return self._sheet_rows[dataset][(int(page) - 1) * SHEET_CLIPS : int(page) * SHEET_CLIPS]
+
+    @cached_property
+    def _sheet_rows(self) -> dict[str, list[dict[str, Any]]]:
+        return {dataset: plain_rows(rows, [*KEY, "source", "kind", "label"]) for dataset, rows in self._rows.items()}
+
+    def sheet_subjects(self, dataset: str, page: str) -> list[str]:
+        """Safe ids of the subjects with clips on such a page, in its order."""
+        return [safe_id(subject) for subject in dict.fromkeys(row["subject"] for row in self.sheet_clips(dataset, page))]
+
+    def sheet_title(self, dataset: str, page: str) -> str:
+        """What stands at the head of such a page."""
+        first, clips = (int(page) - 1) * SHEET_CLIPS, len(self._rows[dataset])
+        last = min(first + SHEET_CLIPS, clips)
+        return f"{dataset}, page {int(page)} of {self._sheet_pages(dataset)}: clips {first + 1} to {last} of {clips}"
 
     def figures(self, *, ablations: bool) -> list[str]:
         """The files of all figures, and of the tables that they show."""

@@ -51,6 +51,7 @@ wildcard_constraints:
     subject="[A-Za-z0-9_-]+",
     table="table_[4-7]_[a-z0-9]+",
     matrix="[a-z0-9_]+",
+    page=r"\d+",
     ablations="(_ablations)?",
 
 
@@ -109,13 +110,13 @@ def pretrained_of(wildcards):
     return settings_of(wildcards)["model"].get("pretrained") or []
 
 
-def first_subject(wildcards):
-    """The stages' files of the subject that a dataset's sample figure shows."""
-    subject = plan.subjects(wildcards.dataset)[0]
+def shown_subjects(wildcards):
+    """The stages' files of the subjects on a page of a contact sheet."""
+    dataset, subjects = wildcards.dataset, plan.sheet_subjects(*wildcards)
     return {
-        "faces": f"results/faces/{wildcards.dataset}/{subject}.parquet",
-        "apex": f"results/apex/{wildcards.dataset}/{subject}.parquet",
-        "flow": f"results/flow/{wildcards.dataset}/{subject}.npz",
+        "faces": expand(f"results/faces/{dataset}/{{s}}.parquet", s=subjects),
+        "apex": expand(f"results/apex/{dataset}/{{s}}.parquet", s=subjects),
+        "flow": expand(f"results/flow/{dataset}/{{s}}.npz", s=subjects),
     }
 
 

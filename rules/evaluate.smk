@@ -148,19 +148,18 @@ rule confusion:
 rule samples_figure:
     input:
         frames_of,
-        unpack(first_subject),
-        samples="results/samples.parquet",
+        unpack(shown_subjects),
     output:
         report(
-            "results/figures/samples_{dataset}.png",
+            "results/figures/samples_{dataset}_{page}.jpg",
             category="Data",
             caption="../workflow/report/samples.rst",
-            labels={"dataset": "{dataset}"},
+            labels={"dataset": "{dataset}", "page": "{page}"},
         ),
     log:
-        "logs/samples_figure/{dataset}.log",
+        "logs/samples_figure/{dataset}_{page}.log",
     benchmark:
-        "results/times/samples_figure/{dataset}.tsv"
+        "results/times/samples_figure/{dataset}_{page}.tsv"
     conda:
         "../envs/conda.yaml"
     threads: 1
@@ -169,10 +168,10 @@ rule samples_figure:
         runtime=10,
     params:
         code=plan.code("samples_figure"),
-        subject=lambda wildcards: plan.subjects(wildcards.dataset)[0],
+        rows=lambda wildcards: plan.sheet_clips(*wildcards),
+        title=lambda wildcards: plan.sheet_title(*wildcards),
         faces=config["faces"],
-        curve=config["apex"]["curve"],
     message:
-        "sample figure: {wildcards.dataset}"
+        "samples: {wildcards.dataset}, page {wildcards.page}"
     script:
         "../workflow/scripts/samples_figure.py"

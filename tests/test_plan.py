@@ -73,6 +73,22 @@ def test_a_composite_has_one_confusion_matrix_and_a_division_one_a_test_set(plan
     assert "results/figures/figure_3_confusion_merba_dgcm_test_a.png" in plan.figures(ablations=False)
 
 
+def test_a_contact_sheet_has_every_clip_once_on_pages_that_name_their_subjects(monkeypatch, plan):
+    monkeypatch.setattr("merba.plan.SHEET_CLIPS", 3)
+    rows = plan.sheet[plan.sheet["dataset"] == "casme2"]
+    files = [path for path in plan.sample_figures() if "casme2" in path]
+    assert len(rows) > 3
+    assert files == [f"results/figures/samples_casme2_{page:03}.jpg" for page in range(1, -(-len(rows) // 3) + 1)]
+    pages = [plan.sheet_clips("casme2", path[-7:-4]) for path in files]
+    assert [clip["clip"] for page in pages for clip in page] == rows["clip"].tolist()
+    assert max(map(len, pages)) == 3
+    assert plan.sheet_subjects("casme2", "001") == list(dict.fromkeys(clip["subject"] for clip in pages[0]))
+    assert plan.sheet_title("casme2", "002") == f"casme2, page 2 of {len(pages)}: clips 4 to {min(6, len(rows))} of {len(rows)}"
+    for page in ("000", str(len(pages) + 1)):
+        with pytest.raises(MerbaError, match=f"no page {page} of the samples of casme2: it has {len(pages)}"):
+            plan.sheet_clips("casme2", page)
+
+
 def test_table_i_has_each_model_once():
     experiments = {name: {"inherit": "merba", "method": name, "model": {"name": "merba_nano"}} for name in ("a", "b")}
     assert planned(experiments=experiments).models() == [("merba_nano", {}, 3)]

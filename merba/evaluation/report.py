@@ -1,6 +1,7 @@
 """The report: one HTML page that says what a run found, from its tables, folds, figures and logs.
 
-The page is one file: figures are embedded, and its small script is our own.
+The page is one file: figures are embedded, and its small script is our own. Only where there are many clips, further pages of their
+contact sheets are read from the folder of figures.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ LARGEST = 1_500_000
 """Bytes of a page that Snakemake's report can show: Chromium opens no data: URL of more than 2 MB in a frame."""
 LOSSLESS, PHOTOGRAPHS = 101, 75
 """Qualities of WebP as OpenCV counts them."""
+SHEETS = 700_000
+"""Bytes that contact sheets may take of a page."""
 SCREEN = 96
 """Pixels an inch of a page."""
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -51,7 +54,10 @@ TABLES = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure, embedded: `source` is a data URI, `caption` what it shows, `width` its width on the page (px), if not its own."""
+    """A figure: `source` is a data URI or a file beside the page, `caption` what it shows, `width` its width there (px).
+
+    Without a width it has its own.
+    """
 
     source: str
     caption: str
@@ -66,7 +72,7 @@ def write_report(
     tables: Sequence[Path],
     runs: Sequence[Run],
     matrices: Mapping[Path, str],
-    samples: Mapping[str, Path],
+    samples: Sequence[Path],
     problems: Path,
     warnings: Path,
     preprocessing: Path,
@@ -76,9 +82,9 @@ def write_report(
     """Write the report of a run to the HTML file `path`.
 
     `data` is the configuration's, and `configuration` has its `file` and the settings `changed` from the defaults; `tables`
-    are the files of Tables I to VII; `matrices` are confusion matrices (CSV) with their titles; `samples` are the sample
-    figures (PNG) by dataset; `problems`, `warnings` and `preprocessing` are the stages' tables of these names, `sheet` is the
-    sample sheet, and `times` the files that say how long jobs took (see `stage_times`).
+    are the files of Tables I to VII; `matrices` are confusion matrices (CSV) with their titles; `samples` are the pages of the
+    contact sheets; `problems`, `warnings` and `preprocessing` are the stages' tables of these names, `sheet` is the sample sheet,
+    and `times` the files that say how long jobs took (see `stage_times`).
     """
     from jinja2 import Environment, FileSystemLoader
 
@@ -106,7 +112,7 @@ def write_report(
         subjects_figures=[_subjects(run) for run in runs],
         curves=[_curves(run) for run in runs if run.history["epoch"].max() > 1],  # what is fitted has none
         folds=[(run, plain_table(fold_table(run))) for run in runs],
-        samples=[_photograph(file, named(name)) for name, file in samples.items()],
+        samples=_contact_sheets(samples, path.parent),
         problems=plain_table(pd.read_csv(problems, dtype=str, keep_default_na=False)),
         warnings=plain_table(pd.read_csv(warnings, dtype=str, keep_default_na=False)),
         preprocessing=plain_table(pd.read_csv(preprocessing)),
@@ -175,12 +181,20 @@ def _drawn(draw: Callable[[Path], None], caption: str, kind: str = "svg") -> Fig
         return Figure(source, caption, round(width * SCREEN / DPI))
 
 
-def _photograph(path: Path, caption: str) -> Figure:
-    return Figure(_webp(path, PHOTOGRAPHS)[0], caption)
+def _contact_sheets(pages: Sequence[Path], folder: Path) -> list[Figure]:
+    """The pages, embedded as long as there is room; the others are read from beside the report, in `folder`, when seen."""
+    figures, room = [], SHEETS
+    for page in pages:
+        name, number = page.stem.removeprefix("samples_").rsplit("_", 1)
+        embedded = _webp(page, PHOTOGRAPHS)[0] if room > 0 else ""
+        room -= len(embedded)
+        source = embedded if room > 0 else page.relative_to(folder).as_posix()
+        figures.append(Figure(source, f"{named(name)}, page {int(number)}"))
+    return figures
 
 
 def _webp(path: Path, quality: int) -> tuple[str, int]:
-    """A PNG as a data URI of WebP, which takes a fraction of the bytes, and its width in px."""
+    """An image file as a data URI of WebP, which takes a fraction of the bytes, and its width in px."""
     import cv2
 
     image = cv2.imread(str(path))

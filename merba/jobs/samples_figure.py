@@ -1,46 +1,48 @@
-"""A figure of a few clips of a dataset on their way from frames to flow."""
+"""A contact sheet of clips of a dataset, from frames to flow."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from merba.files import atomic
+from merba.files import atomic, read_parquet
 from merba.joblog import job_log
-from merba.preprocessing.apex import UNITS
-from merba.preprocessing.figures import plot_samples
-from merba.sheet import subject_rows
+from merba.preprocessing.faces import FaceSettings
+from merba.preprocessing.figures import Tile, clip_tile, plot_contact_sheet
+from merba.preprocessing.packs import flows_of
+from merba.sheet import from_plain_rows
 
 
 def run(
-    dataset: str,
-    subject: str,
+    rows: Sequence[Mapping[str, Any]],
+    title: str,
     face_settings: Mapping[str, Any],
-    curve: str,
     *,
-    samples: str,
-    faces: str,
-    apexes: str,
-    flow: str,
+    faces: Sequence[str],
+    apexes: Sequence[str],
+    flow: Sequence[str],
     output: str,
     log: str,
 ) -> None:
-    """Draw one clip of each class of a subject, by its safe id, from the stages' files; `curve` is the apex's setting."""
-    with job_log(log, f"sample figure of {dataset}"):
-        rows = subject_rows(pd.read_parquet(samples), dataset, subject)
-        chosen = rows.drop_duplicates("label").index
-        with np.load(flow) as file, atomic(Path(output)) as draft:
-            arrays = {name: file[name][chosen] for name in ("flow", "head_motion", "problem")}
-            plot_samples(
-                rows.loc[chosen],
-                pd.read_parquet(faces).loc[chosen],
-                pd.read_parquet(apexes).loc[chosen],
-                arrays | {"channels": file["channels"]},
-                face_settings=face_settings,
-                unit=UNITS[curve],
-                path=draft,
-            )
+    """Draw the clips of the plain rows from the stages' files of their subjects, which are in the rows' order."""
+    with job_log(log, title), atomic(Path(output)) as draft:
+        subjects = from_plain_rows(rows).groupby("subject", sort=False)
+        tiles: list[Tile] = []
+        for (_, clips), *files in zip(subjects, faces, apexes, flow, strict=True):
+            tiles += _tiles(clips, *map(Path, files), FaceSettings(**face_settings))
+        plot_contact_sheet(tiles, title=title, path=draft)
+
+
+def _tiles(clips: pd.DataFrame, faces: Path, apexes: Path, flow: Path, settings: FaceSettings) -> Iterator[Tile]:
+    """One subject's tiles; one clip's flow is in memory."""
+    found = (read_parquet(path).to_dict("records") for path in (faces, apexes))
+    with np.load(flow) as file:
+        names, *numbers = (file[name] for name in ("channels", "clip", "head_motion", "problem"))
+    rows = {row.clip: row for row in clips.itertuples()}
+    for face, apex, values, clip, moved, problem in zip(*found, flows_of(flow), *numbers, strict=True):
+        if clip in rows:
+            yield clip_tile(rows[clip], face, apex, dict(zip(names, values, strict=True)), moved, str(problem), settings)

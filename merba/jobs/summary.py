@@ -43,7 +43,7 @@ def run(
                 Path(path): f"{method}, test set {WORDS[split]}" if split else method
                 for path, (method, split) in matrices.items()
             },
-            samples={Path(path).stem.removeprefix("samples_"): Path(path) for path in figures},
+            samples=[Path(path) for path in figures],
             problems=Path(problems),
             warnings=Path(warnings),
             preprocessing=Path(preprocessing),

@@ -1,107 +1,153 @@
-"""A figure of a few clips on their way from frames to flow."""
+"""Contact sheets: every clip of a dataset at a glance, from its aligned face to its flow."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
+import cv2
 import numpy as np
-import pandas as pd
 
-from merba.figures import BLUE, GREY, ORANGE, flow_colours, pyplot, save
+from merba.figures import DPI, GREY, ORANGE, flow_colours, pyplot, save
+from merba.frames import clip_of
+from merba.preprocessing.alignment import align
+from merba.preprocessing.faces import FaceSettings, aligned_grey, aligned_landmarks, transform_of
+
+SIDE = 112
+"""Side of each of a clip's three pictures, px."""
+TEXT, GAP = 62, 12
+"""Height of the lines under a clip's pictures, and the space between clips, px."""
+COLUMNS = 4
+HEAD = 64
+"""Height of the page's head, px."""
+FONT = 11
+"""Size of the letters, px."""
+LETTERS = 52
+"""Letters in a line as wide as a clip's pictures."""
+CONTRAST, LARGEST_GAIN = 100, 20
+"""Grey levels that the largest differences are amplified to, and the most that they are multiplied by: beyond lies noise."""
+MOVING_HEAD = 2 / 224
+"""Motion of the head from which on it is warned of, as a share of the aligned face: more than most expressions move."""
 
 
-def plot_samples(
-    rows: pd.DataFrame,
-    faces: pd.DataFrame,
-    apexes: pd.DataFrame,
-    flow: Mapping[str, np.ndarray],
-    *,
-    face_settings: Mapping[str, Any],
-    unit: str,
-    path: Path,
-) -> None:
-    """A line for each clip: onset with landmarks, aligned onset and apex, flow, and the motion curve with its fit.
+@dataclass(frozen=True)
+class Tile:
+    """A clip of a contact sheet: its pictures, uint8 RGB (SIDE, 3 · SIDE, 3), None where it has a problem, and what is said.
 
-    The tables are those of `faces_of_subject` and `apexes_of_subject` for `rows`, and `flow` has the arrays `flow`,
-    `head_motion` and `problem` of `save_subject` for them, and its `channels`; `unit` is that of the motion curve. A person
-    sees at a glance whether preprocessing went right.
+    `warning` is the problem, or what should be looked at.
     """
-    import cv2
 
-    from merba.frames import clip_of
-    from merba.preprocessing.faces import FaceSettings, align
+    name: str
+    pictures: np.ndarray | None
+    about: str
+    warning: str
 
-    settings = FaceSettings(**face_settings)
-    figure, grid = pyplot().subplots(len(rows), 5, figsize=(13, 2.7 * len(rows)), squeeze=False, layout="constrained")
-    titles = ("onset and landmarks", "aligned onset", "aligned apex", "flow onset → apex", "motion curve")
-    found = (flow[name] for name in ("flow", "head_motion", "problem"))
-    records = zip(rows.itertuples(), faces.to_dict("records"), apexes.to_dict("records"), *found, strict=True)
-    for axes, (row, face, apex, values, moved, problem) in zip(grid, records, strict=True):
-        axes[0].set_ylabel(f"{row.subject} {row.clip}\n{row.label}")
-        for one in axes[:4]:
-            one.set(xticks=[], yticks=[])
-        if problem:
-            axes[0].text(0.5, 0.5, problem, ha="center", va="center", wrap=True, transform=axes[0].transAxes)
-            for one in axes[1:]:
-                one.set_axis_off()
-            continue
-        clip = clip_of(row)
-        onset, top = (cv2.cvtColor(clip.read(apex[key]), cv2.COLOR_BGR2RGB) for key in ("onset", "apex"))
-        points = np.reshape(face["landmarks"], (68, 2))
-        axes[0].imshow(onset)
-        axes[0].plot(*points.T, ".", color="yellow", markersize=2)
-        transform = np.reshape(face["transform"], (2, 3))
-        if face["faces"] > 1:
-            axes[0].set_xlabel(f"of {face['faces']} faces the {face['choice']} one")
-        for place, image in ((1, onset), (2, top)):
-            axes[place].imshow(align(image, transform, settings.size, settings.interpolation))
-        _plot_flow(axes[3], dict(zip(flow["channels"], values.astype(np.float32), strict=True)), moved)
-        _plot_curve(axes[4], apex, unit)
-    for one, title in zip(grid[0], titles, strict=True):
-        one.set_title(title)
+
+def clip_tile(
+    row: Any,
+    face: Mapping[str, Any],
+    apex: Mapping[str, Any],
+    flow: Mapping[str, np.ndarray],
+    head_motion: float,
+    problem: str,
+    settings: FaceSettings,
+) -> Tile:
+    """The tile of a clip: aligned onset with landmarks, apex less onset, amplified, and flow.
+
+    `row` is the sheet's, `face` and `apex` are rows of `faces_of_subject` and `apexes_of_subject`, `flow` has arrays (H, W) by
+    channel; head_motion (px of the aligned face) and problem ("" for none) are the flow stage's.
+    """
+    name = f"{row.subject}  {row.clip}  {row.label}"
+    if problem:
+        return Tile(name, None, "", problem)
+    clip, transform = clip_of(row), transform_of(face)
+    onset, top = (clip.read(apex[key]) for key in ("onset", "apex"))
+    first = cv2.cvtColor(align(onset, transform, settings.size, settings.interpolation), cv2.COLOR_BGR2RGB)
+    for x, y in aligned_landmarks(face).round().astype(int):
+        cv2.circle(first, (int(x), int(y)), max(settings.size // 150, 1), (255, 255, 0), -1)
+    difference, gain = _amplified(aligned_grey(onset, transform, settings), aligned_grey(top, transform, settings))
+    colours, scale = _coloured(flow)
+    pictures = np.hstack(
+        [cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for image in (first, difference, colours)]
+    )
+    how = "annotated" if apex["source"] == "annotation" else "found"
+    about = f"apex {apex['apex']} {how}, ×{gain:.0f}, {scale}, head {head_motion:.1f} px"
+    return Tile(name, pictures, about, "; ".join(_warnings(face, head_motion, settings)))
+
+
+def _amplified(onset: np.ndarray, apex: np.ndarray) -> tuple[np.ndarray, float]:
+    """The difference of two grey images (H, W) around mid-grey, RGB, and what it was multiplied by."""
+    difference = apex.astype(np.float32) - onset
+    gain = min(CONTRAST / max(float(np.quantile(np.abs(difference), 0.99)), 1), LARGEST_GAIN)
+    return cv2.cvtColor(np.clip(128 + gain * difference, 0, 255).astype(np.uint8), cv2.COLOR_GRAY2RGB), gain
+
+
+def _coloured(flow: Mapping[str, np.ndarray]) -> tuple[np.ndarray, str]:
+    """u and v as colours, RGB, and what full colour means; without both, the first channel in shades."""
+    name, values = next(iter(flow.items()))
+    if {"u", "v"} <= flow.keys():
+        motion = np.stack([flow["u"], flow["v"]]).astype(np.float32)
+        full = float(np.quantile(np.hypot(*motion), 0.99)) or 1.0
+        return flow_colours(motion, full), f"flow {full:.1f} px"
+    full = float(np.quantile(np.abs(values), 0.99)) or 1.0
+    low, shades, unit = (-full, "coolwarm", " px") if name in ("u", "v") else (0.0, "Greys", "")
+    part = (values.astype(np.float32) - low) / (full - low)
+    return pyplot().colormaps[shades](part, bytes=True)[..., :3], f"{name} {full:.2g}{unit}"
+
+
+def _warnings(face: Mapping[str, Any], head_motion: float, settings: FaceSettings) -> list[str]:
+    said = []
+    if face["faces"] > 1:
+        said.append(f"of {face['faces']} faces the {face['choice']} one")
+    if settings.backend == "auto" and face["backend"] != "dlib":
+        said.append(f"face found by {face['backend']}")
+    if face["turn"]:
+        said.append(f"turned by {face['turn']}°")
+    if head_motion > MOVING_HEAD * settings.size:
+        said.append(f"the head moved {head_motion:.1f} px")
+    return said
+
+
+def plot_contact_sheet(tiles: Sequence[Tile], *, title: str, path: Path) -> None:
+    """Draw one page of tiles; clips with a warning or a problem are framed."""
+    wide, high = 3 * SIDE + GAP, SIDE + TEXT + GAP
+    rows = math.ceil(len(tiles) / COLUMNS)
+    canvas = np.full((HEAD + rows * high, GAP + COLUMNS * wide, 3), 255, np.uint8)
+    figure = pyplot().figure(figsize=(canvas.shape[1] / DPI, canvas.shape[0] / DPI))
+    axes = figure.add_axes((0, 0, 1, 1))
+    points = {"fontsize": FONT * 72 / DPI, "va": "top"}
+    for place, tile in enumerate(tiles):
+        x, y = GAP + place % COLUMNS * wide, HEAD + place // COLUMNS * high
+        if tile.pictures is not None:
+            canvas[y : y + SIDE, x : x + 3 * SIDE] = tile.pictures
+        name = tile.name if len(tile.name) <= LETTERS else f"{tile.name[: LETTERS - 1]}…"
+        axes.text(x, y + SIDE + 3, name, **points)
+        axes.text(x, y + SIDE + 3 + 1.3 * FONT, tile.about, color=GREY, **points)
+        if tile.warning:
+            below = SIDE + 3 + 2.6 * FONT if tile.pictures is not None else FONT
+            room = 2 if tile.pictures is not None else 7
+            warning = "\n".join(wrap(tile.warning, LETTERS, max_lines=room, placeholder="…"))
+            axes.text(x, y + below, warning, color=ORANGE, **points)
+            cv2.rectangle(canvas, (x - 3, y - 3), (x + 3 * SIDE + 2, y + SIDE + TEXT), (213, 94, 0), 2)
+    _plot_head(axes, canvas, title, points)
+    axes.imshow(canvas, interpolation="none")
+    axes.set_axis_off()
     save(figure, path)
 
 
-def _plot_flow(axes, flow: Mapping[str, np.ndarray], moved: float) -> None:
-    """u and v as colours, with the wheel that explains them, and arrows; without both, the first channel in shades."""
-    name, values = next(iter(flow.items()))
-    motion = np.stack([flow["u"], flow["v"]]) if {"u", "v"} <= flow.keys() else None
-    lengths = np.abs(values) if motion is None else np.hypot(*motion)
-    full = float(np.quantile(lengths, 0.99)) or 1.0
-    if motion is not None:
-        axes.imshow(flow_colours(motion, full))
-        size = motion.shape[1]
-        step = max(size // 16, 1)
-        y, x = np.mgrid[step // 2 : size : step, step // 2 : size : step]
-        axes.quiver(x, y, *motion[:, y, x], angles="xy", scale_units="xy", scale=full / step / 1.5, width=0.004)
-        _plot_wheel(axes.inset_axes((0.85, 0.85, 0.15, 0.15)))
-        said = f"full colour: {full:.1f} px"
-    elif name in ("u", "v"):
-        axes.imshow(values, cmap="coolwarm", vmin=-full, vmax=full)
-        said = f"{name}: {full:.1f} px in red"
-    else:
-        axes.imshow(values, cmap="Greys", vmin=0, vmax=full)
-        said = f"{name}: {full:.2g} in black"
-    axes.set_xlabel(f"{said}; head moved {moved:.1f} px")
-
-
-def _plot_wheel(axes) -> None:
-    """The colour of every direction and length: a point's own, seen from the centre."""
-    place = np.mgrid[-1:1:65j, -1:1:65j][::-1]
-    inside = np.hypot(*place) <= 1
-    axes.imshow(np.dstack([flow_colours(place, 1.0), np.uint8(255 * inside)]))
-    axes.set_axis_off()
-
-
-def _plot_curve(axes, apex, unit: str) -> None:
-    if apex["source"] == "annotation":
-        axes.text(0.5, 0.5, f"apex {apex['apex']} is annotated", ha="center", transform=axes.transAxes)
-        axes.set_axis_off()
-        return
-    axes.plot(apex["frames"], apex["curve"], "o", markersize=3, color=GREY, label="motion")
-    axes.plot(apex["frames"], apex["fit"], color=BLUE, label="unimodal fit")
-    axes.axvline(apex["apex"], color=ORANGE, linestyle="--", label=f"apex {apex['apex']}")
-    axes.set(xlabel="frame", ylabel=f"motion, {unit}")
-    axes.legend(fontsize=7)
+def _plot_head(axes: Any, canvas: np.ndarray, title: str, points: Mapping[str, Any]) -> None:
+    """The title, what the pictures are, and the colour of every direction and length: a point's own, seen from the centre."""
+    axes.text(GAP, 10, title, weight="bold", **points)
+    about = (
+        "aligned onset with landmarks; apex less onset, amplified (×); flow from onset to apex: the hue is its direction, as on "
+        "the wheel, and full colour the length given"
+    )
+    axes.text(GAP, 10 + 1.6 * FONT, about, color=GREY, **points)
+    side = HEAD - 16
+    place = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j][::-1]
+    wheel = np.where((np.hypot(*place) <= 1)[..., None], flow_colours(place, 1.0), 255)
+    canvas[6 : 6 + side, -GAP - side : -GAP] = wheel

@@ -6,14 +6,16 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 from browser import opened
 from workflow_runs import snakemake
 
+from merba.evaluation import report
 from merba.evaluation.paper_tables import confusion_table, table_5
-from merba.evaluation.report import write_report
+from merba.evaluation.report import _contact_sheets, write_report
 from merba.evaluation.report_cells import plain_table, score_tables
 from merba.evaluation.runs import Run, fold_table, stage_times, subject_scores
 from merba.figures import flow_colours
@@ -79,8 +81,6 @@ def page(run):
 
 
 def write_page(run: Run, data: str) -> Path:
-    import cv2
-
     results = run.folders[0].parents[3]
     times = [results / "times" / "faces" / "samm" / f"{subject}.tsv" for subject in ("006", "007")]
     times[0].parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,8 @@ def write_page(run: Run, data: str) -> Path:
         warnings, index=False
     )
     pd.DataFrame({"dataset": ["samm"], "clips": [12], "head_motion_median": [0.5]}).to_csv(preprocessing, index=False)
-    samples = results / "samples_samm.png"
+    samples = results / "figures" / "samples_samm_001.jpg"
+    samples.parent.mkdir(exist_ok=True)
     cv2.imwrite(str(samples), flow_colours(np.ones((2, 40, 60)), 2.0))
     path = results / f"summary_{data}.html"
     write_report(
@@ -111,7 +112,7 @@ def write_page(run: Run, data: str) -> Path:
         tables=[table],
         runs=[run],
         matrices={matrix: "MERba-nano"},
-        samples={"samm": samples},
+        samples=[samples],
         problems=problems,
         warnings=warnings,
         preprocessing=preprocessing,
@@ -154,6 +155,19 @@ def test_the_page_needs_nothing_beside_itself(page):
     outside = re.sub(r'src="data:[^"]*"', "", text)
     assert not re.findall(r"https?://", outside)
     assert not re.findall(r"<(?:script|link)[^>]+(?:src|href)=\"(?!data:)", outside)
+
+
+def test_contact_sheets_that_have_no_room_in_the_page_are_read_from_beside_it(monkeypatch, tmp_path):
+    pages = [tmp_path / "figures" / f"samples_casme2_{page:03}.jpg" for page in (1, 2, 3)]
+    pages[0].parent.mkdir()
+    for path in pages:
+        cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (100, 100, 3), dtype=np.uint8))
+    embedded = len(_contact_sheets(pages[:1], tmp_path)[0].source)
+    monkeypatch.setattr(report, "SHEETS", embedded + 1)
+    first, *others = _contact_sheets(pages, tmp_path)
+    assert first.source.startswith("data:image/webp;base64,")
+    assert [figure.source for figure in others] == ["figures/samples_casme2_002.jpg", "figures/samples_casme2_003.jpg"]
+    assert [figure.caption for figure in (first, *others)] == [f"CASME II, page {page}" for page in (1, 2, 3)]
 
 
 def test_the_page_shows_the_numbers_of_the_table(page, run):
