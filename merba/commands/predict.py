@@ -22,14 +22,19 @@ if TYPE_CHECKING:
 EXAMPLE = "merba predict clip.mp4 --checkpoint model.safetensors --out predictions"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which clips, and what is known of them."""
     parser.add_argument(
         "clips", nargs="+", metavar="CLIP", help="a video, a folder of frames, a folder of these, or a CSV file of clips"
     )
-    parser.add_argument("--checkpoint", type=Path, required=True, help="a model.safetensors of a fold, or of `merba export`")
     parser.add_argument("--onset", type=int, metavar="N", help="number of the onset frame, for one clip (default: the first)")
     parser.add_argument("--apex", type=int, metavar="M", help="number of the apex frame, for one clip (default: it is found)")
     parser.add_argument("--fps", type=_rate, metavar="FPS", help="frames a second, whatever a video or table says")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_clip_arguments(parser)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="a model.safetensors of a fold, or of `merba export`")
     parser.add_argument("--spot", action="store_true", help="search long videos for candidate intervals, and predict these")
     parser.add_argument(
         "--out",

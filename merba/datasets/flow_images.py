@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -35,7 +36,7 @@ def read(
     repository: str | None = None,
     commit: str | None = None,
 ) -> pd.DataFrame:
-    """Sample sheet of the CSV and the images `<sub>_<filename_o> .png`; datasets are smic_hs, casme2 and samm.
+    """Sample sheet of the CSV and the images `<sub>_<filename_o> .png`; datasets are smic_hs, casme2, samm and any others.
 
     Without root, the rows are those of the clone of `repository` at `commit`, also before the workflow has made it.
     """
@@ -48,14 +49,15 @@ def read(
     home = open_root(root, ADAPTER)
     table = find_table(home, (), annotations)
     clips = read_annotations(table, ADAPTER, COLUMNS)
-    faults = [
-        f"row {row}: {column} {unknown(value, known)}"
-        for column, known in (("dataset", DATASETS), ("label", ("0", "1", "2")))
-        for row, value in clips[column].items()
-        if value not in known
+    labels = ("0", "1", "2")
+    faults = [f"row {row}: label {unknown(label, labels)}" for row, label in clips["label"].items() if label not in labels]
+    faults += [
+        f"row {row}: dataset {name!r} is not of lower-case letters, digits and _"
+        for row, name in clips["dataset"].items()
+        if not re.fullmatch("[a-z0-9_]+", name)
     ]
     report(faults, ADAPTER, table)
-    clips["dataset"] = clips["dataset"].map(DATASETS)
+    clips["dataset"] = clips["dataset"].replace(DATASETS)
     clips["label"] = [CLASSES[int(label)] for label in clips["label"]]
     folder = find_folder(home, [frames] if frames else [IMAGES, f"datasets/{IMAGES}"], r".*\.png", "flow images *.png")
     there = set(folder.names)

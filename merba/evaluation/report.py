@@ -1,7 +1,7 @@
 """The report: one HTML page that says what a run found, from its tables, folds, figures and logs.
 
-The page is one file: figures are embedded, and its small script is our own. Only where there are many clips, further pages of their
-contact sheets are read from the folder of figures.
+The page is one file: figures are embedded, and its small script is our own. With many clips, further contact sheets are
+read from the folder of figures.
 """
 
 from __future__ import annotations

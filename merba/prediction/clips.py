@@ -17,6 +17,7 @@ from merba.datasets.clips import ADAPTER, composed_alike
 from merba.datasets.clips import COLUMNS as TABLE_COLUMNS
 from merba.errors import ClipProblem, MerbaError
 from merba.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_clip
+from merba.sheet import safe_id
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,12 @@ def find_clips(
     rows = pd.DataFrame(found, columns=list(COLUMNS))
     rows["fps"] = rows["fps"].astype("float64") if fps is None else float(fps)
     return rows.astype({"onset": "Int64", "apex": "Int64", "offset": "Int64", "bits": "Int64"})
+
+
+def file_stem(clip: str) -> str:
+    """A clip's name as a part of a file name; a video's is without its suffix."""
+    path = Path(clip)
+    return safe_id(path.stem if path.suffix.lower() in VIDEO_SUFFIXES else clip)
 
 
 def _clips_in(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:

@@ -47,6 +47,25 @@ class FlowFormat:
         return np.where(is_u, -1, 1).astype(np.float32), np.where(is_u, top, 0).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class ImageForm:
+    """How flow images, of channels u, v and strain, are made from flow in px of the aligned face (see `flow_images`).
+
+    The face is cut out so that its eye centres, nose tip and mouth corners, image left first, come closest to `template`, in
+    parts of the image's side, and is resized to `size` px: with `resizing` "area" each pixel is the mean of what it covers.
+    With `scaling` "min-max" each channel of each clip fills 0..255, so that the size and the zero of the motion are lost.
+    """
+
+    template: tuple[tuple[float, float], ...]
+    size: int
+    resizing: str = "area"
+    scaling: str = "min-max"
+
+
+RELEASED = ImageForm(((0.246, 0.312), (0.754, 0.311), (0.502, 0.534), (0.296, 0.737), (0.708, 0.733)), size=28)
+"""The public images of the MEGC2019 composite. HTNet's repository has apex faces in their crop, where dlib found the points."""
+
+
 class ClipFlow(NamedTuple):
     """One clip's flow, float16 (C, H, W), zeros where it has a problem.
 
