@@ -60,10 +60,10 @@ def changed(package, module, models=("merba_nano",), text="\nCHANGED = 1\n"):
     ("module", "rules"),
     [
         ("preprocessing/faces.py", {"faces", "apex", "flow", "samples_figure"}),
-        ("preprocessing/apex.py", {"apex", "samples_figure"}),
+        ("preprocessing/apex.py", {"apex"}),
         ("preprocessing/flow.py", {"flow"}),
         ("preprocessing/tv_l1.py", {"flow"}),
-        ("preprocessing/packs.py", {"flow", "pack", "problems", "gate", "fold"}),
+        ("preprocessing/packs.py", {"flow", "pack", "problems", "gate", "fold", "samples_figure"}),
         ("datasets/demo/rendering.py", {"render"}),
         ("datasets/smic_hs.py", {"samples"}),
         ("training/loop.py", {"fold"}),
