@@ -171,6 +171,7 @@ rule samples_figure:
         rows=lambda wildcards: plan.sheet_clips(*wildcards),
         title=lambda wildcards: plan.sheet_title(*wildcards),
         faces=config["faces"],
+        head_motion=config["head_motion_warning"],
     message:
         "samples: {wildcards.dataset}, page {wildcards.page}"
     script:

@@ -21,6 +21,7 @@ def run(
     rows: Sequence[Mapping[str, Any]],
     title: str,
     face_settings: Mapping[str, Any],
+    head_motion: float,
     *,
     faces: Sequence[str],
     apexes: Sequence[str],
@@ -28,16 +29,19 @@ def run(
     output: str,
     log: str,
 ) -> None:
-    """Draw the clips of the plain rows from the stages' files of their subjects, which are in the rows' order."""
+    """Draw the clips of the plain rows from the stages' files of their subjects, which are in the rows' order.
+
+    `head_motion` is the share of the aligned face that a head may move without a warning.
+    """
     with job_log(log, title), atomic(Path(output)) as draft:
         subjects = from_plain_rows(rows).groupby("subject", sort=False)
         tiles: list[Tile] = []
         for (_, clips), *files in zip(subjects, faces, apexes, flow, strict=True):
-            tiles += _tiles(clips, *map(Path, files), FaceSettings(**face_settings))
+            tiles += _tiles(clips, *map(Path, files), FaceSettings(**face_settings), head_motion)
         plot_contact_sheet(tiles, title=title, path=draft)
 
 
-def _tiles(clips: pd.DataFrame, faces: Path, apexes: Path, flow: Path, settings: FaceSettings) -> Iterator[Tile]:
+def _tiles(clips: pd.DataFrame, faces: Path, apexes: Path, flow: Path, settings: FaceSettings, limit: float) -> Iterator[Tile]:
     """One subject's tiles; one clip's flow is in memory."""
     found = (read_parquet(path).to_dict("records") for path in (faces, apexes))
     with np.load(flow) as file:
@@ -45,4 +49,5 @@ def _tiles(clips: pd.DataFrame, faces: Path, apexes: Path, flow: Path, settings:
     rows = {row.clip: row for row in clips.itertuples()}
     for face, apex, values, clip, moved, problem in zip(*found, flows_of(flow), *numbers, strict=True):
         if clip in rows:
-            yield clip_tile(rows[clip], face, apex, dict(zip(names, values, strict=True)), moved, str(problem), settings)
+            channels = dict(zip(names, values, strict=True))
+            yield clip_tile(rows[clip], face, apex, channels, moved, str(problem), settings, limit)

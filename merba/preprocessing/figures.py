@@ -16,6 +16,7 @@ from merba.figures import DPI, GREY, ORANGE, flow_colours, pyplot, save
 from merba.frames import clip_of
 from merba.preprocessing.alignment import align
 from merba.preprocessing.faces import FaceSettings, aligned_grey, aligned_landmarks, transform_of
+from merba.preprocessing.head_warning import head_warning
 
 SIDE = 112
 """Side of each of a clip's three pictures, px."""
@@ -30,8 +31,6 @@ LETTERS = 52
 """Letters in a line as wide as a clip's pictures."""
 CONTRAST, LARGEST_GAIN = 100, 20
 """Grey levels that the largest differences are amplified to, and the most that they are multiplied by: beyond lies noise."""
-MOVING_HEAD = 2 / 224
-"""Motion of the head from which on it is warned of, as a share of the aligned face: more than most expressions move."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +54,13 @@ def clip_tile(
     head_motion: float,
     problem: str,
     settings: FaceSettings,
+    limit: float,
 ) -> Tile:
     """The tile of a clip: aligned onset with landmarks, apex less onset, amplified, and flow.
 
     `row` is the sheet's, `face` and `apex` are rows of `faces_of_subject` and `apexes_of_subject`, `flow` has arrays (H, W) by
-    channel; head_motion (px of the aligned face) and problem ("" for none) are the flow stage's.
+    channel; head_motion (px of the aligned face) and problem ("" for none) are the flow stage's. `limit` is the share of the
+    aligned face that the head may move without a warning.
     """
     name = f"{row.subject}  {row.clip}  {row.label}"
     if problem:
@@ -76,7 +77,7 @@ def clip_tile(
     )
     how = "annotated" if apex["source"] == "annotation" else "found"
     about = f"apex {apex['apex']} {how}, ×{gain:.0f}, {scale}, head {head_motion:.1f} px"
-    return Tile(name, pictures, about, "; ".join(_warnings(face, head_motion, settings)))
+    return Tile(name, pictures, about, "; ".join(_warnings(face, head_motion, settings, limit)))
 
 
 def _amplified(onset: np.ndarray, apex: np.ndarray) -> tuple[np.ndarray, float]:
@@ -99,7 +100,7 @@ def _coloured(flow: Mapping[str, np.ndarray]) -> tuple[np.ndarray, str]:
     return pyplot().colormaps[shades](part, bytes=True)[..., :3], f"{name} {full:.2g}{unit}"
 
 
-def _warnings(face: Mapping[str, Any], head_motion: float, settings: FaceSettings) -> list[str]:
+def _warnings(face: Mapping[str, Any], head_motion: float, settings: FaceSettings, limit: float) -> list[str]:
     said = []
     if face["faces"] > 1:
         said.append(f"of {face['faces']} faces the {face['choice']} one")
@@ -107,8 +108,8 @@ def _warnings(face: Mapping[str, Any], head_motion: float, settings: FaceSetting
         said.append(f"face found by {face['backend']}")
     if face["turn"]:
         said.append(f"turned by {face['turn']}°")
-    if head_motion > MOVING_HEAD * settings.size:
-        said.append(f"the head moved {head_motion:.1f} px")
+    if head_warning(head_motion, settings.size, limit):
+        said.append(f"the head moves {head_motion:.1f} px")
     return said
 
 

@@ -48,7 +48,7 @@ def tiles_of(clips, channels=("u", "v"), **found):
     problems = table["problem"].fillna("")
     parts = zip(rows.itertuples(), records, apexes.to_dict("records"), flow, table["head_motion"], problems, strict=True)
     return [
-        clip_tile(row, face, apex, dict(zip(channels, values, strict=True)), moved, problem, FaceSettings(**SETTINGS))
+        clip_tile(row, face, apex, dict(zip(channels, values, strict=True)), moved, problem, FaceSettings(**SETTINGS), limit=0.01)
         for row, face, apex, values, moved, problem in parts
     ]
 
@@ -78,7 +78,7 @@ def test_any_channels_are_shown(clips, channels, said):
 
 def test_what_somebody_should_look_at_is_said(clips):
     good, _ = tiles_of(clips, faces=2, choice="largest", backend="dlib_cnn", turn=90)
-    assert good.warning.startswith("of 2 faces the largest one; face found by dlib_cnn; turned by 90°; the head moved 3.")
+    assert good.warning.startswith("of 2 faces the largest one; face found by dlib_cnn; turned by 90°; the head moves 3.")
 
 
 def test_names_are_drawn_as_they_are_and_warned_clips_are_framed(monkeypatch, tmp_path):
@@ -115,7 +115,7 @@ def test_a_page_is_drawn_from_the_files_of_its_subjects_whose_other_clips_it_lea
     plain = plain_rows(rows, [*KEY, "source", "kind", "label"])
     for part in (plain, plain[:1]):
         paths = {name: [str(path)] for name, path in files.items()}
-        samples_figure.run(part, "title", SETTINGS, **paths, output=str(tmp_path / "page.jpg"), log=str(tmp_path / "log"))
+        samples_figure.run(part, "title", SETTINGS, 0.01, **paths, output=str(tmp_path / "page.jpg"), log=str(tmp_path / "log"))
     both = tiles_of(clips)
     for (tiles, page), expected in zip(drawn, (both, both[:1]), strict=True):
         assert [(tile.name, tile.about, tile.warning) for tile in tiles] == [(x.name, x.about, x.warning) for x in expected]

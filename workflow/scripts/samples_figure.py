@@ -4,6 +4,7 @@ run(
     snakemake.params.rows,
     snakemake.params.title,
     snakemake.params.faces,
+    snakemake.params.head_motion,
     faces=snakemake.input.faces,
     apexes=snakemake.input.apex,
     flow=snakemake.input.flow,
