@@ -322,7 +322,7 @@ class Plan:
 
     @cached_property
     def _sheet_rows(self) -> dict[str, list[dict[str, Any]]]:
-        return {dataset: plain_rows(rows, [*KEY, "source", "kind", "label"]) for dataset, rows in self._rows.items()}
+        return {dataset: plain_rows(rows, [*KEY, "source", "kind", "bits", "label"]) for dataset, rows in self._rows.items()}
 
     def sheet_subjects(self, dataset: str, page: str) -> list[str]:
         """Safe ids of the subjects with clips on such a page, in its order."""

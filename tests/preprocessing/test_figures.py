@@ -112,7 +112,7 @@ def test_a_page_is_drawn_from_the_files_of_its_subjects_whose_other_clips_it_lea
     save_subject(files["flow"], rows, flows, flow_shape(rows, {}, SETTINGS), flow_format(rows, {}))
     drawn = []
     monkeypatch.setattr(samples_figure, "plot_contact_sheet", lambda tiles, **page: drawn.append((list(tiles), page)))
-    plain = plain_rows(rows, [*KEY, "source", "kind", "label"])
+    plain = plain_rows(rows, [*KEY, "source", "kind", "bits", "label"])
     for part in (plain, plain[:1]):
         paths = {name: [str(path)] for name, path in files.items()}
         samples_figure.run(part, "title", SETTINGS, 0.01, **paths, output=str(tmp_path / "page.jpg"), log=str(tmp_path / "log"))
