@@ -1,0 +1,58 @@
+"""Releases of one layout: a table of annotations, and each clip's frames in `<frames>/<subject>/<clip>/`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from merba.datasets.annotations import checked_frames, correct, read_annotations
+from merba.datasets.layout import find_folder, find_table, frame_candidates, open_root, with_frames
+from merba.datasets.tasks import label_rows
+from merba.sheet import sample_rows
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """What such a release names its files and columns.
+
+    tables: names of the table; columns: the table's by ours; frames: folders of frames by variant (raw, cropped); subjects: a
+    pattern of the subjects' folders, with an example; subject: the folders' names from the column of subjects.
+    """
+
+    adapter: str
+    tables: Sequence[str]
+    columns: Mapping[str, str]
+    frames: Mapping[str, Sequence[str]]
+    fps: float
+    subjects: tuple[str, str]
+    subject: Callable[[pd.Series], pd.Series]
+
+    def read(
+        self,
+        root: Path,
+        *,
+        name: str,
+        variant: str = "raw",
+        annotations: str | None = None,
+        frames: str | None = None,
+        corrections: str | None = None,
+        task: str = "3db",
+        only: str | None = None,
+        missing: str = "error",
+    ) -> pd.DataFrame:
+        """Sample sheet of the release in `root`; an apex that is no frame number is null. Settings: docs/datasets.md."""
+        home = open_root(root, self.adapter)
+        table = find_table(home, self.tables, annotations)
+        clips = read_annotations(table, self.adapter, self.columns)
+        clips["subject"] = self.subject(clips["subject"])
+        clips = correct(clips, self.adapter, corrections)
+        clips = label_rows(clips, self.adapter, table, task, only, missing)
+        clips = checked_frames(clips, self.adapter, table)
+        pattern, example = self.subjects
+        candidates = frame_candidates(self.adapter, self.frames, variant, frames)
+        folder = find_folder(home, candidates, pattern, f"the subjects' folders {example}, …")
+        clips = with_frames(clips, folder, lambda clip: (clip["subject"], clip["clip"]), missing)
+        return sample_rows(clips.assign(dataset=name, kind="frames", fps=self.fps))
