@@ -34,6 +34,7 @@ def checkpoint(*members, **changes):
         FlowFormat(("u", "v"), "px"),
         "demo",
         "loso",
+        {"samm": 3},
         **{stage: CONFIG[stage] for stage in ("faces", "apex", "flow")},
     )
     return replace(made, **changes)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from merba.prediction.predict import Prediction
     from merba.training.checkpoint import Checkpoint
 
-EXAMPLE = "merba predict clip.mp4 --checkpoint model.safetensors --out predictions"
+EXAMPLE = "merba predict clip.mp4 --out predictions"
 
 
 def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,11 @@ def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_clip_arguments(parser)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="a model.safetensors of a fold, or of `merba export`")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        help="of a fold, `merba export` or `merba fit` (default: models/public_flow.safetensors, which `make model` makes)",
+    )
     parser.add_argument("--spot", action="store_true", help="search long videos for candidate intervals, and predict these")
     parser.add_argument(
         "--out",
@@ -52,15 +56,16 @@ def _rate(text: str) -> float:
 
 
 def run(options: argparse.Namespace) -> int:
-    from merba.prediction.predict import predict
+    from merba.prediction.predict import find_model, predict
     from merba.training.checkpoint import load_checkpoint
 
     if options.out and options.out.exists() and not options.out.is_dir():
         raise MerbaError(f"--out: {options.out} is not a folder; name one, or a new name")
     _log_progress()
-    checkpoint = load_checkpoint(options.checkpoint)
-    if checkpoint.data == "demo":
-        _say("this checkpoint was trained on the demo: its predictions for real faces mean nothing")
+    path = options.checkpoint or find_model()
+    checkpoint = load_checkpoint(path)
+    about = "its predictions for real faces mean nothing" if checkpoint.data == "demo" else checkpoint.measured
+    _say(f"{path.name} was trained on {checkpoint.trained_on}; {about}")
     predictions = predict(
         options.clips,
         checkpoint,
@@ -74,9 +79,9 @@ def run(options: argparse.Namespace) -> int:
         for note in (one.problem, *one.warnings):
             if note:
                 _say(f"{one.clip}: {note}")
-    document = _document(predictions, checkpoint, options.checkpoint)
+    document = _document(predictions, checkpoint, path)
     if options.out:
-        _write(options.out, predictions, document)
+        _write(options.out, predictions, checkpoint, document)
     print(json.dumps(document, indent=2) if options.json else _table(predictions, checkpoint.classes, options.spot))
     return int(any(one.problem or (one.faces or 0) > 1 for one in predictions))
 
@@ -99,12 +104,12 @@ def _document(predictions: Sequence[Prediction], checkpoint: Checkpoint, path: P
 
     return {
         "merba": merba.__version__,
-        "checkpoint": {"path": str(path), **checkpoint.description},
+        "checkpoint": {"path": str(path), "trained_on": checkpoint.trained_on, **checkpoint.description},
         "predictions": [one.record() for one in predictions],
     }
 
 
-def _write(folder: Path, predictions: Sequence[Prediction], document: dict[str, Any]) -> None:
+def _write(folder: Path, predictions: Sequence[Prediction], checkpoint: Checkpoint, document: dict[str, Any]) -> None:
     """predictions.json and .csv, a picture of each prediction, and one of each search; the JSON names them."""
     from merba.files import atomic
     from merba.prediction.figures import plot_prediction, plot_search
@@ -116,7 +121,7 @@ def _write(folder: Path, predictions: Sequence[Prediction], document: dict[str, 
         if one.predicted:
             record["picture"] = f"{name}.png"
             with atomic(folder / record["picture"]) as draft:
-                plot_prediction(one, data=document["checkpoint"]["data"], path=draft)
+                plot_prediction(one, checkpoint, draft)
         if one.search:
             if id(one.search) not in searches:
                 searches[id(one.search)] = f"{name}_search.png"

@@ -11,12 +11,13 @@ import numpy as np
 from merba.figures import BLUE, GREY, ORANGE, flow_colours, pyplot, save
 from merba.prediction.predict import Prediction
 from merba.prediction.spotting import LEAST, Search
+from merba.training.checkpoint import Checkpoint
 
 
-def plot_prediction(prediction: Prediction, *, data: str, path: Path) -> None:
+def plot_prediction(prediction: Prediction, checkpoint: Checkpoint, path: Path) -> None:
     """Onset, apex, flow, occlusion saliency and class probabilities of a prediction made with `explain`, and its warnings.
 
-    `data` is what the checkpoint was trained on. `path` ends in .png, .svg or .pdf.
+    `checkpoint` made it; what that was trained on and its error stand under the title. `path` ends in .png, .svg or .pdf.
     """
     figure, axes = pyplot().subplots(1, 5, figsize=(15, 4.4))
     figure.subplots_adjust(left=0.01, right=0.99, top=0.8, bottom=0.2, wspace=0.06)
@@ -24,14 +25,17 @@ def plot_prediction(prediction: Prediction, *, data: str, path: Path) -> None:
         one.imshow(image)
         one.set_title(f"{name}, frame {getattr(prediction, name)}")
     _plot_flow(axes[2], prediction)
-    _plot_saliency(figure, axes[3], prediction)
     for one in axes[:4]:
         one.set(xticks=[], yticks=[])
-    _plot_probabilities(axes[4], prediction)
+    if prediction.saliency is None:
+        for one in axes[3:]:
+            one.set_axis_off()
+    else:
+        _plot_saliency(figure, axes[3], prediction)
+        _plot_probabilities(axes[4], prediction)
     figure.suptitle(f"{prediction.clip}: {prediction.predicted}", fontweight="bold")
-    about = f"the model was trained on data: {data}"
-    if data == "demo":
-        about += ", rendered clips: it says nothing of real faces"
+    about = f"trained on {checkpoint.trained_on}"
+    about += ": it says nothing of real faces" if checkpoint.data == "demo" else f" · {checkpoint.measured}"
     if prediction.score is not None:
         frames = f"frames {prediction.onset} to {prediction.offset}"
         about = f"candidate interval, {frames}, score {prediction.score:.2f} px · {about}"

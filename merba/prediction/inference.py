@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from merba.joblog import counted
 from merba.models.heads import Outputs, class_probabilities, predicted_class
+from merba.preprocessing.flow_images import flow_images
+from merba.preprocessing.packs import FlowFormat
 from merba.training.checkpoint import Checkpoint, Member
 from merba.training.inputs import decoded, decoded_form, face_points, mirrored_flow, mirrored_points, resized
 from merba.training.loop import mean_outputs, model_outputs
@@ -37,7 +39,9 @@ class Classified:
 def classify(
     checkpoint: Checkpoint, flow: np.ndarray, points: np.ndarray, device: torch.device, *, saliency: bool = False
 ) -> Classified:
-    """Classes of flow (n, C, H, W), made as the checkpoint's settings say, in its unit, with the faces' points (n, 5, 2).
+    """Classes of flow (n, C, H, W) with the faces' points (n, 5, 2), made as the checkpoint's faces, apex and flow say.
+
+    Where training read images, the flow, u and v in px, is made into such here, and the saliency is of their pixels.
 
     An ensemble's probabilities are the means of its members', for DGCM head by head; the class is what the model's kind
     of head makes of them. Members are built one at a time.
@@ -47,7 +51,10 @@ def classify(
     the class, negative where it speaks against it (occlusion, Zeiler & Fergus, ECCV 2014; log-odds, because a
     probability near 1 hardly changes).
     """
+    if checkpoint.image:
+        flow, points = flow_images(flow, points, checkpoint.image), np.full_like(points, np.nan)  # images come without points
     x = decoded(resized(flow, checkpoint.form, checkpoint.input_shape, device), checkpoint.decode)
+    rest = _rest(x, decoded_form(checkpoint.form, checkpoint.decode))
     seen = face_points(points, flow.shape[2:], x.shape[2:]).to(device)
     whole: list[Heads] = []
     occluded: list[list[Heads]] = [[] for _ in x]
@@ -56,8 +63,8 @@ def classify(
         model = checkpoint.build(member).to(device)
         whole.append(_heads(checkpoint, model, member, x, seen))
         if saliency:
-            for clip, face, found in counted(zip(x, seen, occluded, strict=True), len(x), "saliency maps"):
-                copies, faces = _without(clip, squares), face.expand(len(squares), -1, -1)
+            for clip, still, face, found in counted(zip(x, rest, seen, occluded, strict=True), len(x), "saliency maps"):
+                copies, faces = _without(clip, still, squares), face.expand(len(squares), -1, -1)
                 found.append(_heads(checkpoint, model, member, copies, faces))
     outputs = _mean(whole)
     predicted, probabilities = predicted_class(outputs), class_probabilities(outputs)
@@ -94,11 +101,21 @@ def _squares(height: int, width: int) -> Iterator[tuple[slice, slice]]:
             yield slice(top, top + side), slice(left, left + side)
 
 
-def _without(clip: Tensor, squares: list[tuple[slice, slice]]) -> Tensor:
-    """Copies (squares, C, H, W) of a clip's flow (C, H, W), each without motion in one square."""
+def _rest(x: Tensor, form: FlowFormat) -> Tensor:
+    """What stands for no motion in flow x (n, C, H, W): (n, C, 1, 1), 0, or in images the median of each u and v."""
+    rest = torch.zeros_like(x[:, :, :1, :1])
+    if form.unit == "image":
+        for channel, name in enumerate(form.channels[: x.shape[1]]):
+            if name in ("u", "v"):
+                rest[:, channel, 0, 0] = x[:, channel].flatten(1).median(1).values
+    return rest
+
+
+def _without(clip: Tensor, rest: Tensor, squares: list[tuple[slice, slice]]) -> Tensor:
+    """Copies (squares, C, H, W) of a clip's flow (C, H, W), each without motion, `rest` (C, 1, 1), in one square."""
     copies = clip.repeat(len(squares), 1, 1, 1)
     for copy, (rows, columns) in zip(copies, squares, strict=True):
-        copy[:, rows, columns] = 0
+        copy[:, rows, columns] = rest
     return copies
 
 

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from merba.code import PACKAGE
 from merba.datasets.tasks import true_class
 from merba.errors import ClipProblem, MerbaError
 from merba.frames import clip_of
@@ -25,12 +26,18 @@ from merba.preprocessing.alignment import align
 from merba.preprocessing.apex import apexes_of_subject
 from merba.preprocessing.faces import FaceSettings, faces_of_subject, transform_of
 from merba.preprocessing.flow import flow_of_subject
+from merba.preprocessing.flow_images import image_transform, movement
 from merba.preprocessing.head_warning import head_warning
-from merba.training.checkpoint import STAGES, Checkpoint, load_checkpoint
+from merba.training.checkpoint import Checkpoint, load_checkpoint
 from merba.training.devices import training_device
 
 log = logging.getLogger(__name__)
 
+MODEL = Path("models/public_flow.safetensors")
+"""What `make model` writes, and what is taken where no checkpoint is given."""
+NO_MOVEMENT = "no movement"
+LEAST_MOVEMENT = 0.2
+"""A face that moves less, px of an aligned face of 224 px, gets no class; noise moves it by up to 0.17 (docs/prediction.md)."""
 LONG = 1.0
 """Seconds from onset to offset from which on a clip holds more than a micro-expression, which lasts half a second."""
 
@@ -41,12 +48,14 @@ class Prediction:
 
     dataset is the table that lists the clip, subject its subject there, and true the class of its emotion; clips that no table
     lists have none. onset, apex, offset are frame numbers, box is the face (x0, y0, x1, y1) in px of the onset frame, faces how
-    many that frame shows, probabilities are by class. head_motion is what the head moves from onset to apex, px of the aligned
-    face, and head_moves whether that is more than an expression does (see `merba.preprocessing.head_warning`). score is a
-    candidate interval's, px, None for whole clips; search is what it comes from (see `merba.prediction.spotting`). A candidate
-    has no true class. flow is float16 (C, H, W), in px of the aligned face, points are that face's (10 values, see
-    `merba.preprocessing.packs`). With `explain`: images, the aligned onset and apex, uint8 RGB (2, size, size, 3), and
-    saliency, float32 (H, W) of the model's input (see `merba.prediction.inference.classify`).
+    many that frame shows. predicted is a class, or NO_MOVEMENT, without probabilities, where `movement` is too little: what the
+    face moves beside its head, px of the aligned face (see `flow_images.movement`; None where the flow lacks u or v).
+    head_motion is what the head moves from onset to apex, px of the aligned face, and head_moves whether that is more than an
+    expression does (see `merba.preprocessing.head_warning`). score is a candidate interval's, px, None for whole clips; search
+    is what it comes from (see `merba.prediction.spotting`). A candidate has no true class. flow is float16 (C, H, W), in px of
+    the aligned face, points are that face's (10 values, see `merba.preprocessing.packs`). With `explain`: images, the aligned
+    onset and apex, uint8 RGB (2, size, size, 3), and saliency, float32 (H, W) of the model's input (see
+    `merba.prediction.inference.classify`), or (size, size) of the aligned face where that input is an image, which is cut out.
     """
 
     clip: str
@@ -58,6 +67,7 @@ class Prediction:
     apex: int | None = None
     offset: int | None = None
     predicted: str | None = None
+    movement: float | None = None
     probabilities: Mapping[str, float] = field(default_factory=dict)
     box: tuple[float, float, float, float] | None = None
     faces: int | None = None
@@ -80,7 +90,7 @@ class Prediction:
 
 def predict(
     clips: str | Path | Iterable[str | Path],
-    checkpoint: str | Path | Checkpoint,
+    checkpoint: str | Path | Checkpoint | None = None,
     *,
     onset: int | None = None,
     apex: int | None = None,
@@ -92,21 +102,17 @@ def predict(
     """The class of each clip, from its raw frames, in the clips' order.
 
     clips: videos, folders of frames, folders of such clips, CSV files of clips (see `merba.prediction.clips.find_clips`, also
-    for onset, apex, fps). Preprocessing is what the checkpoint was trained with. With `spot`, a clip without onset and
-    apex is searched, and each candidate interval in it predicted; one without any gives one prediction without a class.
-    `explain` also gives the aligned faces and the occlusion saliency, which takes some 170 runs of the model per clip.
+    for onset, apex, fps). Preprocessing is what the checkpoint was trained with; without one, that of `find_model` is taken.
+    With `spot`, a clip without onset and apex is searched, and each candidate interval in it predicted; one without any gives
+    one prediction without a class. `explain` also gives the aligned faces and the occlusion saliency, which takes some 170 runs
+    of the model per clip.
 
     Raises MerbaError for a checkpoint that can't be used; a clip that can't be used has the reason in `problem`.
     """
     if spot and (onset is not None or apex is not None):
         raise MerbaError("`spot` searches for onset and apex; leave out either `spot` or the onset and apex")
     if not isinstance(checkpoint, Checkpoint):
-        checkpoint = load_checkpoint(Path(checkpoint))
-    if missing := [stage for stage in STAGES if getattr(checkpoint, stage) is None]:
-        raise MerbaError(
-            f"the checkpoint was trained on ready-made flow (data: {checkpoint.data}): it has no settings of "
-            f"{', '.join(missing)}, so that its flow can't be made from frames; use one that was trained from raw clips"
-        )
+        checkpoint = load_checkpoint(Path(checkpoint or find_model()))
     rows = find_clips([clips] if isinstance(clips, str | Path) else clips, onset=onset, apex=apex, fps=fps)
     found: dict[int, list[Prediction]] = {}
     searched = rows["problem"].isna() & rows["onset"].isna() & rows["apex"].isna() & spot
@@ -117,6 +123,18 @@ def predict(
     for _, group in counted(subjects, len(subjects), "subjects' clips"):
         found |= {index: [one] for index, one in zip(group.index, _prepare(group, checkpoint, explain), strict=True)}
     return _classified([one for index in rows.index for one in found[index]], checkpoint, explain, device)
+
+
+def find_model() -> Path:
+    """The file MODEL in the working folder, or else in the checkout that merba runs from; MerbaError where there is none."""
+    folders = (Path.cwd(), PACKAGE.parent)
+    for folder in folders:
+        if (folder / MODEL).is_file():
+            return folder / MODEL
+    raise MerbaError(
+        f"no checkpoint is given, and there is no {MODEL} in {' or '.join(map(str, dict.fromkeys(folders)))}: run `make model` "
+        "in a checkout of merba, which takes a few minutes, or give a checkpoint"
+    )
 
 
 def _prepare(rows: pd.DataFrame, checkpoint: Checkpoint, explain: bool) -> list[Prediction]:
@@ -145,6 +163,7 @@ def _prepare(rows: pd.DataFrame, checkpoint: Checkpoint, explain: bool) -> list[
             offset=offset,
             box=tuple(float(face[edge]) for edge in ("x0", "y0", "x1", "y1")),
             faces=int(face["faces"]),
+            movement=_movement(one, clip["points"], checkpoint.flow["channels"]),
             head_motion=clip["head_motion"],
             head_moves=moves is not None,
             warnings=tuple(filter(None, (*_doubts(row, face, apex), moves, _without_class(row.emotion, checkpoint.classes)))),
@@ -213,6 +232,13 @@ def _without_class(emotion: str | None, classes: Sequence[str]) -> str | None:
     return None
 
 
+def _movement(flow: np.ndarray, points: np.ndarray, channels: Sequence[str]) -> float | None:
+    """`flow_images.movement`, where the flow has what that needs."""
+    if not {"u", "v"} <= set(channels):
+        return None
+    return movement(flow[[channels.index("u"), channels.index("v")]], points.reshape(5, 2))
+
+
 def _aligned(row: Any, face: Mapping[str, Any], numbers: Iterable[int], settings: Mapping[str, Any]) -> np.ndarray:
     clip, chosen = clip_of(row), FaceSettings(**settings)
     frames = [cv2.cvtColor(clip.read(number), cv2.COLOR_BGR2RGB) for number in numbers]
@@ -220,8 +246,11 @@ def _aligned(row: Any, face: Mapping[str, Any], numbers: Iterable[int], settings
 
 
 def _classified(found: list[Prediction], checkpoint: Checkpoint, explain: bool, device: str) -> list[Prediction]:
-    """The predictions with classes, where there is flow."""
-    usable = [index for index, one in enumerate(found) if one.flow is not None]
+    """The predictions with classes, where there is flow and a movement in it."""
+    least = LEAST_MOVEMENT / 224 * checkpoint.faces["size"]
+    still = {index for index, one in enumerate(found) if one.movement is not None and one.movement < least}
+    found = [replace(one, predicted=NO_MOVEMENT) if index in still else one for index, one in enumerate(found)]
+    usable = [index for index, one in enumerate(found) if one.flow is not None and index not in still]
     if not usable:
         return found
     flow = np.stack([found[index].flow for index in usable])
@@ -233,6 +262,15 @@ def _classified(found: list[Prediction], checkpoint: Checkpoint, explain: bool, 
             found[index],
             predicted=checkpoint.classes[result.predicted[place]],
             probabilities=dict(zip(checkpoint.classes, result.probabilities[place].tolist(), strict=True)),
-            saliency=None if result.saliency is None else result.saliency[place],
+            saliency=None if result.saliency is None else _on_face(result.saliency[place], points[place], checkpoint),
         )
     return found
+
+
+def _on_face(saliency: np.ndarray, points: np.ndarray, checkpoint: Checkpoint) -> np.ndarray:
+    """Saliency (H, W) of a flow image as it lies on the aligned face, (size, size); any other as it is."""
+    if not checkpoint.image:
+        return saliency
+    size = checkpoint.faces["size"]
+    transform = image_transform(points, checkpoint.image)
+    return cv2.warpAffine(saliency, transform, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)

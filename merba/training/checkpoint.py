@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,21 @@ from merba.errors import MerbaError
 from merba.files import atomic
 from merba.models import MODELS, create_model
 from merba.models.fitted import FittedModel
-from merba.preprocessing.packs import FlowFormat
+from merba.preprocessing.packs import RELEASED, FlowFormat, ImageForm
 
-FORMAT = 1
-"""Version of the metadata; a file with a later one is refused."""
+FORMAT = 2
+"""Version of the metadata; a file with another one is refused."""
 STAGES = ("faces", "apex", "flow")
+AS_THEY_ARE = ("model", "classes", "data", "protocol", "clips", "decode", "mirror_average", "error", "version", *STAGES)
 UNITS = ("px", "image")
 DECODES = ("raw", "signed")
+KINDS = {
+    "demo": "rendered clips",
+    "public_flow": "real micro-expressions",
+    "3db": "real micro-expressions",
+    "dfme": "real micro-expressions",
+}
+"""What the clips of a configuration's `data` are; those of others are clips."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +60,12 @@ class Checkpoint:
 
     model is `name` and arguments as in an experiment's `model`, without `pretrained` (see `describe_model`); classes
     are in the order of the outputs; form is the flow that training read; data and protocol are the configuration's, or the
-    protocol EVERYBODY, which leaves no subject out.
-    faces, apex and flow are its sections too, None where training was on ready-made flow. decode is the experiment's,
+    protocol EVERYBODY, which leaves no subject out. clips are the numbers of its clips by dataset.
+    faces, apex and flow are its sections too: how clips become flow in px of the aligned face, and image is how that becomes
+    the images that training read, None where it read the flow itself. decode is the experiment's,
     mirror_average the training setting of that name: whether a clip's outputs are averaged with those of its mirror image.
+    error is what leave-one-subject-out found of such models (see `merba.evaluation.scoring.scores_by_dataset`), None where
+    that is not known.
     """
 
     members: Sequence[Member]
@@ -63,11 +74,14 @@ class Checkpoint:
     form: FlowFormat
     data: str
     protocol: str
-    faces: Mapping[str, Any] | None = None
-    apex: Mapping[str, Any] | None = None
-    flow: Mapping[str, Any] | None = None
+    clips: Mapping[str, int]
+    faces: Mapping[str, Any]
+    apex: Mapping[str, Any]
+    flow: Mapping[str, Any]
+    image: ImageForm | None = None
     decode: str = "raw"
     mirror_average: bool = False
+    error: Mapping[str, Mapping[str, float]] | None = None
     version: str = merba.__version__
 
     @property
@@ -80,16 +94,34 @@ class Checkpoint:
             "classes": list(self.classes),
             "channels": list(self.form.channels),
             "unit": self.form.unit,
+            "image": self.image and asdict(self.image),
             "data": self.data,
             "protocol": self.protocol,
+            "clips": dict(self.clips),
             "decode": self.decode,
             "mirror_average": self.mirror_average,
+            "error": self.error,
             **{stage: getattr(self, stage) for stage in STAGES},
-            "faces": self.faces and {key: value for key, value in self.faces.items() if key != "weights"},
+            "faces": {key: value for key, value in self.faces.items() if key != "weights"},
             "members": [
                 {"mean": list(member.mean), "std": list(member.std), "left_out": member.left_out} for member in self.members
             ],
         }
+
+    @property
+    def trained_on(self) -> str:
+        """In words, such as "442 real micro-expressions (public flow)"; of a single fold's model, who was left out."""
+        left_out = self.members[0].left_out if len(self.members) == 1 else None
+        without = f", without {' '.join(left_out)}" if left_out else ""
+        return f"{sum(self.clips.values())} {KINDS.get(self.data, 'clips')} ({self.data.replace('_', ' ')}){without}"
+
+    @property
+    def measured(self) -> str:
+        """The error in words."""
+        if self.error is None:
+            return "its error is not known"
+        scores = (f"{name} {row['uf1']:.3f} / {row['uar']:.3f}" for name, row in self.error.items())
+        return f"leave-one-subject-out UF1 / UAR: {', '.join(scores)}"
 
     def build(self, member: Member) -> nn.Module:
         """The model of one member, in evaluation mode on the CPU."""
@@ -185,10 +217,10 @@ def _read(path: Path, text: str, tensors: Mapping[str, Tensor]) -> Checkpoint:
     damaged = "the metadata is damaged; copy the file again, or train again"
     try:
         found = json.loads(text)
-        if found["format"] > FORMAT:
+        if found["format"] != FORMAT:
             raise MerbaError(
-                f"{path}: format {found['format']}, written by merba {found['version']}; this merba "
-                f"({merba.__version__}) reads up to {FORMAT}: update it"
+                f"{path}: format {found['format']}, written by merba {found['version']}; this merba ({merba.__version__}) "
+                f"reads {FORMAT}: {'update it' if found['format'] > FORMAT else 'train or export again'}"
             )
         count = len(found["members"])
         if not count:
@@ -203,10 +235,9 @@ def _read(path: Path, text: str, tensors: Mapping[str, Tensor]) -> Checkpoint:
             for number, member in enumerate(found["members"])
         ]
         form = FlowFormat(tuple(found["channels"]), found["unit"])
-        rest = {
-            key: found[key] for key in ("model", "classes", "data", "protocol", "decode", "mirror_average", "version", *STAGES)
-        }
-        return Checkpoint(members, form=form, **rest)
+        image = found["image"] and ImageForm(**found["image"] | {"template": tuple(map(tuple, found["image"]["template"]))})
+        rest = {key: found[key] for key in AS_THEY_ARE}
+        return Checkpoint(members, form=form, image=image, **rest)
     except KeyError as error:
         raise MerbaError(f"{path}: {error} is missing: {damaged}") from error
     except (TypeError, ValueError) as error:
@@ -232,9 +263,10 @@ def _check_settings(path: Path, checkpoint: Checkpoint) -> None:
     if checkpoint.decode not in DECODES:
         raise MerbaError(f"{path}: unknown decode {checkpoint.decode!r}; known: {', '.join(DECODES)}: update merba")
     for stage in STAGES:
-        if (settings := getattr(checkpoint, stage)) is not None:
-            for error in Draft202012Validator(known[stage]).iter_errors(settings):
-                raise MerbaError(f"{path}: settings of {stage}: {explain(error)}; use the merba that wrote it, or a later one")
+        for error in Draft202012Validator(known[stage]).iter_errors(getattr(checkpoint, stage)):
+            raise MerbaError(f"{path}: settings of {stage}: {explain(error)}; use the merba that wrote it, or a later one")
+    if (image := checkpoint.image) and (image.resizing, image.scaling) != (RELEASED.resizing, RELEASED.scaling):
+        raise MerbaError(f"{path}: unknown flow images, {image.resizing} and {image.scaling}: update merba")
 
 
 def _check_fit(path: Path, checkpoint: Checkpoint) -> None:

@@ -22,6 +22,7 @@ from merba.errors import MerbaError
 from merba.files import FOLD_FILES, WEIGHTS, atomic
 from merba.models import create_model
 from merba.models.fitted import FittedModel
+from merba.preprocessing.packs import RELEASED
 from merba.protocols import EVERYBODY, Split
 from merba.training.checkpoint import STAGES, Checkpoint, Member, describe_model, save_checkpoint
 from merba.training.devices import training_device
@@ -277,8 +278,10 @@ def _checkpoint(
     data: FoldData,
     settings: TrainingSettings,
 ) -> Checkpoint:
-    # Ready-made flow has no preprocessing of ours that a checkpoint could name.
-    ours = fold.form.unit == "px"
+    stages = {stage: config[stage] for stage in STAGES}
+    images = fold.form.unit == "image"  # ready-made: of others' clips these stages and RELEASED make the like
+    if images:
+        stages["flow"] = stages["flow"] | {"channels": ["u", "v"]}
     left_out = None if experiment["protocol"] == EVERYBODY else (fold.dataset, fold.subject)
     return Checkpoint(
         members=[Member(weights, data.mean, data.std, left_out)],
@@ -287,7 +290,9 @@ def _checkpoint(
         form=fold.form,
         data=config["data"],
         protocol=experiment["protocol"],
+        clips=fold.clips["dataset"].value_counts(sort=False).to_dict(),
+        image=RELEASED if images else None,
         decode=experiment.get("decode", "raw"),
         mirror_average=settings.mirror_average,
-        **({stage: config[stage] for stage in STAGES} if ours else {}),
+        **stages,
     )

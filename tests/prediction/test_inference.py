@@ -11,7 +11,7 @@ from merba.models.heads import predicted_class
 from merba.prediction.inference import classify
 from merba.preprocessing.packs import FlowFormat
 from merba.protocols import Split
-from merba.training.checkpoint import Checkpoint, Member
+from merba.training.checkpoint import STAGES, Checkpoint, Member
 from merba.training.fitted import fit_fold
 from merba.training.inputs import prepare
 from merba.training.loop import classified, predict
@@ -114,10 +114,17 @@ class PatchCheckpoint(Checkpoint):
         return LooksAtOnePatch()
 
 
+def patch_checkpoint(classes):
+    about = {stage: {} for stage in STAGES}
+    return PatchCheckpoint(
+        [Member({}, [0, 0], [1, 1])], {}, classes, FlowFormat(("u", "v"), "px"), "demo", "loso", {"d": 1}, **about
+    )
+
+
 def test_saliency_is_the_log_odds_lost_where_the_flow_is_taken_away():
     flow = np.zeros((1, 2, 14, 14), np.float16)
     flow[0, 1, 2:6, 8:12] = 0.25
-    made = PatchCheckpoint([Member({}, [0, 0], [1, 1])], {}, ["a", "b"], FlowFormat(("u", "v"), "px"), "demo", "loso")
+    made = patch_checkpoint(["a", "b"])
     saliency = classify(made, flow, NOWHERE[: len(flow)], CPU, saliency=True).saliency[0]
     # Squares of 2×2 px, 1 px apart, each take 0.25 of the log-odds for every pixel of the patch that they hide.
     expected = np.zeros((14, 14))
@@ -133,7 +140,7 @@ def test_saliency_is_the_log_odds_lost_where_the_flow_is_taken_away():
 
 def test_saliency_is_finite_where_a_probability_is_one():
     flow = np.full((1, 2, 14, 14), 1000, np.float16)
-    made = PatchCheckpoint([Member({}, [0, 0], [1, 1])], {}, CLASSES[:2], FlowFormat(("u", "v"), "px"), "demo", "loso")
+    made = patch_checkpoint(CLASSES[:2])
     result = classify(made, flow, NOWHERE[: len(flow)], CPU, saliency=True)
     assert result.probabilities[0, 0] == 1
     assert np.isfinite(result.saliency).all()

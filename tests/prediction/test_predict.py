@@ -2,14 +2,14 @@
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from checkpoints import CLASSES, CONFIG, checkpoint
+import torch
+from checkpoints import CLASSES, CONFIG, checkpoint, member
 from face_clips import clip_of
 from moving_faces import FPS, STILL, video
 from sklearn.metrics import f1_score
@@ -17,12 +17,16 @@ from sklearn.metrics import f1_score
 from merba.cli import main
 from merba.errors import MerbaError
 from merba.figures import DPI
-from merba.prediction.predict import predict
+from merba.models import create_model
+from merba.prediction.figures import plot_prediction
+from merba.prediction.predict import MODEL, predict
 from merba.preprocessing.apex import apexes_of_subject
 from merba.preprocessing.faces import faces_of_subject
 from merba.preprocessing.flow import flow_of_subject
+from merba.preprocessing.flow_images import flow_images
+from merba.preprocessing.packs import RELEASED, FlowFormat
 from merba.sheet import subject_rows
-from merba.training.checkpoint import save_checkpoint
+from merba.training.checkpoint import Member, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -138,9 +142,52 @@ def test_a_head_that_moves_is_said_and_a_still_one_is_not(tmp_path, photograph, 
     assert moves["predicted"] and "the head moves" in moves["warnings"][0]
 
 
-def test_a_checkpoint_of_ready_made_flow_is_refused(samm_clips):
-    with pytest.raises(MerbaError, match=r"trained on ready-made flow \(data: public_flow\).*no settings of faces, apex, flow"):
-        predict(samm_clips["source"][0], replace(checkpoint(), faces=None, apex=None, flow=None, data="public_flow"))
+def test_a_checkpoint_of_flow_images_reads_images_of_the_clips_flow(samm_clips):
+    torch.manual_seed(0)
+    member = Member(create_model("ststnet", 3).state_dict(), [0, 0, 0], [1, 1, 1])
+    made = checkpoint(member, model={"name": "ststnet"}, form=FlowFormat(("u", "v", "strain"), "image"), image=RELEASED)
+    row = samm_clips.iloc[2]
+    (found,) = predict(row["source"], made, onset=int(row["onset"]), apex=int(row["apex"]), explain=True)
+    image = flow_images(found.flow[None], found.points.reshape(1, 5, 2), RELEASED)
+    with torch.no_grad():
+        expected = made.build(member)(torch.from_numpy(image).float()).softmax(1)[0]
+    assert list(found.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-6)
+    # The saliency lies on the aligned face: where its crop, and the model's map, ends, there is none.
+    assert found.saliency.shape == (224, 224)
+    left, right = found.points.reshape(5, 2)[[0, 1], 0]
+    assert np.flatnonzero(found.saliency.any(0))[[0, -1]] == pytest.approx(
+        [left - 0.25 / 0.51 * (right - left), right + 0.25 / 0.51 * (right - left)], abs=8
+    )
+
+
+def test_a_face_that_noise_alone_moves_gets_no_class(tmp_path, photograph, saved):
+    random = np.random.default_rng(0)
+    frames = [np.clip(photograph + random.normal(0, 2.5, photograph.shape), 0, 255).astype(np.uint8) for _ in range(3)]
+    clip_of(tmp_path / "still", frames)
+    (found,) = predict(tmp_path / "still", saved, onset=1, apex=3, explain=True)
+    assert (found.predicted, found.probabilities, found.saliency) == ("no movement", {}, None)
+    assert 0 < found.movement < 0.2
+    plot_prediction(found, checkpoint(), tmp_path / "still.png")
+    assert (tmp_path / "still.png").exists()
+
+
+@pytest.mark.parametrize("place", ["working folder", "checkout"])
+def test_without_a_checkpoint_the_one_of_make_model_is_taken(tmp_path, samm_clips, monkeypatch, capsys, place):
+    folders = {"working folder": tmp_path / "here", "checkout": tmp_path / "there"}
+    for folder in folders.values():
+        folder.mkdir()
+    monkeypatch.chdir(folders["working folder"])
+    monkeypatch.setattr("merba.prediction.predict.PACKAGE", folders["checkout"] / "merba")
+    assert main(["predict", samm_clips["source"][0]]) == 1
+    assert re.search(r"no models/public_flow\.safetensors in .*here or .*there: run `make model`", capsys.readouterr().err)
+    error = {"all": {"n": 442, "subjects": 68, "uf1": 0.775, "uar": 0.784}}
+    made = checkpoint(member(left_out=None), data="public_flow", clips={"samm": 442}, error=error)
+    save_checkpoint(folders[place] / MODEL, made)
+    assert main(["predict", samm_clips["source"][0], "--json"]) == 0
+    output = capsys.readouterr()
+    assert "was trained on 442 real micro-expressions (public flow); leave-one-subject-out UF1 / UAR: all 0.775" in output.err
+    about = json.loads(output.out)["checkpoint"]
+    assert (about["trained_on"], about["error"]) == (made.trained_on, error)
 
 
 def test_a_search_without_candidates_is_no_problem(tmp_path, movement, saved):

@@ -1,6 +1,7 @@
 """Checkpoints: what is saved is loaded, and what can't be used is refused with file, value and remedy."""
 
 import json
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 import merba
 from merba.errors import MerbaError
 from merba.models import create_model
+from merba.preprocessing.packs import RELEASED
 from merba.training.checkpoint import Member, describe_model, join_checkpoints, load_checkpoint, save_checkpoint
 
 
@@ -18,7 +20,7 @@ def rewritten(path, **changes):
     """The file at `path` with keys of its metadata replaced; a key of None is left out."""
     with safe_open(path, "pt") as file:
         found = json.loads(file.metadata()["merba"]) | changes
-    kept = {key: value for key, value in found.items() if value is not None}
+    kept = {key: value for key, value in found.items() if value is not None or key not in changes}
     save_file(load_file(path), path, {"merba": json.dumps(kept)})
     return path
 
@@ -42,6 +44,27 @@ def test_what_is_saved_is_loaded(tmp_path):
     assert [one.left_out for one in loaded.members] == [("samm", "006"), None]
     assert all(same(one.weights, other.weights) for one, other in zip(loaded.members, made.members, strict=True))
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["model.safetensors"]
+
+
+def test_how_flow_images_are_made_is_saved(tmp_path):
+    made = checkpoint(image=replace(RELEASED, size=56), error={"all": {"n": 3, "subjects": 1, "uf1": 0.5, "uar": 0.25}})
+    save_checkpoint(tmp_path / "model.safetensors", made)
+    loaded = load_checkpoint(tmp_path / "model.safetensors")
+    assert loaded.image == made.image
+    assert loaded.measured == "leave-one-subject-out UF1 / UAR: all 0.500 / 0.250"
+
+
+@pytest.mark.parametrize(
+    ("data", "left_out", "text"),
+    [
+        ("public_flow", None, "442 real micro-expressions (public flow)"),
+        ("demo", ("samm", "006"), "442 rendered clips (demo), without samm 006"),
+        ("own", None, "442 clips (own)"),
+    ],
+)
+def test_a_checkpoint_says_in_words_what_it_was_trained_on(data, left_out, text):
+    made = checkpoint(member(left_out=left_out), data=data, clips={"smic_hs": 164, "casme2": 145, "samm": 133})
+    assert made.trained_on == text
 
 
 def test_one_model_keeps_the_names_of_its_state_dict_and_members_are_numbered(saved, tmp_path):
@@ -161,9 +184,11 @@ def test_safetensors_of_others_are_refused(tmp_path):
     ("changes", "message"),
     [
         (
-            {"format": 2, "version": "9.9"},
-            f"format 2, written by merba 9.9; this merba .{merba.__version__}. reads up to 1: update",
+            {"format": 3, "version": "9.9"},
+            f"format 3, written by merba 9.9; this merba .{merba.__version__}. reads 2: update it",
         ),
+        ({"format": 1}, "format 1, .* reads 2: train or export again"),
+        ({"image": asdict(RELEASED) | {"scaling": "z-score"}}, "unknown flow images, area and z-score: update merba"),
         ({"model": {"name": "merba_huge"}}, "unknown model 'merba_huge'; known: merba_base"),
         ({"model": {"name": "merba_nano", "depht": 3}}, "has no argument 'depht'"),
         ({"model": {"name": "merba_nano", "pretrained": "x.pth"}}, "names a `pretrained` file"),
