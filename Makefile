@@ -9,7 +9,7 @@ ifneq ($(words $(CURDIR)),1)
 $(error The path of this checkout has a space: $(CURDIR). Snakemake can't start Python there; move the checkout to a path without one)
 endif
 
-.PHONY: demo install report docs check test test-slow slurm-plugin lint lock clean
+.PHONY: demo install model report docs check test test-slow slurm-plugin lint lock clean
 
 demo: .venv/demo.installed
 	$(SNAKEMAKE)
@@ -17,6 +17,13 @@ demo: .venv/demo.installed
 
 # The environment alone.
 install: .venv/demo.installed
+
+# Models of real micro-expressions for clips of your own, in models/, each with its card. ROOT= is a folder with the public flow images;
+# without it they are downloaded. `merba predict` takes public_flow.safetensors by itself: the method that docs/results.md ranks highest.
+FIT = $(BIN)/merba fit --config config/public_flow.yaml $(if $(ROOT),--root "$(ROOT)")
+model: .venv/demo.installed
+	$(FIT) --experiment kernel --error kernel --out models/public_flow.safetensors
+	$(FIT) --experiment merba_single_window --error merba_single_window --out models/public_flow_merba.safetensors
 
 report: .venv/demo.installed
 	$(SNAKEMAKE)

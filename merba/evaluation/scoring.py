@@ -12,7 +12,7 @@ import pandas as pd
 
 from merba.datasets.cells import read_sheets
 from merba.errors import MerbaError, did_you_mean
-from merba.evaluation.metrics import bootstrap_interval, scores, subject_counts
+from merba.evaluation.metrics import bootstrap_interval, scores, subject_counts, unweighted
 
 NEEDED = ("subject", "true", "predicted")
 NAMES = (*NEEDED, "dataset", "clip", "split")
@@ -144,3 +144,21 @@ def score_table(predictions: pd.DataFrame) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+def scores_by_dataset(predictions: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """UF1 and UAR of honest predictions, oracles left out, as a model card has them: of `all` clips, and of each dataset.
+
+    `predictions` is as in `count_subjects`, with `selection`; scores are means over the seeds that have all clips. Each has n,
+    subjects, uf1 and uar.
+    """
+    honest = predictions[predictions["selection"] != "oracle"]
+    clips = honest.groupby("seed").size()
+    honest = honest[honest["seed"].isin(clips.index[clips == clips.max()])]
+    code = {name: number for number, name in enumerate(sorted(set(honest["true"]) | set(honest["predicted"])))}
+    found = {}
+    for name, part in [("all", honest), *honest.groupby("dataset")]:
+        counts, datasets = count_subjects(part, code)
+        uf1, uar = (float(score.mean()) for score in unweighted(counts.sum(1)))
+        found[name] = {"n": int(counts[0].sum()), "subjects": len(datasets), "uf1": uf1, "uar": uar}
+    return found
