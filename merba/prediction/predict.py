@@ -37,7 +37,7 @@ MODEL = Path("models/public_flow.safetensors")
 """What `make model` writes, and what is taken where no checkpoint is given."""
 NO_MOVEMENT = "no movement"
 LEAST_MOVEMENT = 0.2
-"""A face that moves less, px of an aligned face of 224 px, gets no class; noise moves it by up to 0.17 (docs/prediction.md)."""
+"""A face that moves less, px of an aligned face of 224 px, gets no class; noise alone gives about 0.1 (docs/prediction.md)."""
 LONG = 1.0
 """Seconds from onset to offset from which on a clip holds more than a micro-expression, which lasts half a second."""
 

@@ -10,15 +10,14 @@ from typing import Any
 
 import pandas as pd
 
-from merba.config import experiment_settings, fold_settings
+from merba.config import fold_settings
 from merba.datasets import flow_images, read_sheet
 from merba.errors import MerbaError
-from merba.models import check_experiment
 from merba.preprocessing.flow import flow_format, flow_of_clips, flow_shape
 from merba.preprocessing.packs import check_packed, pack, save_subject
 from merba.protocols import EVERYBODY
-from merba.sheet import class_names
 from merba.training.checkpoint import Checkpoint
+from merba.training.experiments import checked_experiment
 from merba.training.fold import train_on_everybody
 from merba.training.loading import Fold, load_fold
 
@@ -32,12 +31,9 @@ def train_on_images(config: Mapping[str, Any], name: str) -> Checkpoint:
     be measured, and that of the experiment's folds is the nearest there is. Raises MerbaError where the configuration has no
     such experiment, has other clips than images, or chooses the epoch on held-out subjects.
     """
-    if name not in config["experiments"]:
-        raise MerbaError(f"the configuration has no experiment {name!r}; it has {', '.join(config['experiments'])}")
     _clone_missing(config["datasets"])
     sheet = read_sheet(config)
-    experiment = experiment_settings(config, name, sheet["dataset"].unique())
-    check_experiment(experiment, len(class_names(sheet, experiment["datasets"])))
+    experiment = checked_experiment(config, name, sheet)
     if experiment["stopping"] != "none":
         raise MerbaError(
             f"experiment {name} chooses its epoch on held-out subjects: train its folds, and then `merba export --retrain` one "

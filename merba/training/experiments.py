@@ -72,16 +72,22 @@ def packed_experiment(
 
     Raises MerbaError where the configuration has no such experiment, its model can't be made, or a file is missing.
     """
-    if name not in config["experiments"]:
-        raise MerbaError(f"the configuration has no experiment {name!r}; it has {', '.join(config['experiments'])}")
     sheet = read_parquet(_packed(results / "samples.parquet"))
-    experiment = experiment_settings(config, name, sheet["dataset"].unique())
-    check_experiment(experiment, len(class_names(sheet, experiment["datasets"])))
+    experiment = checked_experiment(config, name, sheet)
     packs = [
         (_packed(results / "packed" / f"{dataset}.npy"), _packed(results / "packed" / f"{dataset}.parquet"))
         for dataset in experiment["datasets"]
     ]
     return experiment, sheet, packs
+
+
+def checked_experiment(config: Mapping[str, Any], name: str, sheet: pd.DataFrame) -> dict[str, Any]:
+    """An experiment's settings for the clips of `sheet`; MerbaError where there is none, or its model can't be made."""
+    if name not in config["experiments"]:
+        raise MerbaError(f"the configuration has no experiment {name!r}; it has {', '.join(config['experiments'])}")
+    experiment = experiment_settings(config, name, sheet["dataset"].unique())
+    check_experiment(experiment, len(class_names(sheet, experiment["datasets"])))
+    return experiment
 
 
 def _packed(path: Path) -> Path:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import pandas as pd
+
 from merba.config import fold_settings
 from merba.errors import MerbaError
-from merba.files import FOLD_FILES, WEIGHTS
+from merba.evaluation.scoring import scores_by_dataset
+from merba.files import FOLD_FILES, WEIGHTS, read_parquet
 from merba.protocols import EVERYBODY
 from merba.training.checkpoint import Checkpoint, join_checkpoints, load_checkpoint
 from merba.training.experiments import packed_experiment
@@ -58,7 +62,8 @@ def ensemble_of_folds(folder: Path) -> Checkpoint:
             raise MerbaError(
                 f"{path} holds the weights of another training than the {FOLD_FILES['record']} in its folder; {STALE}"
             )
-    return join_checkpoints(checkpoints)
+    joined = join_checkpoints(checkpoints)
+    return replace(joined, error=_error(records, joined.protocol))
 
 
 def retrained(config: Mapping[str, Any], folder: Path) -> Checkpoint:
@@ -84,7 +89,15 @@ def retrained(config: Mapping[str, Any], folder: Path) -> Checkpoint:
             raise MerbaError(f"{path}: this fold was trained with other settings, clips or code; {STALE}")
     epochs = round(median(next(iter(record["seeds"].values()))["epoch"] for record in records.values()))
     log.info("%s: %d epochs, the median of %d folds, on %d clips", name, epochs, len(records), len(fold.clips))
-    return train_on_everybody(config, everybody, fold, epochs=epochs)
+    error = _error((path.parent for path in records), settings["protocol"])
+    return replace(train_on_everybody(config, everybody, fold, epochs=epochs), error=error)
+
+
+def _error(folds: Iterable[Path], protocol: str) -> dict[str, dict[str, float]] | None:
+    """The scores of the folds in these folders; None where they are not of leave-one-subject-out."""
+    if protocol != "loso":
+        return None
+    return scores_by_dataset(pd.concat([read_parquet(fold / FOLD_FILES["predictions"]) for fold in folds]))
 
 
 def _record(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import stat
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from checkpoints import CLASSES, checkpoint
@@ -39,9 +40,22 @@ def folds(tmp_path):
         fold = tmp_path / "merba" / subject
         made, record = small(number, tuple(subject.split("/")))
         save_checkpoint(fold / "model.safetensors", made)
-        (fold / "predictions.parquet").touch()
+        write_predictions(fold)
         (fold / "run.json").write_text(json.dumps(record))
     return tmp_path / "merba"
+
+
+def write_predictions(fold):
+    """Of two clips, one of which the honest choice gets right."""
+    about = {
+        "dataset": fold.parent.name,
+        "subject": fold.name,
+        "seed": 1,
+        "true": ["negative", "surprise"],
+        "predicted": "negative",
+    }
+    rows = pd.DataFrame(about | {"selection": "last"})
+    pd.concat([rows, rows.assign(predicted=rows["true"], selection="oracle")]).to_parquet(fold / "predictions.parquet")
 
 
 def change_record(fold, **changes):
@@ -53,8 +67,12 @@ def test_every_fold_becomes_a_member(folds, tmp_path, capsys):
     out = tmp_path / "ensemble.safetensors"
     assert main(["export", str(folds), "--out", str(out)]) == 0
     assert "3 members of ststnet" in capsys.readouterr().out
-    left_out = [one.left_out for one in load_checkpoint(out).members]
-    assert left_out == [("casme2", "sub01"), ("samm", "006"), ("samm", "007")]
+    made = load_checkpoint(out)
+    assert [one.left_out for one in made.members] == [("casme2", "sub01"), ("samm", "006"), ("samm", "007")]
+    # Of negative and surprise, negative is always predicted: F1 2/3 and 0, recall 1 and 0; the oracle's rows don't count.
+    score = {"uf1": pytest.approx(1 / 3), "uar": 0.5}
+    assert made.error["all"] == {"n": 6, "subjects": 3} | score
+    assert made.error["samm"] == {"n": 4, "subjects": 2} | score
 
 
 def test_it_is_said_that_a_checkpoint_holds_its_clips(tmp_path, capsys):
@@ -64,7 +82,7 @@ def test_it_is_said_that_a_checkpoint_holds_its_clips(tmp_path, capsys):
     fold = tmp_path / "kernel" / "samm" / "006"
     alone = Member(model.state_dict(), [0, 0], [1, 1], ("samm", "006"))
     save_checkpoint(fold / "model.safetensors", checkpoint(alone, model={"name": "kernel", "in_channels": 2}))
-    (fold / "predictions.parquet").touch()
+    write_predictions(fold)
     record = RECORD | {"seeds": {"1": {"weights_sha256": weights_digest(alone.weights)}}}
     (fold / "run.json").write_text(json.dumps(record))
     assert main(["export", str(tmp_path / "kernel"), "--out", str(tmp_path / "out.safetensors")]) == 0
@@ -155,7 +173,7 @@ def test_a_model_is_retrained_for_the_median_of_the_folds_epochs(micro_demo, mon
     folder = micro_demo / "results" / "folds" / "merba"
     chosen = [json.loads(path.read_text())["seeds"]["1"]["epoch"] for path in folder.glob("*/*/run.json")]
     taken = []
-    monkeypatch.setattr("merba.training.export.train_on_everybody", lambda *_, epochs: taken.append(epochs))
+    monkeypatch.setattr("merba.training.export.train_on_everybody", lambda *_, epochs: taken.append(epochs) or checkpoint())
     retrained(load_config(MICRO), folder)
     assert taken == [round(float(np.median(chosen)))]
 
