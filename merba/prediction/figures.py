@@ -33,12 +33,11 @@ def plot_prediction(prediction: Prediction, checkpoint: Checkpoint, path: Path) 
     else:
         _plot_saliency(figure, axes[3], prediction)
         _plot_probabilities(axes[4], prediction)
-    figure.suptitle(f"{prediction.clip}: {prediction.predicted}", fontweight="bold")
-    about = f"trained on {checkpoint.trained_on}"
-    about += ": it says nothing of real faces" if checkpoint.data == "demo" else f" · {checkpoint.measured}"
+    what = prediction.clip
     if prediction.score is not None:
-        frames = f"frames {prediction.onset} to {prediction.offset}"
-        about = f"candidate interval, {frames}, score {prediction.score:.2f} px · {about}"
+        what += f", candidate in frames {prediction.onset} to {prediction.offset} with score {prediction.score:.2f} px"
+    figure.suptitle(f"{what}: {prediction.predicted}", fontweight="bold")
+    about = f"trained on {checkpoint.trained_on} · {checkpoint.measured}"
     figure.text(0.5, 0.9, about, ha="center", color="#444444")
     # Under onset and apex, which they are about.
     warnings = "\n".join(textwrap.fill(warning, 70) for warning in prediction.warnings)

@@ -114,17 +114,19 @@ class PatchCheckpoint(Checkpoint):
         return LooksAtOnePatch()
 
 
-def patch_checkpoint(classes):
+def patch_checkpoint(classes, unit="px"):
     about = {stage: {} for stage in STAGES}
     return PatchCheckpoint(
-        [Member({}, [0, 0], [1, 1])], {}, classes, FlowFormat(("u", "v"), "px"), "demo", "loso", {"d": 1}, **about
+        [Member({}, [0, 0], [1, 1])], {}, classes, FlowFormat(("u", "v"), unit), "demo", "loso", {"d": 1}, **about
     )
 
 
-def test_saliency_is_the_log_odds_lost_where_the_flow_is_taken_away():
-    flow = np.zeros((1, 2, 14, 14), np.float16)
-    flow[0, 1, 2:6, 8:12] = 0.25
-    made = patch_checkpoint(["a", "b"])
+@pytest.mark.parametrize(("unit", "rest"), [("px", 0), ("image", 0.5)])
+def test_saliency_is_the_log_odds_lost_where_the_flow_is_taken_away(unit, rest):
+    """Where nothing moves, flow in px is 0, and an image has its median."""
+    flow = np.full((1, 2, 14, 14), rest, np.float16)
+    flow[0, 1, 2:6, 8:12] += 0.25
+    made = patch_checkpoint(["a", "b"], unit)
     saliency = classify(made, flow, NOWHERE[: len(flow)], CPU, saliency=True).saliency[0]
     # Squares of 2×2 px, 1 px apart, each take 0.25 of the log-odds for every pixel of the patch that they hide.
     expected = np.zeros((14, 14))
@@ -132,7 +134,8 @@ def test_saliency_is_the_log_odds_lost_where_the_flow_is_taken_away():
         for x in range(14):
             tops = [top for top in (y - 1, y) if 0 <= top <= 12]
             lefts = [left for left in (x - 1, x) if 0 <= left <= 12]
-            hidden = [flow[0, 1, top : top + 2, left : left + 2].astype(float).sum() for top in tops for left in lefts]
+            moved = flow[0, 1].astype(float) - rest
+            hidden = [moved[top : top + 2, left : left + 2].sum() for top in tops for left in lefts]
             expected[y, x] = np.mean(hidden)
     assert saliency == pytest.approx(expected, abs=1e-5)
     assert saliency[9:].max() == 0 < saliency[3:5, 9:11].min()

@@ -215,7 +215,7 @@ def test_the_command_prints_a_table_and_writes_json_and_pictures(tmp_path, samm_
     assert cv2.imread(str(tmp_path / record["picture"])).shape[1] == 15 * DPI
     assert set(record) >= {"onset", "apex", "offset", "box", "warnings", "problem", "score"}
     assert document["checkpoint"]["data"] == "demo"
-    assert "mean nothing" in output.err
+    assert "predictions for real faces mean nothing" in output.err
 
 
 def test_the_command_ends_with_1_where_a_clip_has_a_problem_and_prints_json(tmp_path, samm_clips, saved, capsys):

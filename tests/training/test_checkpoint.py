@@ -47,7 +47,9 @@ def test_what_is_saved_is_loaded(tmp_path):
 
 
 def test_how_flow_images_are_made_is_saved(tmp_path):
-    made = checkpoint(image=replace(RELEASED, size=56), error={"all": {"n": 3, "subjects": 1, "uf1": 0.5, "uar": 0.25}})
+    made = checkpoint(
+        data="public_flow", image=replace(RELEASED, size=56), error={"all": {"n": 3, "subjects": 1, "uf1": 0.5, "uar": 0.25}}
+    )
     save_checkpoint(tmp_path / "model.safetensors", made)
     loaded = load_checkpoint(tmp_path / "model.safetensors")
     assert loaded.image == made.image
