@@ -126,7 +126,7 @@ def test_folds_that_were_not_trained_alike_are_refused(folds, change, said):
 
 def test_weights_of_another_training_than_the_record_are_refused(folds):
     save_checkpoint(folds / "samm" / "007" / "model.safetensors", small(7, ("samm", "007"))[0])
-    with pytest.raises(MerbaError, match=r"samm/007/model.safetensors holds the weights of another training than run.json"):
+    with pytest.raises(MerbaError, match=r"samm/007/model.safetensors holds the weights of another training than the run.json"):
         ensemble_of_folds(folds)
 
 
@@ -150,7 +150,7 @@ def test_a_fold_without_its_record_is_named(folds, text):
 def test_folds_of_a_control_are_refused(folds):
     for fold in folds.glob("*/*"):
         change_record(fold, experiment={"control": "shuffled_labels"})
-    with pytest.raises(MerbaError, match=r"casme2/sub01 is of a control \(shuffled_labels\): a model of it is of no use"):
+    with pytest.raises(MerbaError, match=r"casme2/sub01 is a control experiment \(shuffled_labels\): its model is of no use"):
         ensemble_of_folds(folds)
 
 
