@@ -92,7 +92,7 @@ def clone(repository: str, commit: str, target: Path) -> None:
         if done.returncode:
             raise MerbaError(
                 f"git {arguments[0]} of {repository} at {commit} failed: {done.stderr.strip()}\n"
-                f"Or clone it yourself, and set `root` to the folder that holds {TABLE}."
+                f"Or clone it yourself, and set `root` (`make model`: ROOT=) to the folder that holds {TABLE}."
             )
     draft.rename(target)
 
