@@ -31,12 +31,7 @@ STAGES = ("faces", "apex", "flow")
 AS_THEY_ARE = ("model", "classes", "data", "protocol", "clips", "decode", "mirror_average", "error", "version", *STAGES)
 UNITS = ("px", "image")
 DECODES = ("raw", "signed")
-KINDS = {
-    "demo": "rendered clips",
-    "public_flow": "real micro-expressions",
-    "3db": "real micro-expressions",
-    "dfme": "real micro-expressions",
-}
+KINDS = {"demo": "rendered clips", **dict.fromkeys(("public_flow", "3db", "dfme"), "real micro-expressions")}
 """What the clips of a configuration's `data` are; those of others are clips."""
 
 
@@ -267,6 +262,8 @@ def _check_settings(path: Path, checkpoint: Checkpoint) -> None:
     for stage in STAGES:
         for error in Draft202012Validator(known[stage]).iter_errors(getattr(checkpoint, stage)):
             raise MerbaError(f"{path}: settings of {stage}: {explain(error)}; use the merba that wrote it, or a later one")
+    if (checkpoint.form.unit == "image") != (checkpoint.image is not None):
+        raise MerbaError(f"{path}: its flow's unit and how its images are made don't fit each other: train again")
     if (image := checkpoint.image) and (image.resizing, image.scaling) != (RELEASED.resizing, RELEASED.scaling):
         raise MerbaError(f"{path}: unknown flow images, {image.resizing} and {image.scaling}: update merba")
 

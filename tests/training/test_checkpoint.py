@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 import merba
 from merba.errors import MerbaError
 from merba.models import create_model
-from merba.preprocessing.packs import RELEASED
+from merba.preprocessing.packs import RELEASED, FlowFormat
 from merba.training.checkpoint import Member, describe_model, join_checkpoints, load_checkpoint, save_checkpoint
 
 
@@ -48,7 +48,10 @@ def test_what_is_saved_is_loaded(tmp_path):
 
 def test_how_flow_images_are_made_is_saved(tmp_path):
     made = checkpoint(
-        data="public_flow", image=replace(RELEASED, size=56), error={"all": {"n": 3, "subjects": 1, "uf1": 0.5, "uar": 0.25}}
+        data="public_flow",
+        form=FlowFormat(("u", "v"), "image"),
+        image=replace(RELEASED, size=56),
+        error={"all": {"n": 3, "subjects": 1, "uf1": 0.5, "uar": 0.25}},
     )
     save_checkpoint(tmp_path / "model.safetensors", made)
     loaded = load_checkpoint(tmp_path / "model.safetensors")
@@ -190,7 +193,11 @@ def test_safetensors_of_others_are_refused(tmp_path):
             f"format 3, written by merba 9.9; this merba .{merba.__version__}. reads 2: update it",
         ),
         ({"format": 1}, "format 1, .* reads 2: train or export again"),
-        ({"image": asdict(RELEASED) | {"scaling": "z-score"}}, "unknown flow images, area and z-score: update merba"),
+        ({"unit": "image"}, "unit and how its images are made don't fit each other: train again"),
+        (
+            {"unit": "image", "image": asdict(RELEASED) | {"scaling": "z-score"}},
+            "unknown flow images, area and z-score: update merba",
+        ),
         ({"model": {"name": "merba_huge"}}, "unknown model 'merba_huge'; known: merba_base"),
         ({"model": {"name": "merba_nano", "depht": 3}}, "has no argument 'depht'"),
         ({"model": {"name": "merba_nano", "pretrained": "x.pth"}}, "names a `pretrained` file"),
