@@ -7,7 +7,6 @@ move more than most expressions: the eyes count only where nothing else moves, a
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,10 +20,9 @@ from merba.frames import clip_of
 from merba.joblog import counted
 from merba.preprocessing.faces import FaceSettings, aligned_grey, aligned_landmarks, transform_of
 from merba.preprocessing.head_motion import RADIUS, disc_mask
+from merba.preprocessing.problems import recorded
 from merba.preprocessing.unimodal import unimodal
 from merba.sheet import KEY
-
-log = logging.getLogger(__name__)
 
 MOVING = (*range(17, 36), *range(48, 68))
 """iBUG landmarks of the regions where expressions move: brows, nose and mouth."""
@@ -139,13 +137,10 @@ def apexes_of_subject(
             "fit": [],
             "problem": None,
         }
-        try:
+        with recorded(record, row):
             if pd.notna(face["problem"]):
                 raise ClipProblem(face["problem"])
             record |= _apex_of_clip(row, face, chosen, face_chosen)
-        except ClipProblem as problem:
-            record["problem"] = str(problem)
-            log.warning("%s %s %s: %s", row.dataset, row.subject, row.clip, problem)
         records.append(record)
     return pd.DataFrame(records).astype(
         {"onset": "Int64", "apex": "Int64", "offset": "Int64", "confidence": "float64", "problem": "str"}

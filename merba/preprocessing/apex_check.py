@@ -31,25 +31,25 @@ def apex_differences(sheet: pd.DataFrame, config: Mapping[str, Any]) -> pd.DataF
         rows = rows.reset_index(drop=True)
         blind = rows.assign(apex=pd.array([pd.NA] * len(rows), "Int64"))
         faces = faces_of_subject(blind, config["faces"])
-        found = apexes_of_subject(blind, faces, config["apex"], config["faces"])
-        detected = {"detected": found["apex"], "difference": found["apex"] - rows["apex"], "problem": found["problem"]}
+        apexes = apexes_of_subject(blind, faces, config["apex"], config["faces"])
+        detected = {"detected": apexes["apex"], "difference": apexes["apex"] - rows["apex"], "problem": apexes["problem"]}
         parts.append(rows[KEY].assign(annotated=rows["apex"], **detected))
     return pd.concat(parts, ignore_index=True)
 
 
 def difference_summary(differences: pd.DataFrame) -> pd.DataFrame:
-    """One row a dataset and one for all: n, median, mean_absolute (frames), within_2 (share), problems."""
+    """One row per dataset and one for all: n, median, mean_absolute (frames), within_2 (share), problems."""
     groups = [*differences.groupby("dataset"), ("all", differences)]
     rows = []
     for name, clips in groups:
-        found = clips["difference"].dropna().astype(float)
+        known = clips["difference"].dropna().astype(float)
         rows.append(
             {
                 "dataset": name,
-                "n": len(found),
-                "median": found.median(),
-                "mean_absolute": found.abs().mean(),
-                "within_2": (found.abs() <= 2).mean(),
+                "n": len(known),
+                "median": known.median(),
+                "mean_absolute": known.abs().mean(),
+                "within_2": (known.abs() <= 2).mean(),
                 "problems": int(clips["problem"].notna().sum()),
             }
         )
@@ -58,8 +58,8 @@ def difference_summary(differences: pd.DataFrame) -> pd.DataFrame:
 
 def histogram(differences: pd.Series, width: int = 40) -> str:
     """Counts of differences in frames as lines of text; the longest bar has `width` characters."""
-    found = differences.dropna().to_numpy(float)
-    counts = np.histogram(found, [-np.inf, *BINS, np.inf])[0]
+    known = differences.dropna().to_numpy(float)
+    counts = np.histogram(known, [-np.inf, *BINS, np.inf])[0]
     names = [f"< {BINS[0]}", *(f"{low} to {high - 1}" for low, high in zip(BINS, BINS[1:], strict=False)), f"≥ {BINS[-1]}"]
     longest = max(counts.max(), 1)
     return "\n".join(f"{name:>11} {'#' * round(width * n / longest):{width}} {n}" for name, n in zip(names, counts, strict=True))

@@ -20,6 +20,7 @@ from merba.frames import clip_of
 from merba.joblog import counted
 from merba.preprocessing.alignment import align, alignment_transform
 from merba.preprocessing.detectors import Detector, Face, detectors
+from merba.preprocessing.problems import name_of, recorded
 from merba.sheet import KEY
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class FaceSettings:
 
 
 @dataclass(frozen=True)
-class Found:
+class Seen:
     """The faces that one detector sees in a clip's onset frame; the false alarms are left out of `faces`."""
 
     detector: Detector
@@ -78,41 +79,36 @@ def faces_of_subject(rows: pd.DataFrame, settings: Mapping[str, Any]) -> pd.Data
     cv2.setNumThreads(1)
     chosen = FaceSettings(**settings)
     backends = list(detectors(chosen.backend, chosen.upsample, chosen.network, chosen.weights))
-    found = [_faces_of_clip(row, backends) for row in counted(rows.itertuples(), len(rows), "clips searched")]
-    singles = [one.faces[0] for one in found if isinstance(one, Found) and len(one.faces) == 1]
+    seen = [_faces_of_clip(row, backends) for row in counted(rows.itertuples(), len(rows), "clips searched")]
+    singles = [clip.faces[0] for clip in seen if isinstance(clip, Seen) and len(clip.faces) == 1]
     records = []
-    for row, one in zip(rows.itertuples(), found, strict=True):
-        record = dict.fromkeys(("x0", "y0", "x1", "y1", "score"), np.nan) | {
-            "landmarks": None,
-            "transform": None,
-            "backend": one.detector.name if isinstance(one, Found) else chosen.backend,
-            "turn": 0,
-            "faces": len(one.faces) if isinstance(one, Found) else 0,
-            "choice": None,
-            "problem": None,
-        }
-        try:
-            if isinstance(one, ClipProblem):
-                raise one
-            face, choice = chosen_face(one.faces, singles)
-            if len(one.faces) > 1:
-                log.info("%s %s %s: of %d faces the %s is taken", *(getattr(row, key) for key in KEY), len(one.faces), choice)
-            if one.detector is not backends[0]:
-                log.info("%s %s %s: %s", *(getattr(row, key) for key in KEY), _how_found(one.detector, face, backends))
-            points = one.detector.landmarks(_first_frames(row, chosen.landmark_frames), face)
-            transform = alignment_transform(points, chosen.size, chosen.margin)
-            record |= dict(zip(("x0", "y0", "x1", "y1"), face.box, strict=True)) | {
-                "score": face.score,
-                "turn": 90 * face.turn,
-                "landmarks": points.astype(np.float32).ravel(),
-                "transform": transform.ravel(),
-                "choice": choice,
-            }
-        except ClipProblem as problem:
-            record["problem"] = str(problem)
-            log.warning("%s %s %s: %s", row.dataset, row.subject, row.clip, problem)
-        records.append({key: getattr(row, key) for key in KEY} | record)
+    for row, clip in zip(rows.itertuples(), seen, strict=True):
+        record = {key: getattr(row, key) for key in KEY} | dict.fromkeys(("x0", "y0", "x1", "y1", "score"), np.nan)
+        record |= {"landmarks": None, "transform": None, "backend": chosen.backend, "turn": 0, "faces": 0, "choice": None}
+        record["problem"] = None
+        with recorded(record, row):
+            if isinstance(clip, ClipProblem):
+                raise clip
+            record |= {"backend": clip.detector.name, "faces": len(clip.faces)}
+            face, choice = chosen_face(clip.faces, singles)
+            if len(clip.faces) > 1:
+                log.info("%s: of %d faces the %s is taken", name_of(row), len(clip.faces), choice)
+            if clip.detector is not backends[0]:
+                log.info("%s: %s", name_of(row), _how_found(clip.detector, face, backends))
+            record |= _alignment(row, clip.detector, face, chosen) | {"choice": choice}
+        records.append(record)
     return pd.DataFrame(records).astype({"problem": "str", "choice": "str", "faces": "int64", "turn": "int64"})
+
+
+def _alignment(row: Any, detector: Detector, face: Face, settings: FaceSettings) -> dict[str, Any]:
+    """A face's box, landmarks and transform, as columns of `faces_of_subject`."""
+    points = detector.landmarks(_first_frames(row, settings.landmark_frames), face)
+    return dict(zip(("x0", "y0", "x1", "y1"), face.box, strict=True)) | {
+        "score": face.score,
+        "turn": 90 * face.turn,
+        "landmarks": points.astype(np.float32).ravel(),
+        "transform": alignment_transform(points, settings.size, settings.margin).ravel(),
+    }
 
 
 def _how_found(detector: Detector, face: Face, backends: Sequence[Detector]) -> str:
@@ -137,19 +133,19 @@ def chosen_face(faces: Sequence[Face], others: Sequence[Face]) -> tuple[Face, st
 
 
 def credible_faces(faces: Sequence[Face]) -> list[Face]:
-    """The faces less those that score far below the best: a second true face scores about as much."""
+    """The faces without those that score far below the best: a second true face scores about as much."""
     best = max((face.score for face in faces), default=0.0)
     return [face for face in faces if not face.score < DOUBTFUL * best]
 
 
-def _faces_of_clip(row: Any, backends: Sequence[Detector]) -> Found | ClipProblem:
+def _faces_of_clip(row: Any, backends: Sequence[Detector]) -> Seen | ClipProblem:
     try:
         (image,) = _first_frames(row, 1)
     except ClipProblem as problem:
         return problem
     for detector in backends:
-        if seen := detector.faces(image):
-            return Found(detector, credible_faces(seen))
+        if faces := detector.faces(image):
+            return Seen(detector, credible_faces(faces))
     return ClipProblem(
         f"no face was found in the onset frame of {row.source} (tried: {', '.join(detector.name for detector in backends)}); "
         "set `faces.upsample` higher, or `faces.backend: none` for releases that are cropped to the face"

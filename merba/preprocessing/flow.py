@@ -24,6 +24,7 @@ from merba.preprocessing.faces import FaceSettings, aligned_grey, aligned_landma
 from merba.preprocessing.flow_settings import FlowSettings
 from merba.preprocessing.head_motion import head_motion
 from merba.preprocessing.packs import ClipFlow, FlowFormat
+from merba.preprocessing.problems import name_of
 from merba.sheet import KEY
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def flow_of_clips(
     flows = chain.from_iterable(_in_order(solved, batches, threads))
     for row, flow in zip(counted(clips, len(clips), "clips"), flows, strict=True):
         if flow.problem:
-            log.warning("%s %s %s: %s", row.dataset, row.subject, row.clip, flow.problem)
+            log.warning("%s: %s", name_of(row), flow.problem)
         yield flow
 
 
@@ -231,11 +232,11 @@ def flow_of_subject(
     settings: Mapping[str, Any],
     face_settings: Mapping[str, Any],
 ) -> tuple[np.ndarray, pd.DataFrame]:
-    """`flow_of_clips` all at once: flow, float16 (n, C, H, W), and its table as in `packs.pack`, without rows."""
-    found = list(flow_of_clips(rows, faces, apexes, settings, face_settings))
+    """`flow_of_clips`, all in memory at once: flow, float16 (n, C, H, W), and its table as in `packs.pack`, without rows."""
+    flows = list(flow_of_clips(rows, faces, apexes, settings, face_settings))
     table = rows[KEY].assign(
-        points=[one.points.ravel() for one in found],
-        head_motion=[one.head_motion for one in found],
-        problem=pd.Series([one.problem for one in found], index=rows.index, dtype="str"),
+        points=[clip.points.ravel() for clip in flows],
+        head_motion=[clip.head_motion for clip in flows],
+        problem=pd.Series([clip.problem for clip in flows], index=rows.index, dtype="str"),
     )
-    return np.stack([one.flow for one in found]), table
+    return np.stack([clip.flow for clip in flows]), table
