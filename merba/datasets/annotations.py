@@ -40,24 +40,24 @@ def read_annotations(
         raise layout_error(adapter, f"{path} can't be read as a table: {error}") from error
     wanted = dict(columns) | dict(optional or {})
     sheet, place = _header(path, adapter, sheets, columns)
-    found = _columns(path, adapter, sheet, place, wanted)
+    columns_of = _columns(path, adapter, sheet, place, wanted)
     width = len(sheet.cells[place])
     rows = {
-        number: [(row + [""] * width)[column].strip() for column in found.values()]
+        number: [(row + [""] * width)[column].strip() for column in columns_of.values()]
         for number, row in enumerate(sheet.cells[place + 1 :], start=place + 2)
     }
     # A single filled cell is a note under the table.
-    rows = {number: row for number, row in rows.items() if sum(map(bool, row)) >= min(2, len(found))}
-    names = [(column, key) for column, key in enumerate(found) if key in ("subject", "clip")]
+    rows = {number: row for number, row in rows.items() if sum(map(bool, row)) >= min(2, len(columns_of))}
+    names = [(column, key) for column, key in enumerate(columns_of) if key in ("subject", "clip")]
     faults = [f"row {number}: {key} is empty" for number, row in rows.items() for column, key in names if not row[column]]
     faults += [
         f"row {row + 1}: {key}, {sheet.place(row, column)}: {doubt}"
         for (row, column), doubt in sorted(sheet.doubts.items())
-        for key, its_column in found.items()
+        for key, its_column in columns_of.items()
         if column == its_column and row + 1 in rows
     ]
     report(faults, adapter, path)
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(found)).astype("str")
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(columns_of)).astype("str")
     for column in table.columns.intersection(FRAMES):
         # What pandas writes for whole numbers in a column with gaps; three zeros may be those of a thousand.
         table[column] = table[column].str.replace(rf"^(-?{NUMBER})[.,]00?$", r"\1", regex=True)
@@ -214,12 +214,12 @@ def _header(path: Path, adapter: str, sheets: Sequence[Sheet], columns: Mapping[
 
 def _columns(path: Path, adapter: str, sheet: Sheet, place: int, wanted: Mapping[str, str]) -> dict[str, int]:
     """Where each wanted column is, of those that are there; MerbaError where a name is there twice."""
-    found = {}
+    chosen = {}
     for key, name in wanted.items():
         columns = [column for column, cell in enumerate(sheet.cells[place]) if _plain(cell) == _plain(name)]
         if len(columns) > 1:
             twice = " and ".join(f"{sheet.cells[place][column]!r} in {sheet.place(place, column)}" for column in columns)
             raise layout_error(adapter, f"{path}: column {name!r} is there twice: {twice}; delete or rename one of them")
         if columns:
-            found[key] = columns[0]
-    return found
+            chosen[key] = columns[0]
+    return chosen

@@ -61,15 +61,15 @@ def read(
     clips["label"] = [CLASSES[int(label)] for label in clips["label"]]
     folder = find_folder(home, [frames] if frames else [IMAGES, f"datasets/{IMAGES}"], r".*\.png", "flow images *.png")
     there = set(folder.names)
-    found, absent = [], []
+    present, absent = [], []
     for clip in clips.to_dict("records"):
         image = _image(clip)
         if image in there:
-            found.append(clip)
+            present.append(clip)
         else:
             absent.append(f"{image!r}{nearest(image, there)}")
     report_missing(absent, f"{len(absent)} of the {len(clips)} images are not in {folder.path}", ADAPTER, missing)
-    return _rows(found, folder.path)
+    return _rows(present, folder.path)
 
 
 def clone(repository: str, commit: str, target: Path) -> None:

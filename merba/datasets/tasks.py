@@ -101,11 +101,11 @@ def _listed(rows: pd.DataFrame, adapter: str, path: Path, only: str, missing: st
         raise MerbaError(f"only: {only!r} can't be had from adapter {adapter}; megc2019 lists smic_hs, casme2 and samm")
     listed = composite(adapter)
     labels = dict(zip(_keys(listed), listed["label"], strict=True))
-    found = _keys(rows)
-    absent = listed[~_keys(listed).isin(found)]
+    keys = _keys(rows)
+    absent = listed[~_keys(listed).isin(keys)]
     what = f"{len(absent)} of the {len(labels)} clips of MEGC2019 are not in {path}"
     report_missing(list(absent["subject"] + " " + absent["clip"]), what, adapter, missing, most=len(listed))
-    return rows.assign(label=found.map(labels))[found.isin(labels)]
+    return rows.assign(label=keys.map(labels))[keys.isin(labels)]
 
 
 def _keys(rows: pd.DataFrame) -> pd.Series:

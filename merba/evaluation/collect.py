@@ -12,7 +12,7 @@ from merba.errors import MerbaError
 from merba.files import FOLD_FILES, atomic
 from merba.sheet import KEY
 
-FOUND = ("epoch", "oracle_epoch", "epochs", "weights_sha256")
+KEPT = ("epoch", "oracle_epoch", "epochs", "weights_sha256")
 """What is kept of each seed's entry in run.json."""
 
 
@@ -31,7 +31,7 @@ def collect(experiment: str, results: Path, *, folds: Path, predictions: Path) -
         for seed, entry in zip(record["experiment"]["seeds"], record["seeds"].values(), strict=True):
             about = {"experiment": experiment, "dataset": record["dataset"], "subject": record["subject"], "seed": seed}
             cost = {"digest": record["digest"], **record["clips"], "cpu_seconds": record["cpu_seconds"]}
-            records.append(about | cost | {name: entry[name] for name in FOUND if name in entry})
+            records.append(about | cost | {name: entry[name] for name in KEPT if name in entry})
     if not rows:
         raise MerbaError(f"{results / 'folds' / experiment} has no finished fold; `--results` names the folder that has `folds`")
     _add(folds, pd.DataFrame(records), ["experiment", *KEY[:2], "seed"])

@@ -43,11 +43,11 @@ def run(
 
 def _tiles(clips: pd.DataFrame, faces: Path, apexes: Path, flow: Path, settings: FaceSettings, limit: float) -> Iterator[Tile]:
     """One subject's tiles; one clip's flow is in memory."""
-    found = (read_parquet(path).to_dict("records") for path in (faces, apexes))
+    tables = (read_parquet(path).to_dict("records") for path in (faces, apexes))
     with np.load(flow) as file:
         names, *numbers = (file[name] for name in ("channels", "clip", "head_motion", "problem"))
     rows = {row.clip: row for row in clips.itertuples()}
-    for face, apex, values, clip, moved, problem in zip(*found, flows_of(flow), *numbers, strict=True):
+    for face, apex, values, clip, moved, problem in zip(*tables, flows_of(flow), *numbers, strict=True):
         if clip in rows:
             channels = dict(zip(names, values, strict=True))
             yield clip_tile(rows[clip], face, apex, channels, moved, str(problem), settings, limit)

@@ -160,11 +160,11 @@ class Dlib(WholeFrame):
         for step in range(self.upsample + 1):
             boxes, scores, _ = _hog_detector().run(grey, step, 0.0)
             if len(boxes):
-                found = [
+                faces = [
                     Face(tuple(side / scale for side in (b.left(), b.top(), b.right(), b.bottom())), score)
                     for b, score in zip(boxes, scores, strict=True)
                 ]
-                return sorted(found, key=lambda face: -face.size)
+                return sorted(faces, key=lambda face: -face.size)
         return []
 
 
@@ -216,10 +216,10 @@ def _cnn_faces(image: np.ndarray, scale: float, turn: int) -> list[Face]:
     """Faces that the CNN sees in an RGB copy of the frame turned by `turn`; boxes in px of the frame, `scale` of it."""
     height, width = image.shape[:2]
     faces = []
-    for found in _cnn_detector()(np.ascontiguousarray(np.rot90(image, turn)), 0):
-        corners = np.array([[found.rect.left(), found.rect.top()], [found.rect.right(), found.rect.bottom()]], float)
+    for seen in _cnn_detector()(np.ascontiguousarray(np.rot90(image, turn)), 0):
+        corners = np.array([[seen.rect.left(), seen.rect.top()], [seen.rect.right(), seen.rect.bottom()]], float)
         corners = _turned(corners, (height, width) if turn else (width, height), -turn) / scale
-        faces.append(Face((*corners.min(0).tolist(), *corners.max(0).tolist()), found.confidence, turn))
+        faces.append(Face((*corners.min(0).tolist(), *corners.max(0).tolist()), detection.confidence, turn))
     return faces
 
 
@@ -236,12 +236,12 @@ def _predict(image: np.ndarray, centre: np.ndarray, side: float) -> np.ndarray:
     """dlib's landmarks (68, 2) in an RGB frame, averaged over _BOXES around the square box."""
     import dlib
 
-    found = []
+    estimates = []
     for x, y, factor in _BOXES:
         middle, half = centre + side * np.array([x, y]), side * factor / 2
         box = dlib.rectangle(*(round(edge) for edge in (*(middle - half), *(middle + half))))
-        found.append([(point.x, point.y) for point in _shape_predictor()(image, box).parts()])
-    return np.mean(found, axis=0)
+        estimates.append([(point.x, point.y) for point in _shape_predictor()(image, box).parts()])
+    return np.mean(estimates, axis=0)
 
 
 def _box_of(points: np.ndarray) -> tuple[np.ndarray, float]:
@@ -324,8 +324,8 @@ class FaceAlignment:
         if scale < 1:
             rgb = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         boxes = self._aligner.face_detector.detect_from_image(rgb)
-        found = [Face(tuple(float(edge) / scale for edge in box[:4]), float(box[-1])) for box in boxes]
-        return sorted(found, key=lambda face: -face.size)
+        faces = [Face(tuple(float(edge) / scale for edge in box[:4]), float(box[-1])) for box in boxes]
+        return sorted(faces, key=lambda face: -face.size)
 
     def landmarks(self, images: Sequence[np.ndarray], face: Face) -> np.ndarray:
         boxes = [np.array([*face.box, face.score])]

@@ -23,7 +23,7 @@ from merba.sheet import KEY
 
 log = logging.getLogger(__name__)
 
-FOUND = ("points", "head_motion", "problem")
+MEASURED = ("points", "head_motion", "problem")
 """What is kept of each clip besides its flow, as in `ClipFlow`."""
 
 
@@ -86,15 +86,15 @@ def save_subject(path: Path, rows: pd.DataFrame, flows: Iterable[ClipFlow], shap
     Those are dataset, subject, clip, points (10 values: x0, y0, x1, …, px), head_motion (px) and problem (empty where all is
     well); `channels` and `unit` are stored with them.
     """
-    found = []
+    values = []
     with atomic(path) as draft, zipfile.ZipFile(draft, "w") as archive:
         with archive.open("flow.npy", "w", force_zip64=True) as member:
             header = {"descr": "<f2", "fortran_order": False, "shape": (len(rows), *shape)}
             np.lib.format.write_array_header_1_0(member, header)
-            for one in flows:
-                member.write(one.flow.astype("<f2").tobytes())
-                found.append((np.float32(one.points).ravel(), one.head_motion, one.problem or ""))
-        columns = {key: rows[key].to_numpy(str) for key in KEY} | dict(zip(FOUND, zip(*found, strict=True), strict=True))
+            for clip in flows:
+                member.write(clip.flow.astype("<f2").tobytes())
+                values.append((np.float32(clip.points).ravel(), clip.head_motion, clip.problem or ""))
+        columns = {key: rows[key].to_numpy(str) for key in KEY} | dict(zip(MEASURED, zip(*values, strict=True), strict=True))
         for name, values in (columns | {"channels": form.channels, "unit": form.unit}).items():
             with archive.open(f"{name}.npy", "w") as member:
                 np.lib.format.write_array(member, np.array(values))
@@ -118,12 +118,12 @@ def pack(subjects: Sequence[Path], array: Path, index: Path) -> pd.DataFrame:
     parts, shapes, formats = [], {}, {}
     for path in subjects:
         with np.load(path) as file:
-            parts.append(pd.DataFrame({column: list(file[column]) for column in (*KEY, *FOUND)}))
+            parts.append(pd.DataFrame({column: list(file[column]) for column in (*KEY, *MEASURED)}))
             formats[FlowFormat(tuple(map(str, file["channels"])), str(file["unit"]))] = path
         shapes[next(flows_of(path)).shape] = path
     if len(shapes) > 1 or len(formats) > 1:
-        found = "; ".join(f"{path.name}: {what}" for what, path in [*shapes.items(), *formats.items()])
-        raise MerbaError(f"flow files of one dataset differ ({found}); delete results/flow and run again")
+        listed = "; ".join(f"{path.name}: {what}" for what, path in [*shapes.items(), *formats.items()])
+        raise MerbaError(f"flow files of one dataset differ ({listed}); delete results/flow and run again")
     table = pd.concat(parts, ignore_index=True)
     usable = (table["problem"] == "").to_numpy()
     table["row"] = np.where(usable, np.cumsum(usable) - 1, -1)
@@ -159,8 +159,8 @@ def load_packs(pairs: Sequence[tuple[Path, Path]]) -> tuple[np.ndarray, pd.DataF
                 "different runs; delete both and run the preprocessing again, or copy both here"
             )
     if len(formats) > 1 or len({array.shape[1:] for array in arrays}) > 1:
-        found = "; ".join(f"{path.name}: {form}, {np.load(path, mmap_mode='r').shape}" for form, path in formats.items())
-        raise MerbaError(f"the packs of one experiment differ ({found}); use datasets of one flow format")
+        listed = "; ".join(f"{path.name}: {form}, {np.load(path, mmap_mode='r').shape}" for form, path in formats.items())
+        raise MerbaError(f"the packs of one experiment differ ({listed}); use datasets of one flow format")
     flow = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]  # a single one stays on disk until it is read
     return flow, pd.concat(tables, ignore_index=True), next(iter(formats))
 

@@ -207,19 +207,19 @@ def join_checkpoints(checkpoints: Mapping[Path, Checkpoint]) -> Checkpoint:
                     f"{path}: {key} is {other.description[key]}, but {value} in {first_path}; an ensemble's members "
                     "may differ only in weights, normalisation and the subject left out: train them with one configuration"
                 )
-    return replace(first, members=[member for one in checkpoints.values() for member in one.members])
+    return replace(first, members=[member for checkpoint in checkpoints.values() for member in checkpoint.members])
 
 
 def _read(path: Path, text: str, tensors: Mapping[str, Tensor]) -> Checkpoint:
     damaged = "the metadata is damaged; copy the file again, or train again"
     try:
-        found = json.loads(text)
-        if found["format"] != FORMAT:
+        about = json.loads(text)
+        if about["format"] != FORMAT:
             raise MerbaError(
-                f"{path}: format {found['format']}, written by merba {found['version']}; this merba ({merba.__version__}) "
-                f"reads {FORMAT}: {'update it' if found['format'] > FORMAT else 'train or export again'}"
+                f"{path}: format {about['format']}, written by merba {about['version']}; this merba ({merba.__version__}) "
+                f"reads {FORMAT}: {'update it' if about['format'] > FORMAT else 'train or export again'}"
             )
-        count = len(found["members"])
+        count = len(about["members"])
         if not count:
             raise ValueError("it has no members")
         members = [
@@ -229,11 +229,11 @@ def _read(path: Path, text: str, tensors: Mapping[str, Tensor]) -> Checkpoint:
                 member["std"],
                 member["left_out"] and tuple(member["left_out"]),
             )
-            for number, member in enumerate(found["members"])
+            for number, member in enumerate(about["members"])
         ]
-        form = FlowFormat(tuple(found["channels"]), found["unit"])
-        image = found["image"] and ImageForm(**found["image"] | {"template": tuple(map(tuple, found["image"]["template"]))})
-        rest = {key: found[key] for key in AS_THEY_ARE}
+        form = FlowFormat(tuple(about["channels"]), about["unit"])
+        image = about["image"] and ImageForm(**about["image"] | {"template": tuple(map(tuple, about["image"]["template"]))})
+        rest = {key: about[key] for key in AS_THEY_ARE}
         return Checkpoint(members, form=form, image=image, **rest)
     except KeyError as error:
         raise MerbaError(f"{path}: {error} is missing: {damaged}") from error
