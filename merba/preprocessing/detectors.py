@@ -219,7 +219,7 @@ def _cnn_faces(image: np.ndarray, scale: float, turn: int) -> list[Face]:
     for seen in _cnn_detector()(np.ascontiguousarray(np.rot90(image, turn)), 0):
         corners = np.array([[seen.rect.left(), seen.rect.top()], [seen.rect.right(), seen.rect.bottom()]], float)
         corners = _turned(corners, (height, width) if turn else (width, height), -turn) / scale
-        faces.append(Face((*corners.min(0).tolist(), *corners.max(0).tolist()), detection.confidence, turn))
+        faces.append(Face((*corners.min(0).tolist(), *corners.max(0).tolist()), seen.confidence, turn))
     return faces
 
 
