@@ -6,7 +6,7 @@ min_version("9.0")
 # Any --configfile with datasets stands alone: Snakemake would merge it into the demo's otherwise.
 if "datasets" not in config:
 
-    configfile: f"{workflow.basedir}/config/config.yaml"
+    configfile: workflow.source_path("config/config.yaml")
 
 
 include: "rules/common.smk"
@@ -22,25 +22,16 @@ include: "rules/report.smk"
 report: "workflow/report/workflow.rst"
 
 
-# A second each: not worth a submission on a cluster. And what needs the internet, which its nodes often lack.
-localrules:
-    clone_flow,
-    samples,
-    problems,
-    gate,
-    labels,
-
-
 if workflow.is_main_process:
     for name, reason in plan.left_out.items():
         logger.info(f"Experiment {name} is left out: {reason}.")
-    if warning := others_results(Path("results"), plan.origin["file"]):
+    if warning := others_results(plan.results, plan.origin["file"]):
         logger.warning(warning)
 
 
 onstart:
     if workflow.is_main_process:
-        sign(Path("results"), plan.origin["file"])
+        sign(plan.results, plan.origin["file"])
 
 
 # Snakemake shows a job's message long before its own last line.

@@ -12,7 +12,7 @@ import pandas as pd
 
 from merba.code import code_digest
 from merba.config import changed_by_experiments, complete, expects_gpu, origin_of, runnable_experiments
-from merba.datasets import DEMO_ROOT, plan_sheet
+from merba.datasets import DEMO_ROOT, RESULTS, plan_sheet
 from merba.datasets.flow_images import ADAPTER as CLONED
 from merba.datasets.flow_images import CLONES
 from merba.datasets.tasks import dfme_datasets
@@ -40,18 +40,22 @@ class Plan:
 
     `config` is the configuration with every default filled in, `origin` says which configuration the results are of (see
     `merba.config.origin_of`), and `sheet` is the sample sheet; `experiments` has the settings of
-    those that run, `left_out` why the others can't, by name; `flow` are the settings of flow with the solver that runs. Paths
-    are relative to the folder of the run.
+    those that run, `left_out` why the others can't, by name; `flow` are the settings of flow with the solver that runs.
+    `results` is the folder of results, relative to that of the run; paths of files that rules make begin with `results/`
+    wherever it is, as rules name them.
     """
 
-    def __init__(self, config: Mapping[str, Any], origin: str = "configuration", given: Iterable[str] = ()) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], origin: str = "configuration", given: Iterable[str] = (), results: Path = RESULTS
+    ) -> None:
         """Raises MerbaError where the configuration, named by `origin`, or the data that it names can't be used.
 
         `given` are the keys that the command line set, which the message names too.
         """
         self.config = complete(dict(config), f"{origin} with --config {', '.join(given)}" if given else origin)
         self.origin = origin_of(self.config, origin)
-        self.sheet = plan_sheet(self.config)
+        self.results = results
+        self.sheet = plan_sheet(self.config, results)
         self.datasets = list(self.sheet["dataset"].unique())
         self.dfme = dfme_datasets(self.config)
         self.experiments, self.left_out = runnable_experiments(self.config, self.datasets)
@@ -95,9 +99,8 @@ class Plan:
             self._file_states[key] = file_state(clip for clip in self._clips[key] if self._maker(clip["source"]) is None)
         return self._file_states[key]
 
-    def gate_refuses(self, dataset: str) -> bool:
-        """Whether a gate that let clips be dropped must refuse them now."""
-        checked = Path("results", "packed", f"{dataset}.checked")
+    def gate_refuses(self, checked: Path) -> bool:
+        """Whether a gate, which wrote the file `checked`, let clips be dropped that it must refuse now."""
         return self.config["on_problem"] == "stop" and checked.exists() and checked.stat().st_size > 0
 
     def made(self, dataset: str) -> list[str]:
@@ -115,12 +118,18 @@ class Plan:
         return [str(DEMO_ROOT / name) for name in self.config["datasets"]] if self.config["data"] == "demo" else []
 
     def _maker(self, source: str) -> str | None:
-        return next((folder for folder in self._made if source.startswith(f"{folder}/")), None)
+        return next((folder for folder, placed in self._made.items() if source.startswith(f"{placed}/")), None)
+
+    def _placed(self, path: str) -> Path:
+        """Where a file or folder lies that rules call by `path`."""
+        return self.results / Path(path).relative_to(RESULTS)
 
     @cached_property
-    def _made(self) -> list[str]:
+    def _made(self) -> dict[str, Path]:
+        """The folders of the rendered demo, or of clones of ready-made flow, and where each lies."""
         settings = self.config["datasets"].items()
-        return self.demo + [str(CLONES / name) for name, own in settings if own["adapter"] == CLONED and not own.get("root")]
+        clones = [str(CLONES / name) for name, own in settings if own["adapter"] == CLONED and not own.get("root")]
+        return {folder: self._placed(folder) for folder in [*self.demo, *clones]}
 
     def needs_faces(self, dataset: str) -> bool:
         """Whether a dataset has frames; ready-made flow needs no face and no apex."""
@@ -252,7 +261,13 @@ class Plan:
 
     def runs(self, experiments: Iterable[str]) -> dict[str, dict[str, Any]]:
         """Settings and files of predictions of experiments, by name: what tables and the summary are made from."""
-        return {name: {"settings": self.experiments[name], "predictions": self.predictions(name)} for name in experiments}
+        return {
+            name: {
+                "settings": self.experiments[name],
+                "predictions": [str(self._placed(path)) for path in self.predictions(name)],
+            }
+            for name in experiments
+        }
 
     def whose(self) -> dict[str, Any]:
         """`origin`, with what the experiments set."""

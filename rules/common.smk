@@ -3,7 +3,7 @@ import sys
 import time
 from pathlib import Path
 
-from merba.code import file_digest
+from merba.code import PACKAGE, file_digest
 from merba.config import fold_settings, plain_values
 from merba.config.last_run import configuration_name, others_results, sign
 from merba.datasets import DEMO_ROOT
@@ -16,7 +16,13 @@ from merba.sheet import digest
 from snakemake.utils import update_config
 
 started = time.time()
-import_from(workflow.basedir)
+if (PACKAGE.parent / "Snakefile").is_file():
+    import_from(PACKAGE.parent)  # a checkout, which conda environments lack
+
+# Where Snakemake puts a file of this workflow: behind the `prefix` of the module that it is used as. It does so itself with
+# inputs, outputs, logs and benchmarks, and not with parameters.
+placed = workflow.modifier.modify_path
+
 given = {
     key: plain_values(value)
     for key, value in workflow.config_settings.config.items()
@@ -37,10 +43,12 @@ plan = or_exit(
     Plan,
     config,
     " and ".join(
-        configuration_name(path, Path.cwd(), Path(workflow.basedir))
+        configuration_name(path, Path.cwd(), PACKAGE.parent)
         for path in workflow.configfiles
-    ),
+    )
+    or "configuration",
     given,
+    Path(placed("results")),
 )
 config.update(plan.config, origin=plan.origin)
 
@@ -106,8 +114,9 @@ def gates_of(wildcards):
 
 
 def pretrained_of(wildcards):
-    """The file of weights that an experiment starts from, if any."""
-    return settings_of(wildcards)["model"].get("pretrained") or []
+    """The file of weights that an experiment starts from, if any: the user's, so that no prefix belongs before it."""
+    path = settings_of(wildcards)["model"].get("pretrained")
+    return local(path) if path else []
 
 
 def shown_subjects(wildcards):

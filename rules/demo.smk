@@ -30,6 +30,7 @@ rule clone_flow:
         "logs/clone_flow/{name}.log",
     benchmark:
         "results/times/clone_flow/{name}.tsv"
+    localrule: True
     conda:
         "../envs/conda.yaml"
     threads: 1

@@ -10,6 +10,7 @@ rule samples:
         "logs/samples.log",
     benchmark:
         "results/times/samples.tsv"
+    localrule: True
     conda:
         "../envs/conda.yaml"
     threads: 1

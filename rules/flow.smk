@@ -81,6 +81,7 @@ rule problems:
         "logs/problems.log",
     benchmark:
         "results/times/problems.tsv"
+    localrule: True
     conda:
         "../envs/conda.yaml"
     threads: 1
@@ -110,6 +111,7 @@ rule gate:
     benchmark:
         "results/times/gate/{dataset}.tsv"
     retries: 0  # its refusal is final, whatever a cluster's profile allows
+    localrule: True
     conda:
         "../envs/conda.yaml"
     threads: 1
@@ -119,7 +121,7 @@ rule gate:
     params:
         # Neither code nor `on_problem` itself: whenever a gate is planned without its pack, Snakemake leaves it until the run
         # after to see what else has changed about folds.
-        refuses=lambda wildcards: plan.gate_refuses(wildcards.dataset),
+        refuses=lambda wildcards, output: plan.gate_refuses(Path(output[0])),
     message:
         "gate: {wildcards.dataset}"
     script:

@@ -30,7 +30,9 @@ rule summary:
         template=file_digest("evaluation/report.html.j2"),
         data=config["data"],
         configuration=plan.whose(),
-        times=lambda wildcards: plan.times(ablations=bool(wildcards.ablations)),
+        times=lambda wildcards: [
+            placed(path) for path in plan.times(ablations=bool(wildcards.ablations))
+        ],
         experiments=lambda wildcards: plan.runs(
             plan.trained(ablations=bool(wildcards.ablations))
         ),

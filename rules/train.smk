@@ -10,6 +10,7 @@ rule labels:
     benchmark:
         "results/times/labels/{experiment}.tsv"
     priority: 1
+    localrule: True
     conda:
         "../envs/conda.yaml"
     threads: 1

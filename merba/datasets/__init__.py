@@ -18,37 +18,45 @@ ADAPTERS: dict[str, Callable[..., pd.DataFrame]] = {
     module.ADAPTER: module.read for module in (smic_hs, casme2, samm, dfme, casme3, flow_images, clips)
 }
 
-DEMO_ROOT = Path("results/demo")
+RESULTS = Path("results")
+DEMO_ROOT = RESULTS / "demo"
 """Where the workflow renders the demo's datasets, one folder each."""
 
 _TYPES = {str: "text", float: "a number", int: "a whole number", bool: "true or false", Mapping: "names with values"}
 
 
-def plan_sheet(config: Mapping[str, Any]) -> pd.DataFrame:
-    """The sample sheet of a complete configuration, before anything ran: the demo's follows from its settings."""
+def plan_sheet(config: Mapping[str, Any], results: Path = RESULTS) -> pd.DataFrame:
+    """The sample sheet of a complete configuration, before anything ran: the demo's follows from its settings.
+
+    `results` is the folder of results, which has what the workflow renders or clones itself.
+    """
     if config["data"] != "demo":
-        return read_sheet(config)
+        return read_sheet(config, results)
     from merba.datasets.demo.planning import plan
 
-    return make_sheet(plan({**config["demo"], "datasets": list(config["datasets"])}, DEMO_ROOT))
+    return make_sheet(plan({**config["demo"], "datasets": list(config["datasets"])}, results / DEMO_ROOT.name))
 
 
-def read_sheet(config: Mapping[str, Any]) -> pd.DataFrame:
+def read_sheet(config: Mapping[str, Any], results: Path = RESULTS) -> pd.DataFrame:
     """The sample sheet of a complete configuration, as its datasets' adapters read it from disk."""
-    return make_sheet(pd.concat([load_dataset(name, settings) for name, settings in config["datasets"].items()]))
+    datasets = config["datasets"]
+    if config["data"] == "demo":
+        datasets = {name: {**own, "root": results / DEMO_ROOT.name / name} for name, own in datasets.items()}
+    return make_sheet(pd.concat([load_dataset(name, settings, results) for name, settings in datasets.items()]))
 
 
-def load_dataset(name: str, settings: Mapping[str, object]) -> pd.DataFrame:
+def load_dataset(name: str, settings: Mapping[str, object], results: Path = RESULTS) -> pd.DataFrame:
     """The sample sheet of the dataset `name`; settings: `adapter`, `root`, and what the adapter's `read` takes.
 
-    Raises MerbaError for an unknown adapter or setting, and for files that aren't as the adapter expects them.
+    Ready-made flow without a root is read from its clone in the folder `results`. Raises MerbaError for an unknown adapter or
+    setting, and for files that aren't as the adapter expects them.
     """
     options = dict(settings)
     adapter = options.pop("adapter")
     if adapter not in ADAPTERS:
         raise MerbaError(f"datasets.{name}: adapter {unknown(adapter, ADAPTERS)}")
     read = ADAPTERS[adapter]
-    known = [key for key in signature(read).parameters if key not in ("root", "name")]
+    known = [key for key in signature(read).parameters if key not in ("root", "name", "clones")]
     root, hints = options.pop("root", None), get_type_hints(read)
     if root is None and adapter != flow_images.ADAPTER:
         raise MerbaError(f"datasets.{name}: set `root` to the folder of the release")
@@ -58,6 +66,8 @@ def load_dataset(name: str, settings: Mapping[str, object]) -> pd.DataFrame:
             raise MerbaError(f"datasets.{name}: unknown key {key!r}{hint}")
         if not _fits(options[key], hints[key]):
             raise MerbaError(f"datasets.{name}.{key}: {options[key]!r} doesn't fit; {_TYPES[_kinds(hints[key])[0]]} would")
+    if adapter == flow_images.ADAPTER:
+        options["clones"] = results / flow_images.CLONES.name
     return read(None if root is None else Path(root), name=name, **options)
 
 

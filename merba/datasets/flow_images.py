@@ -23,7 +23,7 @@ IMAGES = "STSNet_whole_norm_u_v_os"
 COLUMNS = {"dataset": "dataset", "subject": "sub", "clip": "filename_o", "label": "label"}
 DATASETS = {"smic": "smic_hs", "casme2": "casme2", "samm": "samm"}
 CLONES = Path("results/public_flow")
-"""Where the workflow clones the release without a configured root, one folder a configured name."""
+"""Where the workflow clones releases without a configured root, one folder a configured name."""
 
 
 def read(
@@ -35,15 +35,16 @@ def read(
     missing: str = "error",
     repository: str | None = None,
     commit: str | None = None,
+    clones: Path = CLONES,
 ) -> pd.DataFrame:
     """Sample sheet of the CSV and the images `<sub>_<filename_o> .png`; datasets are smic_hs, casme2, samm and any others.
 
-    Without root, the rows are those of the clone of `repository` at `commit`, also before the workflow has made it.
+    Without root, the rows are those of the clone of `repository` at `commit` in `clones`, also before the workflow has made it.
     """
     if root is None:
         if not (repository and commit):
             raise layout_error(ADAPTER, f"dataset {name}: set `root`, or `repository` and `commit` to clone")
-        root = CLONES / name
+        root = clones / name
         if not (root / annotations).is_file():
             return _rows(composite().to_dict("records"), root / "datasets" / IMAGES)
     home = open_root(root, ADAPTER)

@@ -32,9 +32,10 @@ def run(
     `origin` says which configuration the results are of (see `merba.config.origin_of`).
     """
     with job_log(log, f"fold {dataset} {subject} of {name}"):
-        keep_compiled(Path("results", "compiled"))
+        results = Path(predictions).parents[4]  # of results/folds/EXPERIMENT/DATASET/SUBJECT/predictions.parquet
+        keep_compiled(results / "compiled")
         sheet, packs = pd.read_parquet(labels), [(Path(array), Path(array).with_suffix(".parquet")) for array in arrays]
         fold = load_fold(config, experiment, dataset=dataset, subject_id=subject, sheet=sheet, packs=packs)
         # Snakemake deletes outputs before a job, and those of a failed one: what a training goes on from lies elsewhere.
-        progress, kept = (Path("results", place, name, dataset, subject) for place in ("progress", "trained"))
+        progress, kept = (results / place / name / dataset / subject for place in ("progress", "trained"))
         run_fold(config, experiment, fold, Path(predictions).parent, progress=progress, kept=kept, origin=origin)

@@ -14,6 +14,6 @@ from merba.joblog import job_log
 def run(config: Mapping[str, Any], output: str, *, log: str) -> None:
     """Write the sample sheet of a complete configuration from its datasets on disk."""
     with job_log(log, "sample sheet"):
-        sheet = read_sheet(config)
+        sheet = read_sheet(config, Path(output).parent)
         with atomic(Path(output)) as draft:
             sheet.to_parquet(draft, index=False)

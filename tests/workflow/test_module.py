@@ -1,0 +1,69 @@
+"""The workflow as a module of another one, whose `prefix` stands before all its files."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import yaml
+from workflow_runs import MICRO, ROOT, planned, snakemake, written
+
+IMPORTER = """
+configfile: "importer.yaml"
+
+
+module merba:
+    snakefile:
+        {snakefile!r}
+    config:
+        config["merba"]
+    prefix:
+        "faces/merba"
+
+
+use rule * from merba as merba_*
+
+
+rule mine:
+    input:
+        "faces/merba/results/folds/ststnet/samm/006/predictions.parquet",
+    output:
+        "mine.txt",
+    shell:
+        "wc -c {{input}} > {{output}}"
+"""
+
+
+def run(folder, config, *arguments):
+    """Snakemake in `folder`, whose Snakefile uses the workflow with `config`; its output."""
+    (folder / "Snakefile").write_text(IMPORTER.format(snakefile=str(ROOT / "Snakefile")))
+    (folder / "importer.yaml").write_text(yaml.safe_dump({"merba": config}))
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_plan_of_a_module_is_the_workflows(tmp_path):
+    alone = planned(snakemake(tmp_path / "alone", "-n"))
+    as_module = planned(run(tmp_path, yaml.safe_load(MICRO.read_text()), "-n"))
+    # The first rule of a module is no default target of its importer's own.
+    assert {name.removeprefix("merba_"): count for name, count in as_module.items()} == alone
+
+
+@pytest.mark.long
+def test_a_fold_of_a_module_is_trained_and_stays_below_its_prefix(tmp_path):
+    demo = {"subjects": 2, "clips": 3, "dfme_subjects": 4, "dfme_clips": 7, "size": 0.5}
+    samm = {"samm": {"adapter": "samm", "root": "results/demo/samm"}}
+    model = {"name": "ststnet", "in_channels": 2}
+    ststnet = {"method": "STSTNet", "stopping": "none", "model": model, "training": {"epochs": 2, "warmup": 1, "cooldown": 1}}
+    run(tmp_path, {"data": "demo", "demo": demo, "datasets": samm, "experiments": {"ststnet": ststnet}}, "mine")
+    fold = tmp_path / "faces/merba/results/folds/ststnet/samm/006"
+    assert set(pd.read_parquet(fold / "predictions.parquet")["clip"]) == {"006_1_1", "006_1_2", "006_1_3"}
+    assert json.loads((fold / "run.json").read_text())["configuration"]["file"] == "importer.yaml"
+    top = {path.split("/")[0] for path in written(tmp_path)}
+    assert top == {"Snakefile", "importer.yaml", "mine.txt", "faces"}
+    assert (tmp_path / "faces/merba/logs/fold/ststnet/samm/006.log").exists()
