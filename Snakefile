@@ -25,6 +25,8 @@ report: "workflow/report/workflow.rst"
 if workflow.is_main_process:
     for name, reason in plan.left_out.items():
         logger.info(f"Experiment {name} is left out: {reason}.")
+    for warning in plan.warnings(ablations=config["ablations"]):
+        logger.warning(warning)
     if warning := others_results(plan.results, plan.origin["file"]):
         logger.warning(warning)
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Set
 from functools import cache
 from importlib.util import resolve_name
 from pathlib import Path
+from typing import Any
 
 from merba.files import checksum
 
@@ -44,6 +45,21 @@ def modules_of(module: str, models: Iterable[str] = ()) -> set[str]:
     files = {name: f"{MODELS}.{file}" for name, (file, _) in _registry().items()}
     own = {files[name] for name in models if name in files}
     return _reached({module}, without=set(files.values())) | _reached(own)
+
+
+@cache
+def model_arguments(name: str) -> tuple[str, dict[str, Any]]:
+    """The module of a registered model and its arguments, read as text: defaults and SIZES; ("", {}) for another name."""
+    if name not in _registry():
+        return "", {}
+    file, class_name = _registry()[name]
+    body = {
+        getattr(node, "name", None) or ast.unparse(getattr(node, "target", node)): node for node in _tree(f"{MODELS}.{file}").body
+    }
+    (start,) = (node for node in body[class_name].body if getattr(node, "name", "") == "__init__")
+    defaults = zip(start.args.kwonlyargs, start.args.kw_defaults, strict=True)
+    arguments = {argument.arg: ast.literal_eval(default) for argument, default in defaults}
+    return file, arguments | ast.literal_eval(body["SIZES"].value)[name]
 
 
 def _reached(modules: Set[str], without: Set[str] = frozenset()) -> set[str]:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from merba.code import code_digest
 from merba.config import changed_by_experiments, complete, expects_gpu, origin_of, runnable_experiments
+from merba.costs import LEAST_MB, Network, keeps_weights, network
 from merba.datasets import DEMO_ROOT, RESULTS, plan_sheet
 from merba.datasets.flow_images import ADAPTER as CLONED
 from merba.datasets.flow_images import CLONES
@@ -27,8 +28,10 @@ ABLATIONS = ("table_6_lgfi", "table_7_scanning")
 """Tables of ablations, which a configuration with `ablations: false` leaves out."""
 RELEASED_SIZE = 28
 """Side of the public release's flow images, px."""
-PROGRAM_MB = 4000
-"""What a training takes besides its clips: MERba-nano at 56 px with batches of 128, on the CPU, was measured at 3500."""
+LONG_HOURS = 24
+"""CPU hours of an experiment from which a plan without a GPU warns."""
+LEAST_MINUTES = 240
+"""The least that a training job asks for."""
 SHEET_CLIPS = 48
 """Clips on a page of a contact sheet."""
 PAPER_MODEL = "merba_base"
@@ -54,6 +57,7 @@ class Plan:
         """
         self.config = complete(dict(config), f"{origin} with --config {', '.join(given)}" if given else origin)
         self.origin = origin_of(self.config, origin)
+        self.config["keep_weights"] = keeps_weights(self.config)
         self.results = results
         self.sheet = plan_sheet(self.config, results)
         self.datasets = list(self.sheet["dataset"].unique())
@@ -143,14 +147,44 @@ class Plan:
     def _with_frames(self) -> set[str]:
         return {dataset for dataset, rows in self._rows.items() if (rows["kind"] != "flow").any()}
 
+    def network(self, experiment: str) -> Network | None:
+        """What an experiment's network costs; None where the package doesn't know it."""
+        settings = self.experiments[experiment]
+        return network(settings["model"], len(class_names(self.sheet, settings["datasets"])))
+
+    def fold_hours(self, experiment: str) -> float | None:
+        """Estimated hours of a fold, all its seeds and epochs, on one core or GPU; None where the network is unknown."""
+        if (cost := self.network(experiment)) is None:
+            return None
+        settings = self.experiments[experiment]
+        seconds = cost.seconds(len(self._composite(experiment)), settings["training"]["epochs"], on_gpu=self.on_gpu)
+        return seconds * len(settings["seeds"]) / 3600
+
+    def fold_minutes(self, experiment: str) -> int:
+        """Time that a training job asks for: thrice the estimate, as it may be on a slower machine."""
+        return max(LEAST_MINUTES, int(180 * (self.fold_hours(experiment) or 0)))
+
+    def warnings(self, *, ablations: bool) -> list[str]:
+        """What of a plan will take longer than most want to wait."""
+        hours = {name: (self.fold_hours(name) or 0) * len(self.folds(name)) for name in self.trained(ablations=ablations)}
+        return [
+            f"experiment {name} trains {self.network(name).parameters / 1e6:.1f} million parameters without a GPU: about "
+            f"{total / 24:.1f} days of one core for {len(self.folds(name))} folds. Take a smaller model, such as "
+            "`model: {name: merba_nano}`, or a machine with a GPU"
+            for name, total in hours.items()
+            if total > LONG_HOURS and not self.on_gpu
+        ]
+
     def fold_memory(self, experiment: str) -> int:
-        """Memory of a training, MB: that of a small model and its program, and the packed flow and its inputs in float32."""
+        """Memory of a training, MB: that of its network and program, and the packed flow and its inputs in float32."""
         rows, settings = self._composite(experiment), self.config
+        cost, batch = self.network(experiment), self.experiments[experiment]["training"]["batch_size"]
+        program = LEAST_MB if cost is None or self.on_gpu else cost.job_memory_mb(min(batch, len(rows)))
         ready_made = (rows["kind"] == "flow").all()
         channels, side = (3, RELEASED_SIZE) if ready_made else (len(settings["flow"]["channels"]), settings["faces"]["size"])
         model_side = max(side, self.experiments[experiment]["model"].get("image_size", 0))
         pixels = len(rows) * channels
-        return PROGRAM_MB + pixels * (2 * side**2 + 2 * 4 * model_side**2) // 10**6
+        return program + pixels * (2 * side**2 + 2 * 4 * model_side**2) // 10**6
 
     # Folds
 
@@ -275,6 +309,19 @@ class Plan:
 
     def times(self, *, ablations: bool) -> list[str]:
         """The files that say how long each job took, except trainings, whose records say so."""
+        alone = ["results/times/samples.tsv", "results/times/problems.tsv"]
+        named = self._timed(ablations=ablations).items()
+        return alone + [f"results/times/{stage}/{job}.tsv" for stage, jobs in named for job in jobs]
+
+    def jobs(self, *, ablations: bool) -> dict[str, int]:
+        """How many jobs each stage has where nothing is made yet, in the order of the stages."""
+        counts = {stage: len(jobs) for stage, jobs in self._timed(ablations=ablations).items()}
+        folds = len(self.every_prediction(ablations=ablations))
+        after = {stage: counts.pop(stage) for stage in ("table", "confusion", "samples_figure")}
+        return {"samples": 1, **counts, "problems": 1, "fold": folds, **after, "summary": 1}
+
+    def _timed(self, *, ablations: bool) -> dict[str, list[str]]:
+        """The jobs of each stage that Snakemake times, by name."""
         subjects = [(dataset, subject) for dataset in self.datasets for subject in self.subjects(dataset)]
         framed = [(dataset, subject) for dataset, subject in subjects if self.needs_faces(dataset)]
         trained = self.trained(ablations=ablations)
@@ -290,8 +337,7 @@ class Plan:
             "confusion": self.confusions(trained),
             "samples_figure": (Path(page).stem.removeprefix("samples_") for page in self.sample_figures()),
         }
-        alone = ["results/times/samples.tsv", "results/times/problems.tsv"]
-        return alone + [f"results/times/{stage}/{job}.tsv" for stage, jobs in stages.items() for job in jobs]
+        return {stage: list(jobs) for stage, jobs in stages.items()}
 
     # Figures
 

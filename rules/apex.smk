@@ -15,8 +15,8 @@ rule apex:
         "../envs/conda.yaml"
     threads: 1
     resources:
-        mem_mb=1500,
-        runtime=120,
+        mem_mb=retried(1500),
+        runtime=retried(15),
     params:
         code=plan.code("apex"),
         rows=clips_of,

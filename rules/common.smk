@@ -90,6 +90,11 @@ def faces_and_apex(wildcards):
     }
 
 
+def retried(amount):
+    """Memory (MB) or time (minutes) of a job: as much again with each attempt that failed."""
+    return lambda wildcards, attempt: amount * attempt
+
+
 def settings_of(wildcards):
     """The settings of an experiment."""
     return plan.experiments[wildcards.experiment]

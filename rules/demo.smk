@@ -12,8 +12,8 @@ rule render:
         "../envs/conda.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=retried(1000),
+        runtime=retried(10),
     params:
         code=plan.code("render"),
         demo=config.get("demo"),
@@ -35,8 +35,8 @@ rule clone_flow:
         "../envs/conda.yaml"
     threads: 1
     resources:
-        mem_mb=500,
-        runtime=30,
+        mem_mb=retried(500),
+        runtime=retried(30),
     params:
         code=plan.code("clone_flow"),
         repository=lambda wildcards: config["datasets"][wildcards.name]["repository"],

@@ -16,8 +16,8 @@ rule table_1:
         "../envs/conda.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=retried(2000),
+        runtime=retried(10),
     params:
         code=plan.code("table_1", plan.trained(ablations=False)),
         models=plan.models(),
@@ -56,8 +56,8 @@ for number, name, datasets in (
             "../envs/conda.yaml"
         threads: 1
         resources:
-            mem_mb=500,
-            runtime=10,
+            mem_mb=retried(500),
+            runtime=retried(10),
         params:
             code=plan.code("counts"),
             data=config["data"],
@@ -92,8 +92,8 @@ rule results_table:
         "../envs/conda.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=retried(1000),
+        runtime=retried(10),
     params:
         code=lambda wildcards: plan.code(
             "results_table", plan.in_table(wildcards.table), PAPER_MODEL
@@ -132,8 +132,8 @@ rule confusion:
         "../envs/conda.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=retried(1000),
+        runtime=retried(10),
     params:
         code=plan.code("confusion"),
         data=config["data"],
@@ -164,8 +164,8 @@ rule samples_figure:
         "../envs/conda.yaml"
     threads: 1
     resources:
-        mem_mb=1500,
-        runtime=10,
+        mem_mb=retried(1500),
+        runtime=retried(10),
     params:
         code=plan.code("samples_figure"),
         rows=lambda wildcards: plan.sheet_clips(*wildcards),

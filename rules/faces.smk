@@ -15,8 +15,8 @@ rule samples:
         "../envs/conda.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=retried(1000),
+        runtime=retried(10),
     params:
         code=plan.code("samples"),
         planned=digest(plan.sheet, plan.sheet.columns),
@@ -39,8 +39,8 @@ rule faces:
         "../envs/conda.yaml"
     threads: 1
     resources:
-        mem_mb=1500,
-        runtime=60,
+        mem_mb=retried(2000),
+        runtime=retried(5),
     params:
         code=plan.code("faces"),
         rows=clips_of,

@@ -16,8 +16,9 @@ rule flow:
     threads: 1  # more change no bit; docs/scaling.md says when they help
     resources:
         gpu=lambda wildcards: int(plan.flow_on_gpu(wildcards.dataset)),
-        mem_mb=lambda wildcards: 4000 if plan.flow_on_gpu(wildcards.dataset) else 1500,
-        runtime=60,
+        mem_mb=lambda wildcards, attempt: attempt
+        * (4000 if plan.flow_on_gpu(wildcards.dataset) else 1500),
+        runtime=retried(10),
     params:
         code=plan.code("flow"),
         rows=clips_of,
@@ -48,8 +49,8 @@ rule pack:
         "../envs/conda.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=30,
+        mem_mb=retried(1000),
+        runtime=retried(30),
     params:
         code=plan.code("pack"),
     message:
@@ -86,8 +87,8 @@ rule problems:
         "../envs/conda.yaml"
     threads: 1
     resources:
-        mem_mb=500,
-        runtime=10,
+        mem_mb=retried(500),
+        runtime=retried(10),
     params:
         code=plan.code("problems"),
         size=config["faces"]["size"],
@@ -116,8 +117,8 @@ rule gate:
         "../envs/conda.yaml"
     threads: 1
     resources:
-        mem_mb=500,
-        runtime=10,
+        mem_mb=retried(500),
+        runtime=retried(10),
     params:
         # Neither code nor `on_problem` itself: whenever a gate is planned without its pack, Snakemake leaves it until the run
         # after to see what else has changed about folds.

@@ -23,8 +23,8 @@ rule summary:
         "../envs/conda.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=retried(2000),
+        runtime=retried(20),
     params:
         code=plan.code("summary"),
         template=file_digest("evaluation/report.html.j2"),

@@ -15,8 +15,8 @@ rule labels:
         "../envs/conda.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=retried(1000),
+        runtime=retried(10),
     params:
         code=lambda wildcards: plan.code("labels", [wildcards.experiment]),
         rows=lambda wildcards: plan.labels(wildcards.experiment),
@@ -51,7 +51,8 @@ rule fold:
         gpu=1 if plan.on_gpu else 0,
         mem_mb=lambda wildcards, attempt: plan.fold_memory(wildcards.experiment)
         * attempt,
-        runtime=240,
+        runtime=lambda wildcards, attempt: plan.fold_minutes(wildcards.experiment)
+        * attempt,
     params:
         code=lambda wildcards: plan.code("fold", [wildcards.experiment]),
         experiment=lambda wildcards: fold_settings(settings_of(wildcards)),

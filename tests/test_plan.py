@@ -5,8 +5,9 @@ import yaml
 from releases import write_release
 from workflow_runs import MICRO
 
+from merba.costs import LEAST_MB
 from merba.errors import MerbaError
-from merba.plan import PROGRAM_MB, Plan
+from merba.plan import Plan
 
 SUBJECTS = {"smic_hs": ["s01", "s02"], "casme2": ["sub01", "sub02"], "samm": ["006", "007"]}
 
@@ -166,9 +167,9 @@ def test_tables_of_ablations_take_either_protocol():
 
 def test_a_training_asks_for_memory_by_its_clips_and_their_size(plan):
     pixels = 28 * 2 * 224**2  # DFME's clips, u and v
-    assert plan.fold_memory("merba_dgcm") == PROGRAM_MB + pixels * (2 + 8) // 10**6
+    assert plan.fold_memory("merba_dgcm") == LEAST_MB + pixels * (2 + 8) // 10**6
     larger = planned(demo=yaml.safe_load(MICRO.read_text())["demo"] | {"dfme_clips": 700})
-    assert larger.fold_memory("merba_dgcm") == PROGRAM_MB + 100 * pixels * (2 + 8) // 10**6
+    assert larger.fold_memory("merba_dgcm") == LEAST_MB + 100 * pixels * (2 + 8) // 10**6
 
 
 def test_cloned_flow_makes_no_other_dataset_wait_and_hides_no_changed_frame(tmp_path):

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from merba.config import experiment_settings, fold_settings, origin_of
+from merba.costs import keeps_weights
 from merba.errors import MerbaError
 from merba.files import read_parquet
 from merba.models import check_experiment
@@ -42,7 +43,8 @@ def train_experiment(
     Raises MerbaError, as the workflow's gate does, where clips can't be used and the configuration doesn't drop them.
     """
     experiment, sheet, packs = packed_experiment(config, name, results)
-    settings = fold_settings(experiment)
+    settings, whose = fold_settings(experiment), origin_of(config, origin)
+    config = {**config, "keep_weights": keeps_weights(config)}
     check_packed([index for _, index in packs], drop=config["on_problem"] == "drop")
     every = [(dataset, safe_id(subject)) for dataset, subject in folds(sheet, experiment)]
     unknown = [f"{dataset}/{subject}" for dataset, subject in only or [] if (dataset, subject) not in every]
@@ -58,7 +60,7 @@ def train_experiment(
         wanted = settings | {"seeds": [seed for seed in settings["seeds"] if (fold.digest, seed) not in done]}
         if wanted["seeds"] and not is_finished(folder, fold, wanted["seeds"], weights=config["keep_weights"]):
             progress, kept = (results / place / name / dataset / subject_id for place in ("progress", "trained"))
-            run_fold(config, wanted, fold, folder, progress=progress, kept=kept, origin=origin_of(config, origin))
+            run_fold(config, wanted, fold, folder, progress=progress, kept=kept, origin=whose)
             trained += 1
         left = (time.monotonic() - started) / number * (len(chosen) - number)
         log.info("%s: %d of %d folds done, about %.0f s left", name, number, len(chosen), left)

@@ -1,0 +1,201 @@
+"""What trainings cost, before they run and without PyTorch: parameters, multiply-accumulates, time, memory and disk.
+
+A network is a list of layers, each with its parameters, the places of one clip's maps at which they are applied, and the values
+that it keeps for the backward pass. Sizes and defaults are read from the model's file as text. Parameters are exact, the rest are
+estimates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import ceil
+from types import SimpleNamespace
+from typing import Any
+
+from merba.code import model_arguments
+
+SMALL = 5_000_000
+"""Parameters up to which every fold's weights are kept unless the configuration says otherwise: 20 MB a fold."""
+CPU_RATES = {1e9: 25e9, float("inf"): 50e9}
+"""Multiply-accumulates a second of one CPU core at 2.8 GHz in training, by those of a clip up to which the rate holds.
+
+Measured were 10 (HTNet) to 45 (HTNet-small) and 46 to 50 billion (MERba-tiny, MERba-base)."""
+GPU_RATE = 2e12
+"""The same of a GPU: assumed, not measured."""
+START_SECONDS = 4.0
+"""Until a training job has loaded what it needs (bench/results/train.json)."""
+PROGRAM_MB = 600
+"""Memory of a training job without clips and network."""
+LEAST_MB = 4000
+"""The least that a training job asks for: MERba-nano at 56 px with batches of 128, on the CPU, was measured at 3500."""
+PREPROCESSING = {"faces": 0.4, "apex": 0.65, "flow": 0.15}
+"""CPU seconds a clip of 20 frames of 2040×1088 px (bench/results/preprocess.json)."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Parameters, the places at which they are applied, the values kept at each, and `more` operations there than parameters."""
+
+    parameters: int
+    places: int
+    values: int
+    more: int = 0
+
+
+@dataclass(frozen=True)
+class Network:
+    """What one clip costs: parameters, multiply-accumulates of a forward pass, values kept for the backward pass."""
+
+    parameters: int
+    operations: int
+    values: int
+
+    @property
+    def megabytes(self) -> float:
+        """The size of its weights."""
+        return 4 * self.parameters / 1e6
+
+    def job_memory_mb(self, batch: int) -> int:
+        """What a training job asks for beside its clips: half as much again, for what lies unused between arrays."""
+        return max(LEAST_MB, PROGRAM_MB + self.step_memory_mb(batch) * 3 // 2)
+
+    def step_memory_mb(self, batch: int) -> int:
+        """Memory of a training step in float32: kept values of the batch; weights, gradients and the optimiser's two moments."""
+        return int((4 * batch * self.values + 16 * self.parameters) / 1e6)
+
+    def seconds(self, clips: int, epochs: int, *, on_gpu: bool) -> float:
+        """Time of a training, on one core or one GPU: a backward pass costs two forward passes."""
+        cpu_rate = next(rate for most, rate in CPU_RATES.items() if self.operations <= most)
+        return START_SECONDS + 3 * self.operations * clips * epochs / (GPU_RATE if on_gpu else cpu_rate)
+
+
+def network(model: Mapping[str, Any], num_classes: int) -> Network | None:
+    """What a network of an experiment's `model` costs; None where it is not one of the package's."""
+    family, arguments = model_arguments(model.get("name", ""))
+    if family not in _LAYERS:
+        return None
+    layers = list(_LAYERS[family](SimpleNamespace(**{**arguments, **model}), num_classes))
+    return Network(
+        sum(layer.parameters for layer in layers),
+        sum((layer.parameters + layer.more) * layer.places for layer in layers),
+        sum(layer.values * layer.places for layer in layers),
+    )
+
+
+def keeps_weights(config: Mapping[str, Any]) -> bool:
+    """Whether every fold's weights are kept: as the configuration says, else where all models are known and small."""
+    if config["keep_weights"] is not None:
+        return config["keep_weights"]
+    networks = [network(experiment["model"], 7) for experiment in config["experiments"].values()]
+    return all(found is not None and found.parameters <= SMALL for found in networks)
+
+
+def _stem(channels: int, stem: int, dim: int, places: int) -> Layer:
+    return Layer(9 * channels * stem + 2 * stem + 9 * stem * dim + 2 * dim, places, 3 * (stem + dim))
+
+
+def _convolutions(dim: int, depth: int, places: int) -> Layer:
+    return Layer(depth * (18 * dim**2 + 6 * dim), places, depth * 6 * dim)
+
+
+def _blocks(dim: int, count: int, places: int, mixer: Layer, mlp_ratio: float, layer_scale: float | None) -> Layer:
+    """Blocks of a token mixer, whose layer is that of one place, and an MLP."""
+    hidden = int(dim * mlp_ratio)
+    around = 4 * dim + 2 * dim * hidden + hidden + dim + (0 if layer_scale is None else 2 * dim)
+    return Layer(count * (mixer.parameters + around), places, count * (mixer.values + 3 * dim + 2 * hidden), count * mixer.more)
+
+
+def _mamba(dim: int, *, state: int = 8, directions: int = 1, sets: int = 1) -> Layer:
+    inner, rank = dim // 2, ceil(dim / 16)
+    along = 3 * dim + inner * (2 * rank + 3 * state + 2)  # what every direction does with its own tokens
+    values = dim + directions * (3 * dim + rank + 2 * state)
+    return Layer(dim**2 + sets * (dim**2 + along), 1, values, directions * (along + 2 * inner * state) - sets * along)
+
+
+def _attention(dim: int) -> Layer:
+    return Layer(4 * dim**2 + 4 * dim, 1, 5 * dim)
+
+
+def _halved(*sides: int) -> tuple[int, ...]:
+    return tuple(ceil(side / 2) for side in sides)
+
+
+def _merba(a: SimpleNamespace, classes: int) -> Iterable[Layer]:
+    height, width = a.image_size if isinstance(a.image_size, list | tuple) else (a.image_size, a.image_size)
+    # As merba.models.merba.stride_for, which can't be imported without PyTorch.
+    stride = a.stem_stride or next((stride for stride in (4, 2) if min(height, width) >= 56 * stride), 1)
+    size, dim = (ceil(height / stride), ceil(width / stride)), a.dim
+    directions = 4 if a.directions == "merba" else len(a.directions.split() if isinstance(a.directions, str) else a.directions)
+    yield _stem(a.in_channels, a.stem_dim, dim, size[0] * size[1])
+    yield _convolutions(dim, a.depths[0], size[0] * size[1])
+    for depth in a.depths[1:]:
+        dim, size = 2 * dim, _halved(*size)
+        places = size[0] * size[1]
+        sets = directions if a.mixer == "per_direction" else 1
+        mamba = _mamba(dim, state=a.state, directions=directions, sets=sets)
+        yield Layer(9 * dim // 2 * dim, places, dim)
+        yield _blocks(dim, depth, places, mamba, a.mlp_ratio, a.layer_scale)
+        yield _blocks(dim, a.global_blocks, places, _attention(dim), a.mlp_ratio, a.layer_scale)
+    yield Layer(2 * dim + (dim + 1) * (8 if a.head == "dgcm" else classes), 1, dim)
+
+
+def _mambavision(a: SimpleNamespace, classes: int) -> Iterable[Layer]:
+    side, dim = ceil(a.image_size / a.stem_stride), a.dim
+    yield _stem(a.in_channels, a.stem_dim, dim, side**2)
+    for level, depth in enumerate(a.depths):
+        if level < 2:
+            yield _convolutions(dim, depth, side**2)
+        else:
+            window = a.windows[level - 2]
+            places = (ceil(side / window) * window) ** 2
+            attending = depth // 2
+            yield _blocks(dim, depth - attending, places, _mamba(dim), a.mlp_ratio, a.layer_scale)
+            yield _blocks(dim, attending, places, _attention(dim), a.mlp_ratio, a.layer_scale)
+        if level < 3:
+            dim, side = 2 * dim, ceil(side / 2)
+            yield Layer(9 * dim // 2 * dim, side**2, dim)
+    yield Layer(2 * dim + (dim + 1) * classes, 1, dim)
+
+
+def _htnet(a: SimpleNamespace, classes: int) -> Iterable[Layer]:
+    side, dim, levels = a.image_size // a.patch_size, a.dim, len(a.depths)
+    yield Layer(a.in_channels * a.patch_size**2 * dim + dim, side**2, dim)
+    for level, depth in enumerate(a.depths):
+        inner = dim // (a.heads << level) * (a.heads << level)
+        layer = 4 * dim + 4 * dim * inner + dim + 2 * dim**2 * a.mlp_ratio + dim * a.mlp_ratio + dim
+        yield Layer(depth * layer, side**2, depth * (4 * dim + 4 * inner + 2 * dim * a.mlp_ratio))
+        yield Layer((side // 2 ** (levels - 1 - level)) ** 2, 1, 0)  # of positions, which all blocks share
+        if level < levels - 1:
+            yield Layer(18 * dim**2 + 6 * dim, side**2, 4 * dim)
+            dim, side = 2 * dim, side // 2
+    yield Layer(2 * dim + (dim + 1) * classes, 1, dim)
+
+
+def _featref(a: SimpleNamespace, classes: int) -> Iterable[Layer]:
+    shared, specific, side = 1024, 128, 28
+
+    def inception(channels: int, filters: int) -> int:
+        return filters * (4 * (channels + 1) + (9 + 25) * filters + 2)
+
+    yield Layer(2 * inception(1, 6), side**2, 2 * 9 * 6)
+    yield Layer(2 * inception(24, 16), side**2 // 4, 2 * 9 * 16)
+    yield Layer(2 * 64 * 7 * 7 * shared + shared, 1, shared)
+    yield Layer(classes * ((shared + 1) * (shared + specific) + specific + 1), 1, classes * 3 * shared)
+    yield Layer(classes**2 * specific + classes, 1, classes)
+
+
+def _ststnet(a: SimpleNamespace, classes: int) -> Iterable[Layer]:
+    yield Layer(16 * (9 * a.in_channels + 1) + 32, 30 * 30, 3 * 16)
+    yield Layer((5 * 5 * 16 + 1) * classes, 1, classes)
+
+
+def _fitted(a: SimpleNamespace, classes: int) -> Iterable[Layer]:
+    """Methods without gradients: no parameters, and less time than their job's start."""
+    return ()
+
+
+_LAYERS = {
+    "merba": _merba, "mambavision": _mambavision, "htnet": _htnet, "featref": _featref, "ststnet": _ststnet,
+    "biwoof": _fitted, "kernel": _fitted, "lda": _fitted,
+}  # fmt: skip
