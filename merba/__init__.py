@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 _HOME = {
     "MERba": "merba.models.merba",
     "create_model": "merba.models",
+    "list_models": "merba.models",
     "predict": "merba.prediction.predict",
     "selective_scan": "merba.scan",
     "window_scan": "merba.scan",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from merba.files import checksum
+from merba.plugins import entry_digest, plugins
 
 PACKAGE = Path(__file__).parent
 MODELS = "merba.models"
@@ -27,10 +28,13 @@ LAYOUT = {"ctx", "kind", "type_comment"}
 def code_digest(module: str, models: Iterable[str] = ()) -> str:
     """A short hash of the code of `module`, such as `merba.jobs.faces`, and of the package's modules that it imports.
 
-    Of the registered models only those in `models` count, so that a new or changed model concerns no other; unknown names are
-    left out. `merba/__init__.py` never counts: it has the version and nothing that computes.
+    Of the registered models only those in `models` count, so that a new or changed model concerns no other; so do those of other
+    packages (see `merba.plugins`). Unknown names are left out. `merba/__init__.py` never counts: it has the version and nothing
+    that computes.
     """
-    own_lines = sorted(repr((name, entry)) for name, entry in _registry().items() if name in set(models))
+    names = set(models)
+    own_lines = sorted(repr((name, entry)) for name, entry in _registry().items() if name in names)
+    own_lines += sorted(entry_digest(entry) for name, entry in plugins(MODELS).items() if name in names - set(_registry()))
     parts = [f"{name} {_syntax(name)}" for name in sorted(modules_of(module, models))]
     return hashlib.sha256("\n".join(parts + own_lines).encode()).hexdigest()[:16]
 

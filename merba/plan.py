@@ -73,7 +73,7 @@ class Plan:
 
     def code(self, job: str, experiments: Iterable[str] = (), *models: str) -> str:
         """A hash of the code that a rule's results depend on: of merba/jobs/`job`.py, `models` and the experiments' models."""
-        own = {self.experiments[name]["model"]["name"] for name in experiments}
+        own = {self.experiments[name]["model"].get("name", "") for name in experiments}
         return code_digest(f"merba.jobs.{job}", own | set(models))
 
     # Data
@@ -283,15 +283,21 @@ class Plan:
         names = ["table_1_architecture", *counts, *self.result_tables(ablations=ablations)]
         return [f"results/{name}.csv" for name in names]
 
-    def models(self) -> list[tuple[str, dict[str, Any], int]]:
-        """(name, arguments, classes) of the experiments' models, each once, for Table I."""
-        models = []
+    def models(self) -> list[tuple[str | None, dict[str, Any], int]]:
+        """(name, arguments, classes) of the experiments' models, each once, for Table I; the name of a file's class is None."""
+        models: list[tuple[str | None, dict[str, Any], int]] = []
         for settings in (self.experiments[name] for name in self.trained(ablations=False)):
             arguments = {key: value for key, value in settings["model"].items() if key not in ("name", "pretrained")}
-            model = settings["model"]["name"], arguments, len(class_names(self.sheet, settings["datasets"]))
+            model = settings["model"].get("name"), arguments, len(class_names(self.sheet, settings["datasets"]))
             if model not in models:
                 models.append(model)
         return models
+
+    def model_files(self, experiments: Iterable[str]) -> list[str]:
+        """The users' files that experiments' models are classes of."""
+        return sorted(
+            {self.experiments[name]["model"]["file"] for name in experiments if "file" in self.experiments[name]["model"]}
+        )
 
     def runs(self, experiments: Iterable[str]) -> dict[str, dict[str, Any]]:
         """Settings and files of predictions of experiments, by name: what tables and the summary are made from."""

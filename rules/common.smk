@@ -124,6 +124,11 @@ def pretrained_of(wildcards):
     return local(path) if path else []
 
 
+def model_file_of(wildcards):
+    """The user's file that an experiment's model is a class of, if any."""
+    return [local(path) for path in plan.model_files([wildcards.experiment])]
+
+
 def shown_subjects(wildcards):
     """The stages' files of the subjects on a page of a contact sheet."""
     dataset, subjects = wildcards.dataset, plan.sheet_subjects(*wildcards)

@@ -2,6 +2,8 @@
 
 
 rule table_1:
+    input:
+        [local(path) for path in plan.model_files(plan.trained(ablations=False))],
     output:
         report(
             "results/table_1_architecture.csv",

@@ -3,6 +3,8 @@
 
 
 rule labels:
+    input:
+        model_file_of,
     output:
         "results/labels/{experiment}.parquet",
     log:
@@ -36,6 +38,7 @@ rule fold:
         labels="results/labels/{experiment}.parquet",
         arrays=packs_of,
         pretrained=pretrained_of,
+        model_file=model_file_of,
     output:
         **{
             kind: f"results/folds/{{experiment}}/{{dataset}}/{{subject}}/{name}"

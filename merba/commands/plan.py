@@ -33,8 +33,9 @@ def run(options: argparse.Namespace) -> int:
     print("\nExperiments; hours are those of all folds, one after another:\n")
     print(experiments(plan, ablations=ablations).to_string(index=False))
     print(
-        "\nJobs are those of a run from nothing; `snakemake -n` lists what is missing. Hours, memory and disk are estimates: they "
-        "may be off by a factor of 2.5" + (", and more on a GPU, where nothing was measured." if plan.on_gpu else ".")
+        "\nJobs are those of a run from nothing; `snakemake -n` lists what is missing. Hours, memory and disk are "
+        "estimates, right within a factor of 2.5 or so"
+        + (", and more on a GPU, where nothing was measured." if plan.on_gpu else ".")
     )
     for warning in plan.warnings(ablations=ablations):
         print(f"\nWarning: {warning}.")

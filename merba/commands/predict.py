@@ -39,6 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="of a fold, `merba export` or `merba fit` (default: models/public_flow.safetensors, which `make model` makes)",
     )
+    parser.add_argument(
+        "--model-file", type=Path, metavar="PY", help="the Python file of a model that isn't the package's; it is run"
+    )
     parser.add_argument("--spot", action="store_true", help="search long videos for candidate intervals, and predict these")
     parser.add_argument(
         "--out",
@@ -63,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         raise MerbaError(f"--out: {options.out} is not a folder; name one, or a new name")
     _log_progress()
     path = options.checkpoint or find_model()
-    checkpoint = load_checkpoint(path)
+    checkpoint = load_checkpoint(path, options.model_file)
     _say(f"{path.name} was trained on {checkpoint.trained_on}; {checkpoint.measured}")
     predictions = predict(
         options.clips,

@@ -100,8 +100,10 @@ def _inherited(experiments: Mapping[str, Any] | None, origin: str) -> dict[str, 
         where = f"{origin}: experiments.{name}"
         if "model" not in experiment:
             raise MerbaError(f"{where}: missing key 'model'")
-        if "name" not in experiment["model"]:
-            raise MerbaError(f"{where}.model: missing key 'name'")
+        if ("name" in experiment["model"]) == ({"file", "class"} <= set(experiment["model"])):
+            raise MerbaError(
+                f"{where}.model: give either `name`, a registered model, or `file` and `class`, a class of a file of yours"
+            )
         experiment.setdefault("method", method_name(experiment["model"]))
     return resolved
 
@@ -122,7 +124,7 @@ def _resolved(name: str, source: Mapping[str, Any], origin: str, heirs: tuple[st
     if "model" in own:
         inherited.pop("method", None)  # the name of another model
     merged = {**inherited, **own}
-    if "model" in own and "name" not in own["model"]:
+    if "model" in own and not {"name", "file"} & set(own["model"]):
         merged["model"] = {**inherited.get("model", {}), **own["model"]}
     if "training" in own:
         merged["training"] = {**inherited.get("training", {}), **own["training"]}

@@ -17,7 +17,7 @@ FAMILIES = {
 }
 SIZES = {"tiny": "T", "tiny2": "T2", "small": "S", "base": "B", "large": "L", "large2": "L2", "large3": "L3"}
 """Sizes as MambaVision's authors write them (Hatamizadeh & Kautz, CVPR 2025, Table 1); MERba's follow."""
-UNNAMED = ("name", "head", "in_channels", "pretrained")
+UNNAMED = ("name", "file", "class", "head", "in_channels", "pretrained")
 """Arguments that are no deviation from the named size, or are said otherwise."""
 
 
@@ -25,10 +25,11 @@ def method_name(model: Mapping[str, Any]) -> str:
     """The name of an experiment's `model`: family, size, DGCM where that is its head, and in brackets what else is set.
 
     For example MERba-B for merba_base, and MERba-nano-DGCM (dim 8) for a merba_nano with that head and its width changed. A
-    model of no known family keeps its registered name.
+    model of no known family keeps its registered name, or that of its class.
     """
-    family, _, size = model["name"].partition("_")
-    name = "-".join(filter(None, (FAMILIES[family], SIZES.get(size, size)))) if family in FAMILIES else model["name"]
+    registered = model.get("name") or model["class"]
+    family, _, size = registered.partition("_")
+    name = "-".join(filter(None, (FAMILIES[family], SIZES.get(size, size)))) if family in FAMILIES else registered
     if model.get("head") == "dgcm":
         name += "-DGCM"
     changes = ["pretrained"] if model.get("pretrained") else []

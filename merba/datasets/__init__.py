@@ -12,6 +12,7 @@ import pandas as pd
 
 from merba.datasets import casme2, casme3, clips, dfme, flow_images, samm, smic_hs
 from merba.errors import MerbaError, did_you_mean, unknown
+from merba.plugins import DATASETS, loaded, plugins
 from merba.sheet import make_sheet
 
 ADAPTERS: dict[str, Callable[..., pd.DataFrame]] = {
@@ -53,9 +54,9 @@ def load_dataset(name: str, settings: Mapping[str, object], results: Path = RESU
     """
     options = dict(settings)
     adapter = options.pop("adapter")
-    if adapter not in ADAPTERS:
-        raise MerbaError(f"datasets.{name}: adapter {unknown(adapter, ADAPTERS)}")
-    read = ADAPTERS[adapter]
+    if adapter not in (known_adapters := {**plugins(DATASETS), **ADAPTERS}):
+        raise MerbaError(f"datasets.{name}: adapter {unknown(adapter, known_adapters)}")
+    read = ADAPTERS[adapter] if adapter in ADAPTERS else loaded(plugins(DATASETS)[adapter])
     known = [key for key in signature(read).parameters if key not in ("root", "name", "clones")]
     root, hints = options.pop("root", None), get_type_hints(read)
     if root is None and adapter != flow_images.ADAPTER:
@@ -64,7 +65,7 @@ def load_dataset(name: str, settings: Mapping[str, object], results: Path = RESU
         if key not in known:
             hint = f"{did_you_mean(key, known)}; adapter {adapter} takes root, {', '.join(known)}"
             raise MerbaError(f"datasets.{name}: unknown key {key!r}{hint}")
-        if not _fits(options[key], hints[key]):
+        if key in hints and not _fits(options[key], hints[key]):
             raise MerbaError(f"datasets.{name}.{key}: {options[key]!r} doesn't fit; {_TYPES[_kinds(hints[key])[0]]} would")
     if adapter == flow_images.ADAPTER:
         options["clones"] = results / flow_images.CLONES.name

@@ -22,7 +22,7 @@ WHOLE = ("year", "row", "seeds", "n", "shared_subjects", "parameters", "flops")
 """Columns of whole numbers, which stay so where a row has none."""
 
 
-def table_1(models: Sequence[tuple[str, Mapping[str, Any], int]]) -> pd.DataFrame:
+def table_1(models: Sequence[tuple[str | None, Mapping[str, Any], int]]) -> pd.DataFrame:
     """Table I: blocks, windows, sizes, parameters and FLOPs of models, each given as (name, arguments, classes).
 
     The column `model` tells them apart by the names that `method_name` gives them.
@@ -106,7 +106,7 @@ def ablation_rows(run: Run, rival: Run | None, sheet: pd.DataFrame, data: str) -
 
 def _costs(run: Run) -> dict[str, int]:
     arguments = {key: value for key, value in run.settings["model"].items() if key != "pretrained"}
-    total = table_1([(arguments.pop("name"), arguments, len(_classes(run.predictions)))]).iloc[-1]
+    total = table_1([(arguments.pop("name", None), arguments, len(_classes(run.predictions)))]).iloc[-1]
     return {"parameters": total["parameters"], "flops": total["flops"]}
 
 

@@ -11,7 +11,7 @@ from merba.files import atomic
 from merba.joblog import job_log
 
 
-def run(models: Sequence[tuple[str, Mapping[str, Any], int]], output: str, *, log: str) -> None:
+def run(models: Sequence[tuple[str | None, Mapping[str, Any], int]], output: str, *, log: str) -> None:
     """Write the table of models, each given as (name, arguments, classes)."""
     with job_log(log, "table 1"), atomic(Path(output)) as draft:
         table_1(models).to_csv(draft, index=False)

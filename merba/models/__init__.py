@@ -1,8 +1,9 @@
-"""The models, by name: `create_model(name, num_classes, **overrides)`. A new model is one file and one line here."""
+"""The models, by name: `create_model(name, num_classes, **overrides)`; those of others come by entry points, or from a file."""
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +13,8 @@ import torch
 from torch import nn
 
 from merba.errors import MerbaError
+from merba.plugins import MODELS as OTHERS
+from merba.plugins import class_of_file, loaded, plugins
 
 # name → the module here that has it and its class; the module's SIZES[name] are the arguments of that size. Modules are
 # imported when asked for: a training job loads one of them.
@@ -37,40 +40,59 @@ MODELS: dict[str, tuple[str, str]] = {
 }
 
 
-def create_model(name: str, num_classes: int, *, pretrained: str | Path | None = None, **overrides: object) -> nn.Module:
+def list_models() -> list[str]:
+    """The names that `create_model` knows: the package's, then those of other packages' entry points `merba.models`."""
+    return [*MODELS, *(name for name in plugins(OTHERS) if name not in MODELS)]
+
+
+def create_model(name: str | None, num_classes: int, *, pretrained: str | Path | None = None, **overrides: Any) -> nn.Module:
     """The model of that name; `overrides` replace single arguments of its size (see the class in its file).
 
+    Without a name, `file` and `class` among the overrides say which class of which Python file it is; the file is run.
     Input float (B, C, H, W); output logits (B, num_classes), for DGCM a tuple (coarse (B, 4), fine (B, 4)). A model with a
     function `loss` may return what that function takes while it trains.
     `pretrained` is a MambaVision checkpoint file, for MERba and MambaVision (see `merba.models.pretrained`). An unknown
     name or argument, or sizes that don't fit each other, raise ValueError; a file that can't be used, MerbaError.
     """
-    if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}; known: {', '.join(MODELS)}")
-    file, class_name = MODELS[name]
-    module = import_module(f"merba.models.{file}")
-    model_class = getattr(module, class_name)
+    if name is None:
+        path, class_name = Path(overrides.pop("file")), overrides.pop("class")
+        name, model_class, size = class_name, class_of_file(path, class_name), {}
+    else:
+        model_class, size = _named(name)
     known = list(inspect.signature(model_class).parameters)[1:]
     for argument in overrides:
         if argument not in known:
             raise ValueError(f"{name} has no argument {argument!r}; it has {', '.join(known)}")
-    settings = {**module.SIZES[name], **overrides}
+    settings = {**size, **overrides}
     if pretrained is None:
         return model_class(num_classes, **settings)
     from merba.models.pretrained import default_layer_scale, load_pretrained, read_checkpoint
 
-    if file not in ("merba", "mambavision"):
+    family = MODELS.get(name, ("", ""))[0]
+    if family not in ("merba", "mambavision"):
         raise ValueError(f"{name} takes no pretrained file; a MERba or MambaVision would")
     state = read_checkpoint(pretrained)
-    if file == "merba":
+    if family == "merba":
         settings.setdefault("layer_scale", default_layer_scale(state))
     model = model_class(num_classes, **settings)
     load_pretrained(model, state, str(pretrained))
     return model
 
 
+def _named(name: str) -> tuple[type[nn.Module], dict[str, Any]]:
+    """The class of a name, and the arguments that its module's SIZES has for it: every model's here, as they like elsewhere."""
+    if name in MODELS:
+        file, class_name = MODELS[name]
+        module = import_module(f"merba.models.{file}")
+        return getattr(module, class_name), module.SIZES[name]
+    if name in plugins(OTHERS):
+        model_class = loaded(plugins(OTHERS)[name])
+        return model_class, getattr(sys.modules[model_class.__module__], "SIZES", {}).get(name, {})
+    raise ValueError(f"unknown model {name!r}; known: {', '.join(list_models())}")
+
+
 def check_model(settings: Mapping[str, Any], num_classes: int) -> nn.Module:
-    """The model of an experiment's `model`, a name and arguments, on the meta device: shapes without memory or values.
+    """The model of an experiment's `model`, a name or file and arguments, on the meta device: shapes without memory or values.
 
     A `pretrained` file is not read. Raises MerbaError where no model can be made of the settings.
     """
@@ -89,6 +111,6 @@ def check_experiment(experiment: Mapping[str, Any], num_classes: int) -> None:
     model = check_model(experiment["model"], num_classes)
     if isinstance(model, FittedModel) and experiment["stopping"] != "none":
         raise MerbaError(
-            f"{experiment['model']['name']} is fitted, not trained: it has no epoch at which a validation part could stop it; "
-            "set `stopping: none` in its experiment"
+            f"{type(model).__name__} is fitted, not trained: it has no epoch at which a validation part could stop "
+            "it; set `stopping: none` in its experiment"
         )

@@ -81,11 +81,11 @@ class Checkpoint:
 
     @property
     def description(self) -> dict[str, Any]:
-        """Everything but the tensors, as JSON has it; without `faces.weights`, a folder of the machine that trained."""
+        """Everything but the tensors, as JSON has it; without folders of the machine that trained."""
         return {
             "format": FORMAT,
             "version": self.version,
-            "model": dict(self.model),
+            "model": dict(self.model) | ({"file": Path(self.model["file"]).name} if "file" in self.model else {}),
             "classes": list(self.classes),
             "channels": list(self.form.channels),
             "unit": self.form.unit,
@@ -142,13 +142,13 @@ class Checkpoint:
 
     def _blank(self) -> nn.Module:
         arguments = {key: value for key, value in self.model.items() if key != "name"}
-        return create_model(self.model["name"], len(self.classes), **arguments)
+        return create_model(self.model.get("name"), len(self.classes), **arguments)
 
 
 def describe_model(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """`model` of a checkpoint from an experiment's: without `pretrained`, but with the layer scale that it brought."""
     described = {key: value for key, value in settings.items() if key != "pretrained"}
-    if settings.get("pretrained") and MODELS[settings["name"]][0] == "merba":
+    if settings.get("pretrained") and MODELS.get(settings.get("name", ""), ("",))[0] == "merba":
         from merba.models.pretrained import default_layer_scale
 
         described.setdefault("layer_scale", default_layer_scale(weights))
@@ -168,10 +168,11 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         save_file(tensors, draft, {"format": "pt", "merba": json.dumps(checkpoint.description)})
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: Path, model_file: Path | None = None) -> Checkpoint:
     """Read a checkpoint; its tensors stay in the file until they are used.
 
-    Raises MerbaError where it is missing, no safetensors file, not of merba, of a newer format, or does not fit together.
+    A model that is a class of somebody's Python file needs that file as `model_file`: it is run, which no checkpoint asks for by
+    itself. Raises MerbaError where it is missing, no safetensors file, not of merba, of a newer format, or does not fit together.
     """
     path = Path(path)
     if not path.is_file():
@@ -188,10 +189,21 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ) from error
     if text is None:
         raise MerbaError(f"{path}: a safetensors file without merba's metadata; give a model.safetensors that merba wrote")
-    checkpoint = _read(path, text, tensors)
+    checkpoint = _with_file(path, _read(path, text, tensors), model_file)
     _check_settings(path, checkpoint)
     _check_fit(path, checkpoint)
     return checkpoint
+
+
+def _with_file(path: Path, checkpoint: Checkpoint, model_file: Path | None) -> Checkpoint:
+    if "file" not in checkpoint.model:
+        return checkpoint
+    if model_file is None:
+        raise MerbaError(
+            f"{path}: its model is the class {checkpoint.model['class']} of a file {checkpoint.model['file']}, and a checkpoint "
+            "never runs a file by itself: if you trust that file, give it by --model-file"
+        )
+    return replace(checkpoint, model={**checkpoint.model, "file": str(model_file)})
 
 
 def join_checkpoints(checkpoints: Mapping[Path, Checkpoint]) -> Checkpoint:
@@ -297,7 +309,7 @@ def _check_fit(path: Path, checkpoint: Checkpoint) -> None:
             wrong = sorted(name for name in held.keys() | shapes.keys() if held.get(name) != shapes.get(name))
             name = wrong[0]
             raise MerbaError(
-                f"{path}: {len(wrong)} tensors of member {number} don't fit {checkpoint.model['name']}: {name} is "
+                f"{path}: {len(wrong)} tensors of member {number} don't fit {type(blank).__name__}: {name} is "
                 f"{held.get(name, 'missing')}, the model has {shapes.get(name, 'none of that name')}; was the model "
                 "changed since? Train again"
             )

@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 STALE = "run the workflow again, and delete the folds of subjects who are no longer in the sample sheet"
 
 
-def ensemble_of_folds(folder: Path) -> Checkpoint:
-    """An ensemble of every fold's model.safetensors under `results/folds/EXPERIMENT`.
+def ensemble_of_folds(folder: Path, model_file: Path | None = None) -> Checkpoint:
+    """An ensemble of every fold's model.safetensors under `results/folds/EXPERIMENT`; `model_file` as in `load_checkpoint`.
 
     Raises MerbaError where there is none, where a trained fold's weights are missing, or where the folds differ in more than
     weights, normalisation and the subject left out, or were not trained on the same clips.
@@ -54,7 +54,7 @@ def ensemble_of_folds(folder: Path) -> Checkpoint:
         values = {str(record[key]): fold for fold, record in records.items()}
         if len(values) > 1:
             raise MerbaError(f"{' and '.join(map(str, values.values()))} were trained {what}; {STALE}")
-    checkpoints = {path: load_checkpoint(path) for path in paths}
+    checkpoints = {path: load_checkpoint(path, model_file) for path in paths}
     for path, checkpoint in checkpoints.items():
         record = records[path.parent]
         _refuse_control(path.parent, record["experiment"])

@@ -215,14 +215,14 @@ def shuffle_labels(labels: np.ndarray, split: Split, *, seed: int) -> np.ndarray
 
 def _builder(experiment: Mapping[str, Any], fold: Fold) -> Callable[[], torch.nn.Module]:
     arguments = {key: value for key, value in experiment["model"].items() if key != "name"}
-    return partial(create_model, experiment["model"]["name"], len(fold.classes), **arguments)
+    return partial(create_model, experiment["model"].get("name"), len(fold.classes), **arguments)
 
 
 def _outline(experiment: Mapping[str, Any], fold: Fold) -> torch.nn.Module:
     """The model on the meta device: it has the shape of its input, and no values."""
     arguments = {key: value for key, value in experiment["model"].items() if key not in ("name", "pretrained")}
     with torch.device("meta"):
-        return create_model(experiment["model"]["name"], len(fold.classes), **arguments)
+        return create_model(experiment["model"].get("name"), len(fold.classes), **arguments)
 
 
 def _settings(experiment: Mapping[str, Any], model: torch.nn.Module) -> TrainingSettings:

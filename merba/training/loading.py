@@ -24,8 +24,8 @@ from merba.sheet import KEY, class_names, safe_id
 class Fold:
     """One fold before training: all usable clips with their labels as class numbers, flow, split, and its digest.
 
-    The digest is of everything that decides a training's result but its seed: settings, split, labels, content of packs and
-    pretrained weights, and the `code` of training and of the fold's own model.
+    The digest is of everything that decides a training's result but its seed: settings, split, labels, content of packs,
+    pretrained weights and the user's file of the model, and the `code` of training and of the fold's own model.
     """
 
     dataset: str
@@ -67,10 +67,11 @@ def load_fold(
     classes = class_names(sheet, experiment["datasets"])
     labels = clips["label"].map({name: code for code, name in enumerate(classes)}).to_numpy(np.int64)
     split = make_split(clips, experiment["protocol"], dataset, subject, stopping=experiment["stopping"], seed=config["seed"])
-    pretrained = experiment["model"].get("pretrained")
-    files = [*(path for pair in packs for path in pair), *([Path(pretrained)] if pretrained else [])]
+    model = experiment["model"]
+    own = [Path(model[key]) for key in ("pretrained", "file") if model.get(key)]
+    files = [*(path for pair in packs for path in pair), *own]
     inputs = {path.name: checksum(path) for path in files}
-    code = code_digest("merba.training.fold", [experiment["model"]["name"]])
+    code = code_digest("merba.training.fold", [model.get("name", "")])
     alone = {key: value for key, value in experiment.items() if key != "seeds"}
     decides = [alone, config["seed"], classes, labels.tolist(), *(part.tolist() for part in astuple(split)), inputs, code]
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
