@@ -5,7 +5,10 @@ cd "$(dirname "$0")"
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
 "${1:-python3.11}" -m venv "$scratch"
-frozen() { "$scratch/bin/pip" freeze --exclude opencv-python --exclude torch --exclude setuptools | sort -f; }
+frozen() {
+    "$scratch/bin/pip" freeze --exclude opencv-python --exclude torch --exclude setuptools | sort -f |
+        sed 's/^triton==.*/&; sys_platform == "linux"/' # there are no wheels for others
+}
 lock() { { grep '^#' "$1"; cat; } >"$scratch/lock" && mv "$scratch/lock" "$1"; }
 "$scratch/bin/pip" install -q -r torch.txt
 "$scratch/bin/pip" install -q -r requirements.in

@@ -57,13 +57,12 @@ def model_arguments(name: str) -> tuple[str, dict[str, Any]]:
     if name not in _registry():
         return "", {}
     file, class_name = _registry()[name]
-    body = {
-        getattr(node, "name", None) or ast.unparse(getattr(node, "target", node)): node for node in _tree(f"{MODELS}.{file}").body
-    }
-    (start,) = (node for node in body[class_name].body if getattr(node, "name", "") == "__init__")
+    body = _tree(f"{MODELS}.{file}").body
+    (model,) = (node for node in body if isinstance(node, ast.ClassDef) and node.name == class_name)
+    (start,) = (node for node in model.body if isinstance(node, ast.FunctionDef) and node.name == "__init__")
     defaults = zip(start.args.kwonlyargs, start.args.kw_defaults, strict=True)
-    arguments = {argument.arg: ast.literal_eval(default) for argument, default in defaults}
-    return file, arguments | ast.literal_eval(body["SIZES"].value)[name]
+    arguments = {argument.arg: ast.literal_eval(default) for argument, default in defaults if default}
+    return file, arguments | _value(body, "SIZES")[name]
 
 
 def _reached(modules: Set[str], without: Set[str] = frozenset()) -> set[str]:
@@ -86,12 +85,14 @@ def _file(module: str) -> Path | None:
 
 @cache
 def _tree(module: str) -> ast.Module:
-    return ast.parse(_file(module).read_bytes())
+    if (file := _file(module)) is None:
+        raise ValueError(f"{module} is no module of the package")
+    return ast.parse(file.read_bytes())
 
 
 @cache
 def _imports(module: str) -> frozenset[str]:
-    package = module if _file(module).name == "__init__.py" else module.rpartition(".")[0]
+    package = module if getattr(_file(module), "name", "") == "__init__.py" else module.rpartition(".")[0]
     names = set()
     for node in ast.walk(_tree(module)):
         if isinstance(node, ast.Import):
@@ -105,18 +106,23 @@ def _imports(module: str) -> frozenset[str]:
 @cache
 def _registry() -> dict[str, tuple[str, str]]:
     """The registered models, name → (module, class), read as text: importing them would load PyTorch."""
-    (registry,) = filter(_registers, _tree(MODELS).body)
-    return ast.literal_eval(registry.value)
+    return _value(_tree(MODELS).body, "MODELS")
 
 
-def _registers(node: ast.stmt) -> bool:
-    return isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "MODELS"
+def _value(body: list[ast.stmt], name: str) -> Any:
+    """What a module's body assigns to the annotated `name`."""
+    (value,) = (node.value for node in body if _assigns(node, name) and isinstance(node, ast.AnnAssign))
+    return ast.literal_eval(value or "None")
+
+
+def _assigns(node: ast.stmt, name: str) -> bool:
+    return isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == name
 
 
 @cache
 def _syntax(module: str) -> str:
     """A module's syntax, hashed; of the registry, each model's own line counts only for that model."""
-    body = [node for node in _tree(module).body if module != MODELS or not _registers(node)]
+    body = [node for node in _tree(module).body if module != MODELS or not _assigns(node, "MODELS")]
     return hashlib.sha256(canonical(body).encode()).hexdigest()
 
 
@@ -148,7 +154,7 @@ def _joined(pieces: list[ast.expr]) -> list[ast.expr]:
     for piece in pieces:
         text = piece.value if isinstance(piece, ast.Constant) else None
         if text is not None and joined and isinstance(joined[-1], ast.Constant):
-            joined[-1] = ast.Constant(joined[-1].value + text)
+            joined[-1] = ast.Constant(f"{joined[-1].value}{text}")
         elif text != "":
             joined.append(piece)
     return joined

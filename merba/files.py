@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -47,7 +47,7 @@ IDLE = 3600.0
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path) -> Generator[Path]:
     """An empty file next to `path` to write to; renamed to `path` when the block succeeds, removed when it fails.
 
     Writers of the same file, on whatever machine, don't meet: each has a draft of its own. What a killed one leaves is for

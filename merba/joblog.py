@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 
 
 @contextmanager
-def job_log(path: str | Path, task: str) -> Iterator[None]:
+def job_log(path: str | Path, task: str) -> Generator[None]:
     """Log what happens in the block to the file `path`.
 
     A MerbaError ends the process with status 1 and its message, without a traceback; any other error keeps its own.

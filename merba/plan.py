@@ -114,7 +114,7 @@ class Plan:
         """
         if dataset not in self._rows:
             raise MerbaError(f"the configuration has no dataset {dataset!r}{did_you_mean(dataset, self._rows)}")
-        return sorted(set(map(self._maker, self._rows[dataset]["source"])) - {None})
+        return sorted({folder for source in self._rows[dataset]["source"] if (folder := self._maker(source))})
 
     @cached_property
     def demo(self) -> list[str]:
@@ -166,14 +166,17 @@ class Plan:
 
     def warnings(self, *, ablations: bool) -> list[str]:
         """What of a plan will take longer than most want to wait."""
-        hours = {name: (self.fold_hours(name) or 0) * len(self.folds(name)) for name in self.trained(ablations=ablations)}
-        return [
-            f"experiment {name} trains {self.network(name).parameters / 1e6:.1f} million parameters without a GPU: about "
-            f"{total / 24:.1f} days of one core for {len(self.folds(name))} folds. Take a smaller model, such as "
-            "`model: {name: merba_nano}`, or a machine with a GPU"
-            for name, total in hours.items()
-            if total > LONG_HOURS and not self.on_gpu
-        ]
+        found = []
+        for name in self.trained(ablations=ablations):
+            cost, folds = self.network(name), len(self.folds(name))
+            hours = (self.fold_hours(name) or 0) * folds
+            if cost and hours > LONG_HOURS and not self.on_gpu:
+                found.append(
+                    f"experiment {name} trains {cost.parameters / 1e6:.1f} million parameters without a GPU: about "
+                    f"{hours / 24:.1f} days of one core for {folds} folds. Take a smaller model, such as "
+                    "`model: {name: merba_nano}`, or a machine with a GPU"
+                )
+        return found
 
     def fold_memory(self, experiment: str) -> int:
         """Memory of a training, MB: that of its network and program, and the packed flow and its inputs in float32."""

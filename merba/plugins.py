@@ -9,8 +9,9 @@ import hashlib
 import sys
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from merba.errors import MerbaError
@@ -56,11 +57,10 @@ def class_of_file(path: Path, name: str) -> type:
     # Under a name of its own content: a changed file is another module, and the same one is run once.
     module_name = f"merba_own_{checksum(path)[:16]}"
     if module_name not in sys.modules:
-        spec = spec_from_file_location(module_name, path)
-        module = module_from_spec(spec)
-        sys.modules[module_name] = module
+        module = sys.modules[module_name] = ModuleType(module_name)
+        module.__file__ = str(path)
         try:
-            spec.loader.exec_module(module)
+            exec(compile(path.read_bytes(), str(path), "exec"), vars(module))
         except Exception as error:  # whatever the user's file raises
             del sys.modules[module_name]
             raise MerbaError(f"model.file: {path} can't be run: {type(error).__name__}: {error}") from error

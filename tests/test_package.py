@@ -1,22 +1,29 @@
 """What an installed package needs and brings, and what a job loads of it."""
 
 import ast
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from functools import partial
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from zipfile import ZipFile
 
+import cv2
+import numpy as np
 import pytest
 import yaml
+from checkpoints import CLASSES, checkpoint
 
 from merba.jobs import import_from
+from merba.training.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).parents[1]
+NOT_BUILT_FROM = shutil.ignore_patterns(".*", "results", "docs", "tests", "bench", "build", "*.egg-info")
 # numba, torch and dlib-bin bring the first three; the others are used where somebody has installed them.
 BROUGHT = {"llvmlite", "triton", "dlib", "mamba_ssm", "face_alignment"}
 
@@ -79,8 +86,7 @@ def test_a_training_job_loads_nothing_of_other_stages(started):
 @pytest.mark.long
 def test_a_wheel_brings_every_file_that_the_package_reads(tmp_path):
     options = ["-q", "--no-deps", "--no-build-isolation", "-w"]
-    copied = shutil.ignore_patterns(".*", "results", "docs", "tests", "bench", "build", "*.egg-info")
-    shutil.copytree(ROOT, tmp_path / "source", ignore=copied)
+    shutil.copytree(ROOT, tmp_path / "source", ignore=NOT_BUILT_FROM)
     subprocess.run([sys.executable, "-m", "pip", "wheel", *options, tmp_path, tmp_path / "source"], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     tracked = {str(path.relative_to(ROOT)) for path in (ROOT / "merba").rglob("*") if path.is_file()}
@@ -131,3 +137,33 @@ def test_jobs_import_the_package_of_the_checkout_first(monkeypatch):
     monkeypatch.delenv("PYTHONPATH")
     import_from("/checkout")
     assert os.environ["PYTHONPATH"] == "/checkout"
+
+
+@pytest.mark.slow
+def test_a_wheel_in_an_empty_environment_predicts_with_no_file_of_the_checkout(tmp_path, photograph):
+    save_checkpoint(tmp_path / "model.safetensors", checkpoint())
+    (tmp_path / "clip").mkdir()
+    for number in range(1, 7):  # a face that moves by a pixel a frame
+        cv2.imwrite(str(tmp_path / "clip" / f"{number:04}.png"), np.roll(photograph, number, 0))
+    shutil.copytree(ROOT, tmp_path / "source", ignore=NOT_BUILT_FROM)
+    run = partial(subprocess.run, cwd=tmp_path, check=True, env={**os.environ, "PYTHONPATH": ""})
+    run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", ".", "./source"])
+    shutil.rmtree(tmp_path / "source")
+    run([sys.executable, "-m", "venv", "empty"])
+    (wheel,) = tmp_path.glob("*.whl")
+    # In the locked versions, so that nothing is resolved anew.
+    locks = [f"--constraint={ROOT / 'envs' / name}.txt" for name in ("torch", "cpu")]
+    run(["empty/bin/pip", "install", "-q", *locks, f"{wheel}[video,plots]"])
+    command = ["empty/bin/merba", "predict", "clip", "--checkpoint", "model.safetensors", "--out", "predictions", "--json"]
+    (prediction,) = json.loads(run(command, capture_output=True, text=True).stdout)["predictions"]
+    assert prediction["predicted"] in CLASSES
+    assert list((tmp_path / "predictions").glob("*.png"))
+    where = run(["empty/bin/python", "-c", "import merba; print(merba.__file__)"], capture_output=True, text=True).stdout
+    assert Path(where.strip()).is_relative_to(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
+def test_editors_find_the_schema_of_a_shipped_configuration(path):
+    line = path.read_text().splitlines()[0]
+    assert line.startswith("# yaml-language-server: $schema=")
+    assert yaml.safe_load((path.parent / line.partition("=")[2]).read_text())["title"] == "Configuration of the merba workflow"

@@ -30,8 +30,9 @@ def defaults(section: str) -> dict[str, Any]:
 def explain(error: ValidationError) -> str:
     """One line for a user: the key's path, what is wrong there, and what would be right."""
     where = ".".join(map(str, error.path)) or "top level"
+    node = error.schema if isinstance(error.schema, dict) else {}  # true and false are schemas too, though none of ours
     if error.validator == "additionalProperties":
-        known = error.schema.get("properties", {})
+        known = node.get("properties", {})
         strange = sorted(set(error.instance) - set(known), key=str)
         hints = [f"{key!r}{did_you_mean(key, known)}" for key in strange]
         return f"{where}: unknown key {', '.join(hints)}"
@@ -45,7 +46,7 @@ def explain(error: ValidationError) -> str:
     if error.validator == "pattern":
         return f"{where}: {error.instance!r} has other characters than lower-case letters, digits and underscores"
     if error.validator in ("oneOf", "anyOf"):
-        return f"{where}: {error.instance!r} doesn't fit: {error.schema.get('description', error.message)}"
+        return f"{where}: {error.instance!r} doesn't fit: {node.get('description', error.message)}"
     if error.validator == "enum":
         return f"{where}: {unknown(error.instance, error.validator_value)}"
     return f"{where}: {error.message}"

@@ -207,7 +207,10 @@ def test_every_size_of_the_registered_models_has_a_name_of_its_own():
         ({"a": {"inherit": "merbo"}}, "experiments.a.inherit: 'merbo' is unknown (did you mean 'merba'?)"),
         ({"a": {"inherit": "b"}, "b": {"inherit": "a"}}, "experiments.b.inherit: 'a' inherits from itself"),
         ({"a": {"method": "A"}}, "experiments.a: missing key 'model'"),
-        ({"a": {"method": "A", "model": {"dim": 8}}}, "experiments.a.model: missing key 'name'"),
+        (
+            {"a": {"method": "A", "model": {"dim": 8}}},
+            "experiments.a.model: give either `name`, a registered model, or `file` and",
+        ),
     ],
 )
 def test_a_faulty_inheritance_is_named(experiments, message):
