@@ -58,7 +58,7 @@ lint: $(VENV)/test.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/ty check --python $(VENV)
-	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakefmt --check Snakefile rules workflow/Snakefile
 	$(BIN)/snakemake --lint
 
 $(VENV)/demo.installed: envs/torch.txt envs/cpu.txt pyproject.toml

@@ -1,5 +1,7 @@
 """What runs for a configuration: the micro-demo's experiments, folds, tables and figures."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from releases import write_release
@@ -192,3 +194,18 @@ def test_cloned_flow_makes_no_other_dataset_wait_and_hides_no_changed_frame(tmp_
     frame.write_bytes(frame.read_bytes() + b"x")
     after = [planned_now().file_state(*subject) for subject in (("own", "s"), ("samm", "006"))]
     assert (before[0] != after[0], before[1] == after[1]) == (True, True)
+
+
+def test_a_module_reads_what_its_rules_make_behind_the_prefix():
+    clone = {"adapter": "flow_images", "repository": "r", "commit": "c"}
+    experiments = {"a": {"method": "A", "model": {"name": "ststnet"}}}
+    for config, made in (
+        ({"data": "own", "datasets": {"cloned": clone}, "experiments": experiments}, "results/public_flow/cloned"),
+        (yaml.safe_load(MICRO.read_text()), "results/demo/samm"),
+    ):
+        plan = Plan(config, results=Path("faces/results"))
+        assert plan.made("samm") == [made]  # as rules call it
+        assert all(clip["source"].startswith(f"faces/{made}/") for clip in plan.clips("samm", "006"))
+        (name,) = list(plan.experiments)[:1]
+        assert plan.runs([name])[name]["predictions"][0].startswith(f"faces/results/folds/{name}/")
+        assert plan.predictions(name)[0].startswith(f"results/folds/{name}/")

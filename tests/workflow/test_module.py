@@ -50,8 +50,23 @@ def run(folder, config, *arguments):
 def test_the_plan_of_a_module_is_the_workflows(tmp_path):
     alone = planned(snakemake(tmp_path / "alone", "-n"))
     as_module = planned(run(tmp_path, yaml.safe_load(MICRO.read_text()), "-n"))
-    # The first rule of a module is no default target of its importer's own.
     assert {name.removeprefix("merba_"): count for name, count in as_module.items()} == alone
+
+
+def test_the_catalogs_snakefile_is_the_workflow(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "-n",
+        "--snakefile",
+        ROOT / "workflow/Snakefile",
+        "--directory",
+        tmp_path / "run",
+    ]
+    done = subprocess.run([*map(str, command), "--configfile", MICRO], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert planned(done.stdout + done.stderr) == planned(snakemake(tmp_path / "alone", "-n"))
 
 
 @pytest.mark.long
