@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from merba.config import load_config
-    from merba.config.method_names import method_name
+    from merba.models import model_name
     from merba.training.checkpoint import save_checkpoint
     from merba.training.export import ensemble_of_folds, retrained
 
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
         made = ensemble_of_folds(options.folds, options.model_file)
     save_checkpoint(options.out, made)
     what = "1 model" if options.retrain else f"{len(made.members)} members"
-    print(f"{options.out}: {what} of {method_name(made.model)}, classes {', '.join(made.classes)}")
+    print(f"{options.out}: {what} of {model_name(made.model)}, classes {', '.join(made.classes)}")
     if made.holds_clips:
         print("It holds the flow of its training clips: where these are licensed, don't pass it on.")
     return 0

@@ -91,6 +91,11 @@ def _named(name: str) -> tuple[type[nn.Module], dict[str, Any]]:
     raise ValueError(f"unknown model {name!r}; known: {', '.join(list_models())}")
 
 
+def model_name(settings: Mapping[str, Any]) -> str:
+    """What an experiment's `model` is called in messages: its registered name, or its class."""
+    return settings.get("name") or settings["class"]
+
+
 def check_model(settings: Mapping[str, Any], num_classes: int) -> nn.Module:
     """The model of an experiment's `model`, a name or file and arguments, on the meta device: shapes without memory or values.
 
@@ -111,6 +116,6 @@ def check_experiment(experiment: Mapping[str, Any], num_classes: int) -> None:
     model = check_model(experiment["model"], num_classes)
     if isinstance(model, FittedModel) and experiment["stopping"] != "none":
         raise MerbaError(
-            f"{type(model).__name__} is fitted, not trained: it has no epoch at which a validation part could stop "
+            f"{model_name(experiment['model'])} is fitted, not trained: it has no epoch at which a validation part could stop "
             "it; set `stopping: none` in its experiment"
         )

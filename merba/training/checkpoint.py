@@ -21,7 +21,7 @@ import merba
 from merba.config.validation import explain, schema
 from merba.errors import MerbaError
 from merba.files import atomic
-from merba.models import MODELS, create_model
+from merba.models import MODELS, create_model, model_name
 from merba.models.fitted import FittedModel
 from merba.preprocessing.packs import RELEASED, FlowFormat, ImageForm
 
@@ -309,7 +309,7 @@ def _check_fit(path: Path, checkpoint: Checkpoint) -> None:
             wrong = sorted(name for name in held.keys() | shapes.keys() if held.get(name) != shapes.get(name))
             name = wrong[0]
             raise MerbaError(
-                f"{path}: {len(wrong)} tensors of member {number} don't fit {type(blank).__name__}: {name} is "
+                f"{path}: {len(wrong)} tensors of member {number} don't fit {model_name(checkpoint.model)}: {name} is "
                 f"{held.get(name, 'missing')}, the model has {shapes.get(name, 'none of that name')}; was the model "
                 "changed since? Train again"
             )
