@@ -55,6 +55,8 @@ def create_model(name: str | None, num_classes: int, *, pretrained: str | Path |
     name or argument, or sizes that don't fit each other, raise ValueError; a file that can't be used, MerbaError.
     """
     if name is None:
+        if not {"file", "class"} <= overrides.keys():
+            raise ValueError("the model has neither a `name`, nor `file` and `class`")
         path, class_name = Path(overrides.pop("file")), overrides.pop("class")
         name, model_class, size = class_name, class_of_file(path, class_name), {}
     else:

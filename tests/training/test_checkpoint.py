@@ -201,7 +201,7 @@ def test_safetensors_of_others_are_refused(tmp_path):
         ({"model": {"name": "merba_huge"}}, "unknown model 'merba_huge'; known: merba_base"),
         ({"model": {"name": "merba_nano", "depht": 3}}, "has no argument 'depht'"),
         ({"model": {"name": "merba_nano", "pretrained": "x.pth"}}, "names a `pretrained` file"),
-        ({"model": {}}, "'name'"),
+        ({"model": {}}, "neither a `name`, nor"),
         ({"channels": ["u", "w"]}, "unknown flow channel 'w'; this merba makes u, v, strain, magnitude"),
         ({"channels": ["u"]}, "needs 2 input channels, the flow has 1"),
         ({"decode": "squared"}, "unknown decode 'squared'; known: raw, signed"),
