@@ -103,8 +103,9 @@ class Plan:
             self._file_states[key] = file_state(clip for clip in self._clips[key] if self._maker(clip["source"]) is None)
         return self._file_states[key]
 
-    def gate_refuses(self, checked: Path) -> bool:
-        """Whether a gate, which wrote the file `checked`, let clips be dropped that it must refuse now."""
+    def gate_refuses(self, dataset: str) -> bool:
+        """Whether a gate that let clips be dropped must refuse them now."""
+        checked = self.results / "packed" / f"{dataset}.checked"
         return self.config["on_problem"] == "stop" and checked.exists() and checked.stat().st_size > 0
 
     def made(self, dataset: str) -> list[str]:
