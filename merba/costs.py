@@ -29,6 +29,10 @@ PROGRAM_MB = 600
 """Memory of a training job without clips and network."""
 LEAST_MB = 4000
 """The least that a training job asks for: MERba-nano at 56 px with batches of 128, on the CPU, was measured at 3500."""
+LEAST_MINUTES = 240
+"""The least time that a training job asks for."""
+LONG_HOURS = 24
+"""CPU hours of an experiment from which a plan without a GPU warns."""
 PREPROCESSING = {"faces": 0.4, "apex": 0.65, "flow": 0.15}
 """CPU seconds a clip of 20 frames of 2040×1088 px (bench/results/preprocess.json)."""
 
@@ -89,6 +93,14 @@ def keeps_weights(config: Mapping[str, Any]) -> bool:
         return config["keep_weights"]
     networks = [network(experiment["model"], 7) for experiment in config["experiments"].values()]
     return all(found is not None and found.parameters <= SMALL for found in networks)
+
+
+def slow_without_gpu(experiment: str, cost: Network, hours: float, folds: int) -> str:
+    """What to warn of where an experiment takes that long on a CPU."""
+    return (
+        f"experiment {experiment} trains {cost.parameters / 1e6:.1f} million parameters without a GPU: about {hours / 24:.1f} days "
+        f"of one core for {folds} folds. Take a smaller model, such as `model: {{name: merba_nano}}`, or a machine with a GPU"
+    )
 
 
 def _stem(channels: int, stem: int, dim: int, places: int) -> Layer:

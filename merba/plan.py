@@ -12,7 +12,7 @@ import pandas as pd
 
 from merba.code import code_digest
 from merba.config import changed_by_experiments, complete, expects_gpu, origin_of, runnable_experiments
-from merba.costs import LEAST_MB, Network, keeps_weights, network
+from merba.costs import LEAST_MB, LEAST_MINUTES, LONG_HOURS, Network, keeps_weights, network, slow_without_gpu
 from merba.datasets import DEMO_ROOT, RESULTS, plan_sheet
 from merba.datasets.flow_images import ADAPTER as CLONED
 from merba.datasets.flow_images import CLONES
@@ -28,10 +28,6 @@ ABLATIONS = ("table_6_lgfi", "table_7_scanning")
 """Tables of ablations, which a configuration with `ablations: false` leaves out."""
 RELEASED_SIZE = 28
 """Side of the public release's flow images, px."""
-LONG_HOURS = 24
-"""CPU hours of an experiment from which a plan without a GPU warns."""
-LEAST_MINUTES = 240
-"""The least that a training job asks for."""
 SHEET_CLIPS = 48
 """Clips on a page of a contact sheet."""
 PAPER_MODEL = "merba_base"
@@ -155,28 +151,21 @@ class Plan:
 
     def fold_hours(self, experiment: str) -> float | None:
         """Estimated hours of a fold, all its seeds and epochs, on one core or GPU; None where the network is unknown."""
-        if (cost := self.network(experiment)) is None:
-            return None
-        settings = self.experiments[experiment]
-        seconds = cost.seconds(len(self._composite(experiment)), settings["training"]["epochs"], on_gpu=self.on_gpu)
-        return seconds * len(settings["seeds"]) / 3600
+        settings, clips = self.experiments[experiment], len(self._composite(experiment))
+        cost, epochs = self.network(experiment), settings["training"]["epochs"]
+        return cost and cost.seconds(clips, epochs, on_gpu=self.on_gpu) * len(settings["seeds"]) / 3600
 
     def fold_minutes(self, experiment: str) -> int:
         """Time that a training job asks for: thrice the estimate, as it may be on a slower machine."""
         return max(LEAST_MINUTES, int(180 * (self.fold_hours(experiment) or 0)))
 
     def warnings(self, *, ablations: bool) -> list[str]:
-        """What of a plan will take longer than most want to wait."""
+        """What of a plan without a GPU will take longer than most want to wait."""
         found = []
-        for name in self.trained(ablations=ablations):
-            cost, folds = self.network(name), len(self.folds(name))
-            hours = (self.fold_hours(name) or 0) * folds
-            if cost and hours > LONG_HOURS and not self.on_gpu:
-                found.append(
-                    f"experiment {name} trains {cost.parameters / 1e6:.1f} million parameters without a GPU: about "
-                    f"{hours / 24:.1f} days of one core for {folds} folds. Take a smaller model, such as "
-                    "`model: {name: merba_nano}`, or a machine with a GPU"
-                )
+        for name in [] if self.on_gpu else self.trained(ablations=ablations):
+            cost, hours, folds = self.network(name), self.fold_hours(name) or 0, len(self.folds(name))
+            if cost and hours * folds > LONG_HOURS:
+                found.append(slow_without_gpu(name, cost, hours * folds, folds))
         return found
 
     def fold_memory(self, experiment: str) -> int:
