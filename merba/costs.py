@@ -97,9 +97,10 @@ def keeps_weights(config: Mapping[str, Any]) -> bool:
 
 def slow_without_gpu(experiment: str, cost: Network, hours: float, folds: int) -> str:
     """What to warn of where an experiment takes that long on a CPU."""
+    smaller = "Take a smaller model, such as `model: {name: merba_nano}`, or a machine with a GPU"
     return (
-        f"experiment {experiment} trains {cost.parameters / 1e6:.1f} million parameters without a GPU: about {hours / 24:.1f} days "
-        f"of one core for {folds} folds. Take a smaller model, such as `model: {{name: merba_nano}}`, or a machine with a GPU"
+        f"experiment {experiment} trains {cost.parameters / 1e6:.1f} million parameters without a GPU: about {hours / 24:.1f} "
+        f"days of one core for {folds} folds. {smaller}"
     )
 
 

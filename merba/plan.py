@@ -153,7 +153,7 @@ class Plan:
         """Estimated hours of a fold, all its seeds and epochs, on one core or GPU; None where the network is unknown."""
         settings, clips = self.experiments[experiment], len(self._composite(experiment))
         cost, epochs = self.network(experiment), settings["training"]["epochs"]
-        return cost and cost.seconds(clips, epochs, on_gpu=self.on_gpu) * len(settings["seeds"]) / 3600
+        return None if cost is None else cost.seconds(clips, epochs, on_gpu=self.on_gpu) * len(settings["seeds"]) / 3600
 
     def fold_minutes(self, experiment: str) -> int:
         """Time that a training job asks for: thrice the estimate, as it may be on a slower machine."""
