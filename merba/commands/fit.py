@@ -30,6 +30,7 @@ def run(options: argparse.Namespace) -> int:
     from merba.evaluation.comparison import find_predictions
     from merba.evaluation.scoring import read_predictions, scores_by_dataset
     from merba.files import atomic
+    from merba.models import model_name
     from merba.training.card import model_card
     from merba.training.checkpoint import save_checkpoint
     from merba.training.everybody import train_on_images
@@ -48,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     save_checkpoint(options.out, made)
     with atomic(options.out.with_suffix(".md")) as draft:
         draft.write_text(model_card(made, options.out.stem))
-    print(f"{options.out}: {made.model['name']}, trained on {made.trained_on}; {made.measured}")
+    print(f"{options.out}: {model_name(made.model)}, trained on {made.trained_on}; {made.measured}")
     if made.holds_clips:
         print("It holds the flow of its training clips: where these are licensed, don't pass it on.")
     return 0

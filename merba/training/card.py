@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from merba.models import model_name
 from merba.training.checkpoint import Checkpoint
 
 TEXT = """\
@@ -32,7 +33,7 @@ def model_card(checkpoint: Checkpoint, name: str) -> str:
     """The card, Markdown, of a checkpoint of all clips that is called `name`."""
     return TEXT.format(
         name=name,
-        model=checkpoint.model["name"],
+        model=model_name(checkpoint.model),
         classes=", ".join(checkpoint.classes),
         version=checkpoint.version,
         trained_on=checkpoint.trained_on,
