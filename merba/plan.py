@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class Plan:
     """
 
     def __init__(
-        self, config: Mapping[str, Any], origin: str = "configuration", given: Iterable[str] = (), results: Path = RESULTS
+        self, config: Mapping[str, Any], origin: str = "configuration", given: Collection[str] = (), results: Path = RESULTS
     ) -> None:
         """Raises MerbaError where the configuration, named by `origin`, or the data that it names can't be used.
 
