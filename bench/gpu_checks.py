@@ -18,6 +18,8 @@ from merba.preprocessing.flow_settings import FlowSettings
 from merba.preprocessing.tv_l1_torch import tv_l1_batch
 from merba.scan import BACKEND_VARIABLE, window_conv
 
+TV_L1 = FlowSettings(["u", "v"], "keep", "numba", 0.25, 0.15, 0.3, 5, 5, 0.01, 30, 10, 0.8, 0.0, 5)
+"""The schema's defaults, written out: reading the schema takes PyYAML, which a rented machine may lack."""
 TOLERANCES = {"fp32": 2e-5, "bf16": 5e-3, "fp16": 1e-3}  # relative, in the Euclidean norm; halves: their rounding
 CHECKED_MODELS = {  # small, and without chance
     "merba_nano": {"dropout": 0.0, "drop_path": 0.0},
@@ -138,14 +140,14 @@ def check_flow(side: int, pairs: int, device: str) -> dict[str, float]:
     grey = 128 + 40 * interpolate(torch.randn(pairs, 1, side // 2, side // 2), size=4 * (side + 1), mode="bicubic")[:, 0]
     grey = grey.clamp(0, 255).byte()  # four times as fine, so that a quarter of a pixel is one
     images = [part[:, :side, :side].to(device) for part in (grey[:, 2::4, 1::4], grey[:, ::4, ::4])]
-    flow = tv_l1_batch(*images, FlowSettings()).cpu()
-    few = tv_l1_batch(*(image[:2].cpu() for image in images), FlowSettings())
+    flow = tv_l1_batch(*images, TV_L1).cpu()
+    few = tv_l1_batch(*(image[:2].cpu() for image in images), TV_L1)
     edge = side // 8
-    found = flow[..., edge:-edge, edge:-edge].mean((0, 2, 3))
+    motion = flow[..., edge:-edge, edge:-edge].mean((0, 2, 3))
     figures = {
-        "error": (found - torch.tensor([0.25, 0.5])).norm().item(),
+        "error": (motion - torch.tensor([0.25, 0.5])).norm().item(),
         "difference": (flow[:2] - few).norm(dim=1).mean().item(),
     }
     if not (figures["error"] < 0.05 and figures["difference"] < 0.01):
         raise Mismatch(f"TV-L1: off by {figures['error']:.3f} px, and by {figures['difference']:.3f} px from the CPU's")
-    return figures | {"ms_a_pair": milliseconds(lambda: tv_l1_batch(*images, FlowSettings()), device, 1) / pairs}
+    return figures | {"ms_a_pair": milliseconds(lambda: tv_l1_batch(*images, TV_L1), device, 1) / pairs}

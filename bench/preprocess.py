@@ -150,7 +150,7 @@ import time
 from merba.preprocessing.flow import FlowSettings, dense_flow
 begin = time.process_time()
 import numpy as np
-dense_flow(*np.random.default_rng(0).integers(0, 256, (2, 64, 64), dtype=np.uint8), FlowSettings())
+dense_flow(*np.random.default_rng(0).integers(0, 256, (2, 64, 64), dtype=np.uint8), FlowSettings.of())
 print(time.process_time() - begin)
 """
     with tempfile.TemporaryDirectory() as cache:
@@ -263,7 +263,7 @@ def _apex_over_flows(rows, made: dict) -> float:
     face, frames = made["faces"].iloc[0], _aligned(rows, made)
     solver = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     flows = _cpu_seconds(lambda: [solver.calc(frames[0], frame, None) for frame in frames[1:]])
-    apex = _cpu_seconds(lambda: unimodal(motion_curve(frames, aligned_landmarks(face), ApexSettings())))
+    apex = _cpu_seconds(lambda: unimodal(motion_curve(frames, aligned_landmarks(face), ApexSettings.of())))
     return apex / flows
 
 
@@ -279,8 +279,8 @@ def _pair_times(rows, made: dict) -> dict[str, float]:
     pair = frames[0], frames[int(made["apex"].iloc[0]["apex"] - rows.iloc[0]["onset"])]
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     solvers = {
-        "numba": lambda: dense_flow(*pair, FlowSettings(solver="numba")),
-        "opencv": lambda: dense_flow(*pair, FlowSettings(solver="opencv")),
+        "numba": lambda: dense_flow(*pair, FlowSettings.of({"solver": "numba"})),
+        "opencv": lambda: dense_flow(*pair, FlowSettings.of({"solver": "opencv"})),
         "scikit-image": lambda: optical_flow_tvl1(*pair),
         "dis": lambda: dis.calc(*pair, None),
     }
@@ -298,7 +298,7 @@ def _aligned(rows, made: dict) -> list:
     from merba.preprocessing.faces import FaceSettings, aligned_grey, transform_of
 
     transform = transform_of(made["faces"].iloc[0])
-    return [aligned_grey(image, transform, FaceSettings()) for _, image in _frames(rows.iloc[0])]
+    return [aligned_grey(image, transform, FaceSettings.of()) for _, image in _frames(rows.iloc[0])]
 
 
 def _cpu_seconds(work: Callable[[], object]) -> float:

@@ -55,7 +55,6 @@ def experiment(model: str, epochs: int) -> dict:
     """Settings of a fold of `model`; every epoch is trained."""
     from dataclasses import asdict
 
-    from merba.config.validation import defaults
     from merba.training.settings import TrainingSettings
 
     kind = {} if model == "ststnet" else {"in_channels": 2}
@@ -69,7 +68,7 @@ def experiment(model: str, epochs: int) -> dict:
         "control": "none",
         "seeds": [0],
         "model": {"name": model, **kind},
-        "training": asdict(TrainingSettings(**defaults("training") | settings)),
+        "training": asdict(TrainingSettings.of(settings)),
     }
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from merba.config.validation import defaults
 from merba.preprocessing.packs import FlowFormat
 from merba.protocols import Split
 from merba.training.inputs import prepare
@@ -13,9 +12,7 @@ from merba.training.settings import TrainingSettings
 
 CPU = torch.device("cpu")
 PIXELS = FlowFormat(("u", "v"), "px")
-QUICK = TrainingSettings(
-    **defaults("training") | {"epochs": 12, "batch_size": 8, "rate": 0.05, "warmup": 2, "cooldown": 2, "patience": 100}
-)
+QUICK = TrainingSettings.of({"epochs": 12, "batch_size": 8, "rate": 0.05, "warmup": 2, "cooldown": 2, "patience": 100})
 
 
 class Small(nn.Module):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from merba.errors import did_you_mean, unknown
 
@@ -25,6 +26,20 @@ def schema(name: str) -> dict[str, Any]:
 def defaults(section: str) -> dict[str, Any]:
     """The defaults of a section of the configuration, such as `training`."""
     return {key: about["default"] for key, about in schema("config")["properties"][section]["properties"].items()}
+
+
+class Section:
+    """Settings of a section of the configuration: a dataclass of its keys, whose defaults are the schema's."""
+
+    section: ClassVar[str]
+
+    def __init_subclass__(cls, *, name: str) -> None:
+        cls.section = name
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any] | None = None) -> Self:
+        """The settings `given`, and the defaults of the others."""
+        return cls(**defaults(cls.section) | dict(given or {}))
 
 
 def explain(error: ValidationError) -> str:

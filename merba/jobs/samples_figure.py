@@ -37,7 +37,7 @@ def run(
         subjects = from_plain_rows(rows).groupby("subject", sort=False)
         tiles: list[Tile] = []
         for (_, clips), *files in zip(subjects, faces, apexes, flow, strict=True):
-            tiles += _tiles(clips, *map(Path, files), FaceSettings(**face_settings), head_motion)
+            tiles += _tiles(clips, *map(Path, files), FaceSettings.of(face_settings), head_motion)
         plot_contact_sheet(tiles, title=title, path=draft)
 
 

@@ -240,7 +240,7 @@ def _movement(flow: np.ndarray, points: np.ndarray, channels: Sequence[str]) -> 
 
 
 def _aligned(row: Any, face: Mapping[str, Any], numbers: Iterable[int], settings: Mapping[str, Any]) -> np.ndarray:
-    clip, chosen = clip_of(row), FaceSettings(**settings)
+    clip, chosen = clip_of(row), FaceSettings.of(settings)
     frames = [cv2.cvtColor(clip.read(number), cv2.COLOR_BGR2RGB) for number in numbers]
     return np.stack([align(frame, transform_of(face), chosen.size, chosen.interpolation) for frame in frames])
 

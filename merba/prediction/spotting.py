@@ -83,7 +83,7 @@ def search(clip: Clip, fps: float, faces: Mapping[str, Any], apex: Mapping[str, 
     cv2.setNumThreads(1)
     if not fps > 0:
         raise ClipProblem(f"{clip.source} has no frame rate, which `--spot` needs; give it by --fps, or in the CSV file")
-    windows = list(_windows(clip, fps, FaceSettings(**faces), ApexSettings(**apex)))
+    windows = list(_windows(clip, fps, FaceSettings.of(faces), ApexSettings.of(apex)))
     if not windows:
         raise ClipProblem(
             f"{clip.source} is shorter than a window of `--spot` ({LONGEST} s), or has fewer than {FEWEST} frames in one; "

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from merba.config.validation import Section
 from merba.errors import ClipProblem
 from merba.frames import clip_of
 from merba.joblog import counted
@@ -38,11 +39,11 @@ SMOOTH = 2.0
 
 
 @dataclass(frozen=True)
-class ApexSettings:
+class ApexSettings(Section, name="apex"):
     """How apexes are found; each field is described in merba/config/schemas/config.schema.yaml."""
 
-    curve: str = "flow"
-    radius: float = 0.08
+    curve: str
+    radius: float
 
 
 def motion_curve(frames: Iterable[np.ndarray], points: np.ndarray, settings: ApexSettings) -> np.ndarray:
@@ -123,7 +124,7 @@ def apexes_of_subject(
     frames, curve, fit (lists, empty for annotations); problem (null where all is well).
     """
     cv2.setNumThreads(1)
-    chosen, face_chosen = ApexSettings(**settings), FaceSettings(**face_settings)
+    chosen, face_chosen = ApexSettings.of(settings), FaceSettings.of(face_settings)
     records = []
     for row, face in counted(zip(rows.itertuples(), faces.to_dict("records"), strict=True), len(rows), "clips"):
         record = {key: getattr(row, key) for key in KEY} | {

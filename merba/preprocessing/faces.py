@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from merba.config.validation import Section
 from merba.errors import ClipProblem
 from merba.frames import clip_of
 from merba.joblog import counted
@@ -30,17 +31,17 @@ DOUBTFUL = 0.5
 
 
 @dataclass(frozen=True)
-class FaceSettings:
+class FaceSettings(Section, name="faces"):
     """How faces are found and aligned; each field is described in merba/config/schemas/config.schema.yaml."""
 
-    backend: str = "auto"
-    upsample: int = 1
-    network: str = "sfd"
-    weights: str | None = None
-    size: int = 224
-    margin: float = 0.0
-    interpolation: str = "area"
-    landmark_frames: int = 3
+    backend: str
+    upsample: int
+    network: str
+    weights: str | None
+    size: int
+    margin: float
+    interpolation: str
+    landmark_frames: int
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def faces_of_subject(rows: pd.DataFrame, settings: Mapping[str, Any]) -> pd.Data
     subject's single ones in place and size is taken, or the largest.
     """
     cv2.setNumThreads(1)
-    chosen = FaceSettings(**settings)
+    chosen = FaceSettings.of(settings)
     backends = list(detectors(chosen.backend, chosen.upsample, chosen.network, chosen.weights))
     seen = [_faces_of_clip(row, backends) for row in counted(rows.itertuples(), len(rows), "clips searched")]
     singles = [clip.faces[0] for clip in seen if isinstance(clip, Seen) and len(clip.faces) == 1]

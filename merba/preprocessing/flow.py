@@ -129,7 +129,7 @@ def flow_format(rows: pd.DataFrame, settings: Mapping[str, Any]) -> FlowFormat:
     """What `flow_of_clips` gives for these rows: configured channels in pixels, or those of ready-made images."""
     if _ready_made(rows):
         return FlowFormat(("u", "v", "strain"), "image")
-    return FlowFormat(tuple(FlowSettings(**settings).channels), "px")
+    return FlowFormat(tuple(FlowSettings.of(settings).channels), "px")
 
 
 def _ready_made(rows: pd.DataFrame) -> bool:
@@ -139,7 +139,7 @@ def _ready_made(rows: pd.DataFrame) -> bool:
 def flow_shape(rows: pd.DataFrame, settings: Mapping[str, Any], face_settings: Mapping[str, Any]) -> tuple[int, int, int]:
     """(C, H, W) of the flow of these rows' clips; ready-made images have their own size."""
     channels = len(flow_format(rows, settings).channels)
-    size = FaceSettings(**face_settings).size
+    size = FaceSettings.of(face_settings).size
     if not _ready_made(rows):
         return channels, size, size
     for source in rows["source"]:
@@ -163,7 +163,7 @@ def flow_of_clips(
     images' red, green and blue are u, v and strain. `threads` changes no bit. The solver `cuda` computes on `device`.
     """
     cv2.setNumThreads(1)
-    chosen, face_chosen = FlowSettings(**settings), FaceSettings(**face_settings)
+    chosen, face_chosen = FlowSettings.of(settings), FaceSettings.of(face_settings)
     shape = flow_shape(rows, settings, face_settings)
     clips = list(rows.itertuples())
 

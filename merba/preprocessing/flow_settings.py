@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from merba.config.validation import Section
+
 SMALLEST = 16
 """Height and width (px) that a scale of the pyramid has at least, but for the first."""
 FLAT = 1.1920929e-07
@@ -13,26 +15,26 @@ FLAT = 1.1920929e-07
 
 
 @dataclass(frozen=True)
-class FlowSettings:
+class FlowSettings(Section, name="flow"):
     """Channels, solver and TV-L1 parameters; each field is described in merba/config/schemas/config.schema.yaml.
 
     The solver `cuda` is what `auto` stands for where training uses a GPU (see `with_solver`).
     """
 
-    channels: Sequence[str] = ("u", "v")
-    head_motion: str = "keep"
-    solver: str = "numba"
-    tau: float = 0.25
-    lambda_: float = 0.15
-    theta: float = 0.3
-    scales: int = 5
-    warps: int = 5
-    epsilon: float = 0.01
-    inner_iterations: int = 30
-    outer_iterations: int = 10
-    scale_step: float = 0.8
-    gamma: float = 0.0
-    median: int = 5
+    channels: Sequence[str]
+    head_motion: str
+    solver: str
+    tau: float
+    lambda_: float
+    theta: float
+    scales: int
+    warps: int
+    epsilon: float
+    inner_iterations: int
+    outer_iterations: int
+    scale_step: float
+    gamma: float
+    median: int
 
 
 def with_solver(settings: Mapping[str, Any], *, on_gpu: bool) -> dict[str, Any]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from merba.config.validation import Section
+
 
 @dataclass(frozen=True)
-class TrainingSettings:
+class TrainingSettings(Section, name="training"):
     """An experiment's `training`; merba/config/schemas/config.schema.yaml describes each and has its default."""
 
     epochs: int

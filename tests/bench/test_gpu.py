@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from merba.preprocessing.flow_settings import FlowSettings
+
 BENCH = Path(__file__).parents[2] / "bench"
 
 
@@ -25,6 +27,10 @@ def checked(gpu):
     import gpu_checks
 
     return gpu_checks
+
+
+def test_flow_is_checked_with_the_default_settings(checked):
+    assert FlowSettings.of() == checked.TV_L1
 
 
 @pytest.fixture

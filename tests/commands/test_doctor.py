@@ -84,7 +84,6 @@ from merba import MERba, create_model, selective_scan
 from merba.preprocessing.packs import FlowFormat
 from merba.protocols import Split
 from merba.training.inputs import prepare
-from merba.config.validation import defaults
 from merba.training.loop import train_fold
 from merba.training.settings import TrainingSettings
 flow, labels, rows = np.random.rand(12, 2, 28, 28).astype("float16"), np.arange(12) % 3, np.arange(12)
@@ -92,7 +91,7 @@ split = Split(rows[:8], rows[8:10], rows[10:])
 build = lambda: create_model("merba_nano", 3)
 data = prepare(flow, labels, split.train, FlowFormat(("u", "v"), "px"), shape=(2, 56, 56),
                normalise=True, device=torch.device("cpu"))
-result = train_fold(build, data, split, 3, TrainingSettings(**defaults("training") | {"epochs": 1, "batch_size": 8}), seed=0)
+result = train_fold(build, data, split, 3, TrainingSettings.of({"epochs": 1, "batch_size": 8}), seed=0)
 assert result.honest.probabilities.shape == (2, 3)
 """
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -48,7 +48,16 @@ def tiles_of(clips, channels=("u", "v"), **found):
     problems = table["problem"].fillna("")
     parts = zip(rows.itertuples(), records, apexes.to_dict("records"), flow, table["head_motion"], problems, strict=True)
     return [
-        clip_tile(row, face, apex, dict(zip(channels, values, strict=True)), moved, problem, FaceSettings(**SETTINGS), limit=0.01)
+        clip_tile(
+            row,
+            face,
+            apex,
+            dict(zip(channels, values, strict=True)),
+            moved,
+            problem,
+            FaceSettings.of(SETTINGS),
+            limit=0.01,
+        )
         for row, face, apex, values, moved, problem in parts
     ]
 

@@ -150,7 +150,7 @@ def test_flow_images_are_read_as_u_v_and_strain(tmp_path):
 
 
 def test_the_defaults_are_those_of_opencv():
-    fresh, ours = cv2.optflow.DualTVL1OpticalFlow_create(), opencv_tv_l1(FlowSettings())
+    fresh, ours = cv2.optflow.DualTVL1OpticalFlow_create(), opencv_tv_l1(FlowSettings.of())
     getters = [name for name in dir(fresh) if name.startswith("get") and name != "getDefaultName"]
     assert len(getters) >= 12
     assert {name: getattr(fresh, name)() for name in getters} == {name: getattr(ours, name)() for name in getters}
@@ -172,22 +172,22 @@ def test_every_parameter_of_opencv_is_a_setting_that_reaches_the_solver():
 @pytest.mark.parametrize("changes", [{"solver": "opencv"}, {"gamma": 0.1}])
 def test_opencv_solves_where_it_is_asked_for_and_where_illumination_changes(photograph, changes):
     first = cv2.cvtColor(photograph, cv2.COLOR_BGR2GRAY)[:64, :64]
-    second, settings = moved(first, 1, 0), FlowSettings(**changes)
+    second, settings = moved(first, 1, 0), FlowSettings.of(changes)
     expected = opencv_tv_l1(settings).calc(first, second, None).transpose(2, 0, 1)
     assert (dense_flow(first, second, settings) == expected).all()
-    assert (dense_flow(first, second, FlowSettings()) != expected).any()
+    assert (dense_flow(first, second, FlowSettings.of()) != expected).any()
 
 
 def test_a_cv2_without_optflow_is_explained(monkeypatch):
     monkeypatch.delattr(cv2, "optflow")
     with pytest.raises(MerbaError, match="merba doctor"):
-        opencv_tv_l1(FlowSettings())
+        opencv_tv_l1(FlowSettings.of())
 
 
 def test_an_installation_without_numba_is_explained(monkeypatch):
     monkeypatch.setattr("merba.preprocessing.flow.find_spec", lambda name: None)
     with pytest.raises(MerbaError, match="pip install numba, or set `flow.solver: opencv`"):
-        dense_flow(np.zeros((32, 32), np.uint8), np.zeros((32, 32), np.uint8), FlowSettings())
+        dense_flow(np.zeros((32, 32), np.uint8), np.zeros((32, 32), np.uint8), FlowSettings.of())
 
 
 @pytest.mark.long
@@ -205,8 +205,8 @@ def test_flow_of_the_demo_is_near_its_true_displacement(demo_root, demo_sheet):
             truth = np.load(demo_root / dataset / "truth" / f"{clip}.npz")
             read = open_clip(source, "frames").read
             transform = transform_of(face)
-            pair = [aligned_grey(read(int(truth[key])), transform, FaceSettings()) for key in ("onset", "apex")]
-            flow = {solver: dense_flow(*pair, FlowSettings(solver=solver)) for solver in solvers}
+            pair = [aligned_grey(read(int(truth[key])), transform, FaceSettings.of()) for key in ("onset", "apex")]
+            flow = {solver: dense_flow(*pair, FlowSettings.of({"solver": solver})) for solver in solvers}
             differences.append(np.hypot(*(flow["numba"] - flow["opencv"])))
             local = truth["displacement"].astype(np.float32) - truth["drift"][:, None, None]
             displaced = np.einsum("ij,jhw->ihw", transform[:, :2], local)

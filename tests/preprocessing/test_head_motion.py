@@ -59,7 +59,7 @@ def test_a_head_that_moves_further_than_any_expression_is_warned_of(tmp_path, ph
     faces = faces_of_subject(rows_of(clip_of(tmp_path / "a", [photograph] * 2, apex=2)), {})
     transform, points = transform_of(faces.iloc[0]), aligned_landmarks(faces.iloc[0])
     apex, _ = turned(photograph, (222, 120), angle, 1, np.divide(shift, np.hypot(*transform[:, 0])))
-    frames = (aligned_grey(noisy(image, seed), transform, FaceSettings()) for seed, image in enumerate((photograph, apex)))
+    frames = (aligned_grey(noisy(image, seed), transform, FaceSettings.of()) for seed, image in enumerate((photograph, apex)))
     length = head_motion(*frames, points).length
     assert head_warning(length, 224)
     if np.hypot(*shift) < 50:
@@ -80,7 +80,7 @@ def test_a_head_at_rest_has_no_motion(tmp_path, photograph):
     rows = rows_of(clip_of(tmp_path / "a", [noisy(photograph, 1), noisy(photograph, 2)], apex=2))
     face = faces_of_subject(rows, {}).iloc[0]
     frames = [
-        aligned_grey(image, transform_of(face), FaceSettings()) for _, image in open_clip(tmp_path / "a", "frames").frames()
+        aligned_grey(image, transform_of(face), FaceSettings.of()) for _, image in open_clip(tmp_path / "a", "frames").frames()
     ]
     motion = head_motion(*frames, aligned_landmarks(face))
     assert motion.length < 0.05
@@ -96,7 +96,7 @@ def test_head_motion_of_the_demo_is_that_of_the_truth(demo_root, demo_sheet):
             truth = np.load(demo_root / dataset / "truth" / f"{row['clip']}.npz")
             transform, points = transform_of(face), aligned_landmarks(face)
             clip = open_clip(row["source"], "frames")
-            frames = [aligned_grey(clip.read(int(truth[key])), transform, FaceSettings()) for key in ("onset", "apex")]
+            frames = [aligned_grey(clip.read(int(truth[key])), transform, FaceSettings.of()) for key in ("onset", "apex")]
             true = np.stack([cv2.warpAffine(part.astype(np.float32), transform, (224, 224)) for part in truth["displacement"]])
             region = disc_mask(points, STABLE, 0.05, 224)
             length = np.hypot(*(transform[:, :2] @ true[:, region])).mean()

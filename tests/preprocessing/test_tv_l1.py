@@ -19,7 +19,7 @@ from merba.preprocessing.faces import FaceSettings, aligned_grey, faces_of_subje
 from merba.preprocessing.flow import FlowSettings, opencv_tv_l1
 from merba.preprocessing.tv_l1 import tv_l1
 
-DEFAULTS = FlowSettings()
+DEFAULTS = FlowSettings.of()
 FEW = {"epsilon": 1e-6, "scales": 3, "warps": 2, "inner_iterations": 5, "outer_iterations": 2}
 SIZES = st.tuples(st.integers(1, 50), st.integers(1, 50))
 
@@ -56,10 +56,13 @@ def test_after_so_many_iterations_it_is_opencv_to_rounding(change):
     """With every parameter; where the iterations' number is fixed, rounding can't decide when they stop."""
     first = texture((80, 96))
     second = moved(first, 1.3, -0.7)
-    flow, expected = tv_l1(first, second, FlowSettings(**FEW | change)), opencv(first, second, FlowSettings(**FEW | change))
+    flow, expected = (
+        tv_l1(first, second, FlowSettings.of(FEW | change)),
+        opencv(first, second, FlowSettings.of(FEW | change)),
+    )
     assert difference(flow, expected).max() < 1e-3
     if change:
-        assert difference(tv_l1(first, second, FlowSettings(**FEW)), expected).max() > 0.01
+        assert difference(tv_l1(first, second, FlowSettings.of(FEW)), expected).max() > 0.01
 
 
 @given(SIZES, st.integers(0, 9))
@@ -87,7 +90,7 @@ def test_noise_and_black_frames_have_finite_flow(size, seed, black_first, black_
 @given(st.tuples(st.integers(17, 60), st.integers(17, 60)), st.floats(-1, 1), st.floats(-1, 1), st.integers(0, 9))
 @settings(max_examples=30, deadline=None)
 def test_a_texture_of_any_size_moves_as_opencv_has_it(size, dx, dy, seed):
-    first, chosen = texture(size, seed), FlowSettings(**FEW)
+    first, chosen = texture(size, seed), FlowSettings.of(FEW)
     second = moved(first, dx, dy)
     assert difference(tv_l1(first, second, chosen), opencv(first, second, chosen)).max() < 1e-2
 
@@ -109,7 +112,7 @@ def test_the_iterations_are_compiled_to_vector_instructions(tmp_path):
 import numpy as np
 from merba.preprocessing import tv_l1
 from merba.preprocessing.flow import FlowSettings
-tv_l1.tv_l1(np.eye(32, dtype="uint8"), np.ones((32, 32), "uint8"), FlowSettings())
+tv_l1.tv_l1(np.eye(32, dtype="uint8"), np.ones((32, 32), "uint8"), FlowSettings.of())
 print(*tv_l1._iterate.inspect_asm().values())
 """
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}  # Numba shows no code that comes from its cache
@@ -130,7 +133,7 @@ def test_flow_of_a_real_video_is_that_of_opencv():
         row = {"dataset": "d", "subject": "s", "clip": f"{number}", "source": str(path), "kind": "video", "bits": None}
         rows = pd.DataFrame([row | {"onset": number, "apex": number + 1, "offset": number + 1}])
         transform = transform_of(faces_of_subject(rows, {"landmark_frames": 1}).iloc[0])
-        pair = [aligned_grey(clip.read(frame), transform, FaceSettings()) for frame in (number, number + 1)]
+        pair = [aligned_grey(clip.read(frame), transform, FaceSettings.of()) for frame in (number, number + 1)]
         expected = opencv(*pair)
         if np.hypot(*expected).mean() < 3:
             differences.append(difference(tv_l1(*pair, DEFAULTS), expected))

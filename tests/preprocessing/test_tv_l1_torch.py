@@ -71,7 +71,7 @@ def test_remapping_is_opencvs(size, seed):
     ids=str,
 )  # fmt: skip
 def test_after_so_many_iterations_it_is_the_solver_of_one_pair(change):
-    first, chosen = texture((80, 96)), FlowSettings(**FEW | change)
+    first, chosen = texture((80, 96)), FlowSettings.of(FEW | change)
     second = moved(first, 1.3, -0.7)
     (flow,) = batch([(first, second)], chosen)
     assert np.hypot(*(flow - tv_l1(first, second, chosen))).max() < 2e-3
@@ -81,11 +81,11 @@ def test_each_pair_stops_by_itself():
     """A still pair, a black one and two motions side by side are what each is alone."""
     first = texture((64, 72))
     pairs = [(first, first), (np.zeros_like(first), first), (first, moved(first, 0.4, 0.2)), (first, moved(first, -2.5, 1.5))]
-    together = batch(pairs, FlowSettings())
+    together = batch(pairs, FlowSettings.of())
     assert not together[0].any()
     assert np.isfinite(together).all()
     for pair, flow in zip(pairs, together, strict=True):
-        assert flow == pytest.approx(batch([pair], FlowSettings())[0], abs=1e-5)
+        assert flow == pytest.approx(batch([pair], FlowSettings.of())[0], abs=1e-5)
     for flow, shift in zip(together[2:], ((0.4, 0.2), (-2.5, 1.5)), strict=True):
         assert flow[:, 15:-15, 15:-15].mean((1, 2)) == pytest.approx(shift, abs=0.05)
 
@@ -95,7 +95,8 @@ def test_each_pair_stops_by_itself():
 def test_a_shift_is_found_as_by_the_solver_of_one_pair(shift):
     pairs = [(first, moved(first, *shift)) for first in (texture((224, 224), seed) for seed in range(2))]
     difference = [
-        np.hypot(*(flow - tv_l1(*pair, FlowSettings()))) for pair, flow in zip(pairs, batch(pairs, FlowSettings()), strict=True)
+        np.hypot(*(flow - tv_l1(*pair, FlowSettings.of())))
+        for pair, flow in zip(pairs, batch(pairs, FlowSettings.of()), strict=True)
     ]
     assert np.mean(difference) < 0.01
     assert np.percentile(difference, 99) < 0.05
@@ -110,9 +111,9 @@ def test_flow_of_the_demo_is_that_of_the_solver_of_one_pair(demo_root, demo_shee
         for row, face in zip(rows.itertuples(), faces_of_subject(rows, {}).to_dict("records"), strict=True):
             truth, read = np.load(demo_root / dataset / "truth" / f"{row.clip}.npz"), open_clip(row.source, row.kind).read
             transform = transform_of(face)
-            pairs.append([aligned_grey(read(int(truth[key])), transform, FaceSettings()) for key in ("onset", "apex")])
-        for pair, flow in zip(pairs, batch(pairs, FlowSettings()), strict=True):
-            differences.append(np.hypot(*(flow - tv_l1(*pair, FlowSettings()))))
+            pairs.append([aligned_grey(read(int(truth[key])), transform, FaceSettings.of()) for key in ("onset", "apex")])
+        for pair, flow in zip(pairs, batch(pairs, FlowSettings.of()), strict=True):
+            differences.append(np.hypot(*(flow - tv_l1(*pair, FlowSettings.of()))))
     assert len(differences) == 54
     assert np.mean(differences) < 0.01
     assert np.percentile(differences, 99) < 0.05
