@@ -13,6 +13,9 @@ from typing import TypeVar
 from merba.errors import MerbaError
 
 log = logging.getLogger(__name__)
+
+PERIOD = 10.0
+"""Seconds between two lines about the progress of a job."""
 Item = TypeVar("Item")
 
 
@@ -52,15 +55,15 @@ def failures(logs: Path, since: float) -> list[str]:
     return failed
 
 
-def counted(items: Iterable[Item], total: int, unit: str, *, every: float = 10.0) -> Iterator[Item]:
-    """The items, while a line in the log says every so many seconds how many are done, at what rate, and what is left.
+def counted(items: Iterable[Item], total: int, unit: str) -> Iterator[Item]:
+    """The items, while a line in the log says every PERIOD seconds how many are done, at what rate, and what is left.
 
     A total of 0 is one that isn't known.
     """
     started = said = time.monotonic()
     for done, item in enumerate(items):
         now = time.monotonic()
-        if done and now - said >= every:
+        if done and now - said >= PERIOD:
             rate, said = done / (now - started), now
             left = f", about {max(total - done, 0) / rate:.0f} s left" if total else ""
             log.info("%s %s, %.2g a second%s", f"{done} of {total}" if total else done, unit, rate, left)

@@ -100,7 +100,7 @@ class Mixer(nn.Module):
     first axis.
     """
 
-    def __init__(self, dim: int, sets: int, state: int, dt_min: float = 0.001, dt_max: float = 0.1):
+    def __init__(self, dim: int, sets: int, state: int):
         super().__init__()
         inner, rank = dim // 2, math.ceil(dim / 16)
         self.sizes = [rank, state, state]
@@ -113,8 +113,8 @@ class Mixer(nn.Module):
         self.conv = weight(2 * inner, 3)  # one kernel a channel: those of x, then of z
         self.x_proj = weight(sum(self.sizes), inner)
         self.dt_proj = weight(inner, rank)
-        # Mamba's start: the bias is the inverse softplus of time steps spread evenly, in logarithm, from dt_min to dt_max.
-        dt = torch.empty(sets, inner).uniform_(math.log(dt_min), math.log(dt_max)).exp()
+        # Mamba's start: the bias is the inverse softplus of time steps spread evenly in logarithm from 0.001 to 0.1.
+        dt = torch.empty(sets, inner).uniform_(math.log(0.001), math.log(0.1)).exp()
         self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))
         self.A_log = nn.Parameter(torch.arange(1.0, state + 1).log().repeat(sets, inner, 1))
         self.D = nn.Parameter(torch.ones(sets, inner))
