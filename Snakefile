@@ -14,6 +14,7 @@ include: "rules/demo.smk"
 include: "rules/faces.smk"
 include: "rules/apex.smk"
 include: "rules/flow.smk"
+include: "rules/views.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
@@ -93,14 +94,15 @@ rule demo:
         plan.demo,
 
 
-# Each table IV to VII and each experiment is a target too: `snakemake table_5 experiment_merba`.
+# Each table IV to VII, with every method, each experiment and each view is a target too:
+# `snakemake table_5 experiment_merba packed_tim10`.
 for name in plan.result_tables(ablations=True):
 
     rule:
         name:
             "_".join(name.split("_")[:2])
         input:
-            f"results/{name}.csv",
+            plan.whole_table(name),
 
 
 for name in plan.experiments:
@@ -110,3 +112,22 @@ for name in plan.experiments:
             f"experiment_{name}"
         input:
             plan.predictions(name),
+
+
+for name, datasets in plan.views.taken_by(plan.experiments).items():
+
+    rule:
+        name:
+            f"packed_{name}"
+        input:
+            expand(
+                "results/views/{view}/{dataset}.{kind}",
+                view=name,
+                dataset=datasets,
+                kind=["npy", "checked"],
+            ),
+            expand(
+                "results/figures/views/{view}/{dataset}.png",
+                view=name,
+                dataset=datasets,
+            ),

@@ -2,9 +2,12 @@
 
     python bench/model.py [--rounds 3] [--threads 1 2]
 
+And what the methods of Table V cost that take views: CPU seconds a clip, and the most memory of a process that does it.
+
 A step is forward, loss, backward and AdamW, at batch 64 (MERba) or 256 (STSTNet), as training does it. Both forms take
 turns, and a ratio is the median over the rounds of both times in the same round, so that other work on the machine slows
-both alike. Writes bench/results/model.json.
+both alike. A method that is fitted is timed by the features of 16 clips, a network by a step of the batch that its experiment
+has, and SLSTT's frozen encoder by the tokens of a clip; each on one thread of a fresh process. Writes bench/results/model.json.
 """
 
 from __future__ import annotations
@@ -12,8 +15,9 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
+from multiprocessing import get_context
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +25,15 @@ from machine import machine, write
 from torch import Tensor, nn
 
 from merba import create_model
+from merba.models.fitted import FittedModel
+from merba.models.slstt import SLSTT
 from merba.scan import BACKEND_VARIABLE
 from merba.training.devices import keep_freed_memory
+from merba.training.records import peak_memory_mb
 
 GOALS = {"merba_nano": 6.0, "ststnet": 1.5}  # times as fast
+METHODS = {"lbp_top": 16, "slstt": 2, "slstt_small": 2}  # clips at a time
+ENCODER = "slstt, encoder"
 
 
 class ThreeStreams(nn.Module):
@@ -78,6 +87,37 @@ def compare(ours: Callable[[], float], other: Callable[[], float], batch: int, r
     }
 
 
+def method_cost(name: str) -> dict[str, float]:
+    """What one clip costs a method, in this process."""
+    torch.set_num_threads(1)
+    if name == ENCODER:
+        clip = torch.randn(1, 11, 2, 224, 224)
+        network, batch = SLSTT(3, encoder="frozen").eval(), 1
+
+        def work() -> object:
+            with torch.inference_mode():
+                return [network.tokens(clip[:, [frame]]) for frame in range(11)]
+
+    else:
+        model, batch = create_model(name, 3), METHODS[name]
+        clips = torch.randint(0, 256, (batch, *model.input_shape)).float()
+        fitted = isinstance(model, FittedModel)
+        work = (lambda: model.features(clips)) if fitted else training_step(model, batch, model.input_shape, "numba")
+        work()  # warm up
+    started = process_time()
+    work()
+    return {"cpu_seconds_a_clip": round((process_time() - started) / batch, 3), "memory_mb": peak_memory_mb()}
+
+
+def methods() -> dict[str, dict]:
+    """`method_cost` of each, in processes of their own."""
+    costs = {}
+    for name in (*METHODS, ENCODER):
+        with get_context("spawn").Pool(1) as process:
+            costs[name] = process.apply(method_cost, (name,))
+    return costs
+
+
 def measure(threads: int, rounds: int) -> dict[str, dict]:
     torch.set_num_threads(threads)
     nano, ststnet = create_model("merba_nano", 3), create_model("ststnet", 3)
@@ -106,6 +146,9 @@ def main() -> None:
                 f"{threads:7} {name:11} {row['milliseconds']:9.1f} ms {row['samples_per_second']:10.1f} "
                 f"{row['other_milliseconds']:9.1f} ms {row['times_as_fast']:14.2f}  {GOALS[name]}"
             )
+    figures["methods"] = methods()
+    for name, cost in figures["methods"].items():
+        print(f"{name:15} {cost['cpu_seconds_a_clip']:8.3f} CPU s a clip {cost['memory_mb']:6} MB")
     print("written:", write("model.json", figures).name)
 
 

@@ -203,6 +203,21 @@ def _ststnet(a: SimpleNamespace, classes: int) -> Iterable[Layer]:
     yield Layer((5 * 5 * 16 + 1) * classes, 1, classes)
 
 
+def _slstt(a: SimpleNamespace, classes: int) -> Iterable[Layer]:
+    width, hidden = a.width, a.hidden
+    if a.encoder != "cached":
+        patches = (a.image_size // a.patch) ** 2
+        yield Layer((3 * a.patch**2 + 1) * width, patches * a.length, width)
+        yield Layer((patches + 2) * width, 1, 0)  # positions and the class token
+        yield Layer(a.depth * (12 * width + 13) * width, (patches + 1) * a.length, a.depth * 16 * width)
+    yield Layer(2 * width, a.length, width)
+    if a.aggregator == "mean":
+        yield Layer((width + 1) * classes, a.length, classes)
+        return
+    yield Layer(4 * hidden * (width + hidden + 2) + 16 * hidden * (hidden + 1), a.length, 18 * hidden)
+    yield Layer((hidden + 1) * (hidden // 2) + (hidden // 2 + 1) * classes, 1, hidden)
+
+
 def _fitted(a: SimpleNamespace, classes: int) -> Iterable[Layer]:
     """Methods without gradients: no parameters, and less time than their job's start."""
     return ()
@@ -210,5 +225,5 @@ def _fitted(a: SimpleNamespace, classes: int) -> Iterable[Layer]:
 
 _LAYERS = {
     "merba": _merba, "mambavision": _mambavision, "htnet": _htnet, "featref": _featref, "ststnet": _ststnet,
-    "biwoof": _fitted, "kernel": _fitted, "lda": _fitted,
+    "slstt": _slstt, "biwoof": _fitted, "kernel": _fitted, "lbp_top": _fitted, "lda": _fitted,
 }  # fmt: skip

@@ -11,21 +11,25 @@ from typing import Any
 import pandas as pd
 
 from merba.code import code_digest
-from merba.config import changed_by_experiments, complete, expects_gpu, origin_of, runnable_experiments
+from merba.config import changed_by_experiments, complete, expects_gpu, origin_of, pack_folder, runnable_experiments
 from merba.costs import LEAST_MB, LEAST_MINUTES, LONG_HOURS, Network, keeps_weights, network, slow_without_gpu
 from merba.datasets import DEMO_ROOT, RESULTS, plan_sheet
 from merba.datasets.flow_images import ADAPTER as CLONED
 from merba.datasets.flow_images import CLONES
 from merba.datasets.tasks import dfme_datasets
 from merba.errors import MerbaError, did_you_mean
+from merba.evaluation.rivals import check_rivals
 from merba.files import FOLD_FILES, WEIGHTS
 from merba.frames import file_state
 from merba.preprocessing.flow_settings import with_solver
+from merba.preprocessing.views.planning import PlannedViews
 from merba.protocols import TESTS, folds
 from merba.sheet import KEY, PREPROCESSING, check_subjects_apart, class_names, plain_rows, rows_by_subject, safe_id
 
 ABLATIONS = ("table_6_lgfi", "table_7_scanning")
 """Tables of ablations, which a configuration with `ablations: false` leaves out."""
+EVERY_METHOD = "_every_method"
+"""End of the name of a table with the experiments that a plain run leaves out."""
 RELEASED_SIZE = 28
 """Side of the public release's flow images, px."""
 SHEET_CLIPS = 48
@@ -38,10 +42,9 @@ class Plan:
     """What Snakemake is asked to make. Nothing is written, no frame is opened, and PyTorch is not imported.
 
     `config` is the configuration with every default filled in, `origin` says which configuration the results are of (see
-    `merba.config.origin_of`), and `sheet` is the sample sheet; `experiments` has the settings of
-    those that run, `left_out` why the others can't, by name; `flow` are the settings of flow with the solver that runs.
-    `results` is the folder of results, relative to that of the run; paths of files that rules make begin with `results/`
-    wherever it is, as rules name them.
+    `merba.config.origin_of`), and `sheet` is the sample sheet; `experiments` has the settings of those that run, `left_out` why
+    the others can't, by name; `flow` are the settings of flow with the solver that runs; `views` are the views. `results` is
+    the folder of results, relative to that of the run; rules' files begin with `results/` wherever it is, as rules name them.
     """
 
     def __init__(
@@ -58,10 +61,12 @@ class Plan:
         self.sheet = plan_sheet(self.config, results)
         self.datasets = list(self.sheet["dataset"].unique())
         self.dfme = dfme_datasets(self.config)
-        self.experiments, self.left_out = runnable_experiments(self.config, self.datasets)
+        without_frames = set(self.datasets) - self._with_frames
+        self.experiments, self.left_out = runnable_experiments(self.config, self.datasets, without_frames)
+        self.views = PlannedViews(self.config, self.experiments, self._with_frames)
         for datasets in {tuple(settings["datasets"]) for settings in self.experiments.values()}:
             check_subjects_apart(self.sheet[self.sheet["dataset"].isin(datasets)])
-        self._check_rivals()
+        check_rivals(self.experiments, self.sheet, self.folds)
         self.on_gpu = expects_gpu(self.config["device"])
         self.flow = with_solver(self.config["flow"], on_gpu=self.on_gpu)
         self._clips = rows_by_subject(self.sheet, PREPROCESSING)
@@ -99,9 +104,9 @@ class Plan:
             self._file_states[key] = file_state(clip for clip in self._clips[key] if self._maker(clip["source"]) is None)
         return self._file_states[key]
 
-    def gate_refuses(self, dataset: str) -> bool:
-        """Whether a gate that let clips be dropped must refuse them now."""
-        checked = self.results / "packed" / f"{dataset}.checked"
+    def gate_refuses(self, pack: str) -> bool:
+        """Whether the gate of a pack, such as packed/samm or views/tim10/samm, that let clips be dropped must refuse them now."""
+        checked = self.results / f"{pack}.checked"
         return self.config["on_problem"] == "stop" and checked.exists() and checked.stat().st_size > 0
 
     def made(self, dataset: str) -> list[str]:
@@ -173,11 +178,18 @@ class Plan:
         rows, settings = self._composite(experiment), self.config
         cost, batch = self.network(experiment), self.experiments[experiment]["training"]["batch_size"]
         program = LEAST_MB if cost is None or self.on_gpu else cost.job_memory_mb(min(batch, len(rows)))
+        if view := self.experiments[experiment].get("view"):
+            return program + len(rows) * self.views.values(view["name"]) * (2 + 4) // 10**6
         ready_made = (rows["kind"] == "flow").all()
         channels, side = (3, RELEASED_SIZE) if ready_made else (len(settings["flow"]["channels"]), settings["faces"]["size"])
         model_side = max(side, self.experiments[experiment]["model"].get("image_size", 0))
         pixels = len(rows) * channels
         return program + pixels * (2 * side**2 + 2 * 4 * model_side**2) // 10**6
+
+    def packs(self, experiment: str, suffix: str = ".npy") -> list[str]:
+        """The packs that an experiment's folds read, a file a dataset; with `.checked` their gates."""
+        settings = self.experiments[experiment]
+        return [f"results/{pack_folder(settings)}/{dataset}{suffix}" for dataset in settings["datasets"]]
 
     # Folds
 
@@ -229,44 +241,31 @@ class Plan:
         """The prediction files that the tables are made from."""
         return [path for experiment in self.trained(ablations=ablations) for path in self.predictions(experiment)]
 
-    def _check_rivals(self) -> None:
-        """MerbaError for an experiment that shares no tested clip with the one that it is to be compared with."""
-        for name, settings in self.experiments.items():
-            rival = self.experiments.get(settings["against"])
-            if rival is None or not set(settings["tables"]) & set(rival["tables"]):
-                continue
-            mine, theirs = (self._tested(experiment) for experiment in (name, settings["against"]))
-            for split, clips in mine.groupby("split") if settings["protocol"] == "holdout" else [("all", mine)]:
-                if not clips.index.intersection(theirs.index).size:
-                    of_split = "" if split == "all" else f" of {split}"
-                    raise MerbaError(
-                        f"experiments.{name}.against: {name} and {settings['against']} test no clip{of_split} in common; compare "
-                        "experiments whose `datasets`, `protocol` and `folds` overlap, or leave `against` out"
-                    )
-
-    def _tested(self, experiment: str) -> pd.DataFrame:
-        """The rows of the clips that an experiment tests."""
-        rows = self._composite(experiment)
-        if self.experiments[experiment]["protocol"] == "holdout":
-            return rows[rows["split"].isin(TESTS)]
-        tested = [f"{dataset}/{subject}" for dataset, subject in self.folds(experiment)]
-        return rows[(rows["dataset"] + "/" + rows["subject"].map(safe_id)).isin(tested)]
-
     # Tables
 
-    def in_table(self, table: str) -> list[str]:
-        """The experiments with rows in a table, such as `table_5_3db`."""
-        return [name for name, settings in self.experiments.items() if table in settings["tables"]]
+    def in_table(self, table: str, *, every_method: bool = False) -> list[str]:
+        """The experiments with rows in a table, such as `table_5_3db`; those marked `optional` where every method is in."""
+        names = self.experiments if every_method else self._usual
+        return [name for name in names if table in self.experiments[name]["tables"]]
+
+    @cached_property
+    def _usual(self) -> list[str]:
+        return [name for name, own in self.experiments.items() if self.config["every_method"] or not own.get("optional")]
+
+    def whole_table(self, table: str) -> str:
+        """The file of a table with every method; a plain run's own table where that has them all."""
+        whole = self.in_table(table) == self.in_table(table, every_method=True)
+        return f"results/{table}{'' if whole else EVERY_METHOD}.csv"
 
     def result_tables(self, *, ablations: bool) -> list[str]:
         """Tables IV to VII, those that any experiment has rows in."""
-        names = sorted({table for settings in self.experiments.values() for table in settings["tables"]})
+        names = sorted({table for name in self._usual for table in self.experiments[name]["tables"]})
         return [name for name in names if ablations or name not in ABLATIONS]
 
     def trained(self, *, ablations: bool) -> list[str]:
         """The experiments of those tables."""
         tables = set(self.result_tables(ablations=ablations))
-        return [name for name, settings in self.experiments.items() if tables & set(settings["tables"])]
+        return [name for name in self._usual if tables & set(self.experiments[name]["tables"])]
 
     def tables(self, *, ablations: bool) -> list[str]:
         """The files of all tables."""
@@ -335,6 +334,7 @@ class Plan:
             "table": (Path(table).stem for table in self.tables(ablations=ablations)),
             "confusion": self.confusions(trained),
             "samples_figure": (Path(page).stem.removeprefix("samples_") for page in self.sample_figures()),
+            **self.views.timed(trained, self.subjects),
         }
         return {stage: list(jobs) for stage, jobs in stages.items()}
 
@@ -397,4 +397,4 @@ class Plan:
     def figures(self, *, ablations: bool) -> list[str]:
         """The files of all figures, and of the tables that they show."""
         matrices = [path for kind in ("csv", "png") for path in self.matrices(ablations=ablations, kind=kind)]
-        return matrices + self.sample_figures()
+        return matrices + self.sample_figures() + self.views.figures(self.trained(ablations=ablations))

@@ -61,6 +61,8 @@ wildcard_constraints:
     matrix="[a-z0-9_]+",
     page=r"\d+",
     ablations="(_ablations)?",
+    every="(_every_method)?",
+    view="[a-z0-9_]+",
 
 
 # A job gets its rows as a parameter: one new or corrected clip reruns only its own subject. With the sheet's
@@ -101,21 +103,17 @@ def settings_of(wildcards):
 
 
 def packs_of(wildcards):
-    """The arrays of an experiment's datasets; their indexes are in the same folder.
+    """The arrays of an experiment's datasets, of flow or of its view; their indexes are in the same folder.
 
     For each file that a fold names, Snakemake compares it with every input of the job that makes it, here a file a subject.
     """
     or_exit(plan.check_fold, wildcards.experiment, wildcards.dataset, wildcards.subject)
-    return expand(
-        "results/packed/{dataset}.npy", dataset=settings_of(wildcards)["datasets"]
-    )
+    return plan.packs(wildcards.experiment)
 
 
 def gates_of(wildcards):
     """What says that the clips of an experiment's datasets can be used, or are to be dropped."""
-    return expand(
-        "results/packed/{dataset}.checked", dataset=settings_of(wildcards)["datasets"]
-    )
+    return plan.packs(wildcards.experiment, ".checked")
 
 
 def pretrained_of(wildcards):
@@ -137,6 +135,30 @@ def shown_subjects(wildcards):
         "apex": expand(f"results/apex/{dataset}/{{s}}.parquet", s=subjects),
         "flow": expand(f"results/flow/{dataset}/{{s}}.npz", s=subjects),
     }
+
+
+def view_of(wildcards):
+    """The settings of a view."""
+    return or_exit(plan.views.settings, wildcards.view)
+
+
+def encoder_of(wildcards):
+    """The weights of the encoder that makes a view's tokens, if it keeps any."""
+    return or_exit(plan.views.encoder, wildcards.view)
+
+
+def first_subject(wildcards):
+    """Faces and apexes of the subject that a view's figure shows."""
+    subject = plan.subjects(wildcards.dataset)[0]
+    return {
+        "faces": f"results/faces/{wildcards.dataset}/{subject}.parquet",
+        "apex": f"results/apex/{wildcards.dataset}/{subject}.parquet",
+    }
+
+
+def in_table(wildcards):
+    """The experiments with rows in a table: a plain run's, or every method's."""
+    return plan.in_table(wildcards.table, every_method=bool(wildcards.every))
 
 
 # The confusion matrices of all experiments, by name.

@@ -75,21 +75,21 @@ rule results_table:
     input:
         lambda wildcards: [
             path
-            for experiment in plan.in_table(wildcards.table)
+            for experiment in in_table(wildcards)
             for path in plan.predictions(experiment)
         ],
         samples="results/samples.parquet",
     output:
         report(
-            "results/{table}.csv",
+            "results/{table}{every}.csv",
             category="Tables",
             caption="../workflow/report/results_table.rst",
             labels={"table": "{table}"},
         ),
     log:
-        "logs/{table}.log",
+        "logs/{table}{every}.log",
     benchmark:
-        "results/times/table/{table}.tsv"
+        "results/times/table/{table}{every}.tsv"
     conda:
         "../envs/conda.yaml"
     threads: 1
@@ -98,15 +98,15 @@ rule results_table:
         runtime=retried(10),
     params:
         code=lambda wildcards: plan.code(
-            "results_table", plan.in_table(wildcards.table), PAPER_MODEL
+            "results_table", in_table(wildcards), PAPER_MODEL
         ),
         data=config["data"],
-        experiments=lambda wildcards: plan.runs(plan.in_table(wildcards.table)),
+        experiments=lambda wildcards: plan.runs(in_table(wildcards)),
         published=lambda wildcards: file_digest(
             f"evaluation/published/{wildcards.table}.csv"
         ),
     message:
-        "table: {wildcards.table}"
+        "table: {wildcards.table}{wildcards.every}"
     script:
         "../workflow/scripts/results_table.py"
 

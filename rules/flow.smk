@@ -122,7 +122,7 @@ rule gate:
     params:
         # Neither code nor `on_problem` itself: whenever a gate is planned without its pack, Snakemake leaves it until the run
         # after to see what else has changed about folds.
-        refuses=lambda wildcards: plan.gate_refuses(wildcards.dataset),
+        refuses=lambda wildcards: plan.gate_refuses(f"packed/{wildcards.dataset}"),
     message:
         "gate: {wildcards.dataset}"
     script:

@@ -23,7 +23,9 @@ rule labels:
         code=lambda wildcards: plan.code("labels", [wildcards.experiment]),
         rows=lambda wildcards: plan.labels(wildcards.experiment),
         experiment=lambda wildcards: {
-            key: settings_of(wildcards)[key] for key in ("model", "stopping")
+            key: settings_of(wildcards)[key]
+            for key in ("model", "stopping", "view")
+            if key in settings_of(wildcards)
         },
     message:
         "labels and model of {wildcards.experiment}"

@@ -59,11 +59,16 @@ def changed(package, module, models=("merba_nano",), text="\nCHANGED = 1\n"):
 @pytest.mark.parametrize(
     ("module", "rules"),
     [
-        ("preprocessing/faces.py", {"faces", "apex", "flow", "samples_figure"}),
+        ("preprocessing/faces.py", {"faces", "apex", "flow", "view", "samples_figure", "view_figure"}),
         ("preprocessing/apex.py", {"apex"}),
-        ("preprocessing/flow.py", {"flow"}),
-        ("preprocessing/tv_l1.py", {"flow"}),
-        ("preprocessing/packs.py", {"flow", "pack", "problems", "gate", "fold", "samples_figure"}),
+        ("preprocessing/flow.py", {"flow", "view", "view_figure"}),
+        ("preprocessing/tv_l1.py", {"flow", "view", "view_figure"}),
+        ("preprocessing/packs.py", {"flow", "pack", "problems", "gate", "fold", "samples_figure", "view", "view_figure"}),
+        # No stage of flow depends on views.
+        ("preprocessing/views/clips.py", {"view", "view_figure"}),
+        ("preprocessing/views/selection.py", {"view", "view_figure"}),
+        ("preprocessing/views/figures.py", {"view_figure"}),
+        ("jobs/view.py", {"view"}),
         ("datasets/demo/rendering.py", {"render"}),
         ("datasets/smic_hs.py", {"samples"}),
         ("training/loop.py", {"fold"}),

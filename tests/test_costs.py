@@ -18,6 +18,7 @@ OVERRIDES = [
     {"name": "htnet", "dim": 64, "depths": [2, 2, 2], "in_channels": 2},
     {"name": "htnet", "image_size": 56, "heads": 4, "mlp_ratio": 2},
     {"name": "ststnet", "in_channels": 2},
+    {"name": "slstt", "encoder": "train", "aggregator": "mean"},
 ]
 
 
@@ -34,7 +35,9 @@ def test_dgcm_has_its_own_heads():
 
 
 @pytest.mark.parametrize(
-    "model", [{"name": "merba_base"}, {"name": "htnet"}, {"name": "featref"}, *OVERRIDES[:1], *OVERRIDES[4:5]], ids=str
+    "model",
+    [{"name": "merba_base"}, {"name": "htnet"}, {"name": "featref"}, {"name": "slstt_small"}, *OVERRIDES[:1], *OVERRIDES[4:5]],
+    ids=str,
 )
 def test_multiply_accumulates_are_near_those_that_are_counted(model):
     made = check_model(model, 3)

@@ -209,3 +209,84 @@ def test_a_module_reads_what_its_rules_make_behind_the_prefix():
         (name,) = list(plan.experiments)[:1]
         assert plan.runs([name])[name]["predictions"][0].startswith(f"faces/results/folds/{name}/")
         assert plan.predictions(name)[0].startswith(f"results/folds/{name}/")
+
+
+KEY_FRAMES = {"inherit": "merba", "method": "Key frames", "view": "key16", "model": {"name": "merba_nano"}}
+
+
+def test_a_view_has_packs_gates_and_a_figure_where_an_experiment_takes_it():
+    plan = planned(experiments={"merba": LOSO, "key": KEY_FRAMES | {"datasets": ["samm", "smic_hs"]}})
+    assert plan.views.taken_by(plan.experiments) == {"key16": ["samm", "smic_hs"]}
+    assert plan.packs("key") == ["results/views/key16/samm.npy", "results/views/key16/smic_hs.npy"]
+    assert plan.packs("merba", ".checked")[0] == "results/packed/casme2.checked"
+    assert "results/figures/views/key16/samm.png" in plan.figures(ablations=False)
+    assert "results/times/view/key16/samm/006.tsv" in plan.times(ablations=False)
+    assert plan.experiments["key"]["view"] == {"name": "key16", "frames": "key", "length": 16, "size": 112, "keep": "grey"}
+
+
+def test_an_experiment_asks_for_the_memory_of_its_view():
+    plan = planned(experiments={"key": KEY_FRAMES})
+    assert plan.fold_memory("key") == LEAST_MB + 18 * 16 * 112**2 * 6 // 10**6
+
+
+def test_views_that_nobody_takes_change_nothing_of_a_plan(plan):
+    other = planned(views={"key16": {"length": 8}, "mine": {"frames": "apex", "length": 1, "size": 64, "keep": "grey"}})
+    assert other.experiments == plan.experiments
+    assert other.figures(ablations=True) == plan.figures(ablations=True)
+    assert other.times(ablations=True) == plan.times(ablations=True)
+    assert not any("view" in settings for settings in plan.experiments.values())
+    assert other.views.settings("key16")["length"] == 8
+    assert plan.views.datasets("tim10") == sorted(plan.datasets)
+
+
+def test_the_encoder_counts_for_the_code_of_tokens_alone():
+    plan = planned(views={"lof11": {"pretrained": "vit.safetensors"}})
+    assert plan.views.encoder("lof11") == ["vit.safetensors"]
+    assert plan.views.encoder("tim10") == []
+    assert plan.views.code("tim10") == plan.views.code("key16") != plan.views.code("lof11")
+    assert plan.views.flow("tim10") is None
+    assert plan.views.flow("apex1") == plan.config["flow"] | {"solver": "numba"}
+    with pytest.raises(MerbaError, match="views.lof11.pretrained names no file of weights"):
+        planned().views.encoder("lof11")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"experiments": {"a": KEY_FRAMES | {"view": "key15"}}},
+            "experiments.a.view: 'key15' is unknown (did you mean 'key16'?); choose one of tim10, key16, lof11",
+        ),
+        ({"views": {"b": {"length": 3}}, "experiments": {"a": KEY_FRAMES | {"view": "b"}}}, "views.b: missing key 'frames'"),
+        ({"views": {"b": {"frames": "all"}}}, "views.b.frames: 'all' is unknown; choose one of tim, key"),
+    ],
+)
+def test_a_view_that_cannot_be_is_refused_before_anything_runs(changes, message):
+    with pytest.raises(MerbaError) as error:
+        planned(**changes)
+    assert message in str(error.value)
+
+
+def test_an_experiment_whose_view_cannot_be_made_is_left_out_and_says_why(tmp_path):
+    tokens = KEY_FRAMES | {"view": "lof11", "training": {"flip": False, "normalise": False}}
+    plan = planned(experiments={"merba": LOSO, "a": tokens})
+    assert plan.left_out == {"a": "views.lof11.pretrained names no file of weights"}
+    absent = planned(experiments={"merba": LOSO, "a": tokens}, views={"lof11": {"pretrained": "vit.safetensors"}})
+    assert absent.left_out == {"a": "views.lof11.pretrained: no file vit.safetensors"}
+    flow = {"data": "own", "datasets": {"flow": {"adapter": "flow_images", "repository": "r", "commit": "c"}}}
+    experiments = {"b": {"method": "B", "model": {"name": "ststnet"}}, "a": KEY_FRAMES | {"datasets": ["samm"]}}
+    plan = Plan(flow | {"experiments": experiments})
+    assert plan.left_out == {"a": "its view key16 is of frames, and samm is ready-made flow"}
+
+
+def test_an_optional_experiment_is_in_the_tables_of_every_method_alone():
+    experiments = {"merba": LOSO, "more": LOSO | {"optional": True}}
+    plan = planned(experiments=experiments)
+    assert plan.trained(ablations=True) == ["merba"]
+    assert plan.in_table("table_5_3db") == ["merba"]
+    assert plan.in_table("table_5_3db", every_method=True) == ["merba", "more"]
+    assert plan.whole_table("table_5_3db") == "results/table_5_3db_every_method.csv"
+    assert not any("/more/" in path for path in plan.every_prediction(ablations=True))
+    whole = planned(experiments=experiments, every_method=True)
+    assert whole.trained(ablations=False) == ["merba", "more"]
+    assert whole.whole_table("table_5_3db") == "results/table_5_3db.csv"

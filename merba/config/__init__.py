@@ -17,6 +17,8 @@ from merba.errors import MerbaError, did_you_mean, unknown
 
 LIBRARY = Path(__file__).with_name("experiments.yaml")
 """The paper's experiments, which a configuration without `experiments` runs and others may inherit from."""
+VIEWS = Path(__file__).with_name("views.yaml")
+"""The shipped views, which a configuration's `views` adds to."""
 PROTOCOLS = {"table_4_dfme": "holdout", "table_5_3db": "loso"}
 """The tables that take experiments of one protocol only."""
 DECIDING = ("datasets", "protocol", "stopping", "control", "seeds", "model", "training")
@@ -79,15 +81,34 @@ def plain_values(given: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float) else given
 
 
-@cache
 def library() -> dict[str, Any]:
     """The experiments of merba/config/experiments.yaml, unchanged."""
+    return _shipped(LIBRARY)
+
+
+@cache
+def _shipped(file: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        return yaml.safe_load(LIBRARY.read_text())
+        return yaml.safe_load(file.read_text())
     except OSError as error:
-        raise MerbaError(f"{LIBRARY}: the shipped experiments can't be read: {error.strerror}") from error
+        raise MerbaError(f"{file}: the shipped settings can't be read: {error.strerror}") from error
+
+
+def view_settings(config: Mapping[str, Any], name: str, asked_by: str = "view: ") -> dict[str, Any]:
+    """The settings of view `name`: the shipped view's, where there is one, and over them those of the configuration.
+
+    Raises MerbaError where there is no such view, or a setting is missing.
+    """
+    shipped, own = _shipped(VIEWS), config["views"]
+    if name not in shipped and name not in own:
+        raise MerbaError(f"{asked_by}{unknown(name, {**shipped, **own})}")
+    settings = {"name": name, **shipped.get(name, {}), **own.get(name, {})}
+    for key in ("frames", "length", "size", "keep"):
+        if key not in settings:
+            raise MerbaError(f"views.{name}: missing key {key!r}")
+    return settings
 
 
 def _inherited(experiments: Mapping[str, Any] | None, origin: str) -> dict[str, Any]:
@@ -123,6 +144,7 @@ def _resolved(name: str, source: Mapping[str, Any], origin: str, heirs: tuple[st
     inherited = _resolved(parent, home, origin, (*heirs, name) if home is source else ())
     if "model" in own:
         inherited.pop("method", None)  # the name of another model
+    inherited.pop("optional", None)  # who names an experiment wants it
     merged = {**inherited, **own}
     if "model" in own and not {"name", "file"} & set(own["model"]):
         merged["model"] = {**inherited.get("model", {}), **own["model"]}
@@ -132,11 +154,12 @@ def _resolved(name: str, source: Mapping[str, Any], origin: str, heirs: tuple[st
 
 
 def runnable_experiments(
-    config: Mapping[str, Any], datasets: Collection[str]
+    config: Mapping[str, Any], datasets: Collection[str], ready_made: Collection[str] = ()
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """The settings (see `experiment_settings`) of the experiments that the sheet's `datasets` allow, and why others can't run.
 
-    An experiment is left out where it needs a dataset of the paper that isn't configured. Raises MerbaError for an
+    An experiment is left out where it needs a dataset of the paper that isn't configured, or a view that can't be made: of
+    `ready_made` datasets, which are flow without frames, or by an encoder without weights. Raises MerbaError for an
     unknown dataset, and where nothing is left to run.
     """
     papers = {dataset for experiment in library().values() for dataset in experiment.get("datasets", [])}
@@ -145,8 +168,12 @@ def runnable_experiments(
         absent = [d for d in experiment.get("datasets") or [] if d not in datasets and d in papers]
         if absent:
             left_out[name] = f"the configuration has no dataset {', '.join(absent)}"
+            continue
+        chosen = experiment_settings(config, name, datasets)
+        if reason := _view_is_impossible(chosen, ready_made):
+            left_out[name] = reason
         else:
-            settings[name] = experiment_settings(config, name, datasets)
+            settings[name] = chosen
     if not settings:
         lines = "".join(f"\n  {name}: {reason}" for name, reason in left_out.items())
         raise MerbaError(
@@ -162,14 +189,33 @@ def runnable_experiments(
     return settings, left_out
 
 
-def experiment_settings(config: Mapping[str, Any], name: str, datasets: Collection[str]) -> dict[str, Any]:
-    """Experiment `name` of a complete configuration with what it inherits: the sheet's `datasets`, training, tables.
+def _view_is_impossible(settings: Mapping[str, Any], ready_made: Collection[str]) -> str | None:
+    """Why an experiment's view can't be made; None where it can, or there is none."""
+    if (view := settings.get("view")) is None:
+        return None
+    if without := [name for name in settings["datasets"] if name in ready_made]:
+        return f"its view {view['name']} is of frames, and {', '.join(without)} is ready-made flow"
+    if view["keep"] != "tokens":
+        return None
+    if not view.get("pretrained"):
+        return f"views.{view['name']}.pretrained names no file of weights"
+    return None if Path(view["pretrained"]).is_file() else f"views.{view['name']}.pretrained: no file {view['pretrained']}"
 
-    Raises MerbaError where it names a dataset that the sheet doesn't have, or a table of another protocol.
+
+def experiment_settings(config: Mapping[str, Any], name: str, datasets: Collection[str]) -> dict[str, Any]:
+    """Experiment `name` of a complete configuration with what it inherits: the sheet's `datasets`, training, tables, view.
+
+    A view of tokens brings its encoder's weights to the model. Raises MerbaError where the experiment names a dataset that the
+    sheet doesn't have, a table of another protocol, or an unknown view, and where its settings are none for a view.
     """
     experiment = dict(config["experiments"][name])
+    if "view" in experiment:
+        experiment["view"] = view = view_settings(config, experiment["view"], f"experiments.{name}.view: ")
+        if view["keep"] == "tokens":
+            experiment["model"] = {**experiment["model"], "pretrained": view.get("pretrained")}
     experiment["datasets"] = sorted(experiment.get("datasets") or datasets)
     experiment["training"] = {**config["training"], **experiment.get("training", {})}
+    _check_view(name, experiment)
     experiment.setdefault("tables", ["table_4_dfme" if experiment["protocol"] == "holdout" else "table_5_3db"])
     for table, protocol in PROTOCOLS.items():
         if table in experiment["tables"] and experiment["protocol"] != protocol:
@@ -186,11 +232,36 @@ def experiment_settings(config: Mapping[str, Any], name: str, datasets: Collecti
     return experiment
 
 
+def _check_view(name: str, experiment: Mapping[str, Any]) -> None:
+    """MerbaError where an experiment's settings make no sense for what its view keeps."""
+    if (view := experiment.get("view")) is None:
+        return
+    if experiment["decode"] != "raw":
+        raise MerbaError(
+            f"experiments.{name}.decode is for flow, and its model takes the view {view['name']}: leave one of them out"
+        )
+    wanted = {"shift": 0}
+    if view["keep"] == "tokens":
+        wanted |= {"flip": False, "mirror_average": False, "normalise": False}
+    for key, value in wanted.items():
+        if experiment["training"][key] != value:
+            raise MerbaError(
+                f"experiments.{name}: training.{key} is for flow, and the view {view['name']} keeps {view['keep']}: set "
+                f"`{key}: {str(value).lower()}` in the experiment's `training`"
+            )
+
+
 def fold_settings(experiment: Mapping[str, Any]) -> dict[str, Any]:
     """What of `experiment_settings` decides a fold's result: names of table rows and comparisons don't."""
     # Named only where it isn't the default: what was trained before there was this setting stays valid.
     decode = {} if experiment["decode"] == "raw" else {"decode": experiment["decode"]}
-    return {key: experiment[key] for key in DECIDING} | decode
+    view = {"view": experiment["view"]} if "view" in experiment else {}
+    return {key: experiment[key] for key in DECIDING} | decode | view
+
+
+def pack_folder(experiment: Mapping[str, Any]) -> str:
+    """The folder of `results` that has the packs of an experiment: of flow, or of its view."""
+    return f"views/{experiment['view']['name']}" if "view" in experiment else "packed"
 
 
 def origin_of(config: Mapping[str, Any], file: str) -> dict[str, Any]:
@@ -217,6 +288,7 @@ def changed_by_experiments(config: Mapping[str, Any]) -> dict[str, Any]:
     for name, experiment in config["experiments"].items():
         own = {key: experiment[key] for key, default in defaults.items() if experiment[key] != default}
         own["model"] = experiment["model"]
+        own |= {"view": experiment["view"]} if "view" in experiment else {}
         training = experiment.get("training", {}).items()
         own |= {f"training.{key}": value for key, value in training if value != config["training"][key]}
         changed |= {f"experiments.{name}.{key}": value for key, value in own.items()}

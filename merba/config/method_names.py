@@ -12,6 +12,8 @@ FAMILIES = {
     "featref": "FeatRef, our reading",
     "ststnet": "STSTNet",
     "biwoof": "Bi-WOOF",
+    "lbp_top": "LBP-TOP",
+    "slstt": "SLSTT",
     "kernel": "Kernel ridge (ours)",
     "lda": "PCA + LDA (ours)",
 }
@@ -28,7 +30,7 @@ def method_name(model: Mapping[str, Any]) -> str:
     model of no known family keeps its registered name, or that of its class.
     """
     registered = model.get("name") or model["class"]
-    family, _, size = registered.partition("_")
+    family, _, size = (registered, "", "") if registered in FAMILIES else registered.partition("_")
     name = "-".join(filter(None, (FAMILIES[family], SIZES.get(size, size)))) if family in FAMILIES else registered
     if model.get("head") == "dgcm":
         name += "-DGCM"

@@ -8,7 +8,8 @@ from typing import Any
 
 from merba.files import atomic
 from merba.joblog import job_log
-from merba.models import check_experiment
+from merba.models import check_experiment, check_model
+from merba.preprocessing.views.settings import ViewSettings
 from merba.sheet import from_plain_rows
 
 
@@ -16,6 +17,10 @@ def run(plain_rows: Sequence[Mapping[str, Any]], experiment: Mapping[str, Any], 
     """Write the plain rows as they are; `experiment` has the settings that decide a fold."""
     with job_log(log, f"labels of {Path(output).stem}"):
         rows = from_plain_rows(plain_rows)
-        check_experiment(experiment, rows["label"].nunique())
+        classes = rows["label"].nunique()
+        check_experiment(experiment, classes)
+        if "view" in experiment:
+            shape = check_model(experiment["model"], classes).input_shape
+            ViewSettings(**experiment["view"]).check_model(experiment["model"]["name"], shape)
         with atomic(Path(output)) as draft:
             rows.to_parquet(draft, index=False)

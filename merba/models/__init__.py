@@ -33,8 +33,11 @@ MODELS: dict[str, tuple[str, str]] = {
     "mambavision_nano": ("mambavision", "MambaVision"),
     "htnet": ("htnet", "HTNet"),
     "featref": ("featref", "FeatRef"),
+    "slstt": ("slstt", "SLSTT"),
+    "slstt_small": ("slstt", "SLSTT"),
     "ststnet": ("ststnet", "STSTNet"),
     "biwoof": ("biwoof", "BiWOOF"),
+    "lbp_top": ("lbp_top", "LBPTOP"),
     "kernel": ("kernel", "KernelRidge"),
     "lda": ("lda", "LDA"),
 }
@@ -49,10 +52,11 @@ def create_model(name: str | None, num_classes: int, *, pretrained: str | Path |
     """The model of that name; `overrides` replace single arguments of its size (see the class in its file).
 
     Without a name, `file` and `class` among the overrides say which class of which Python file it is; the file is run.
-    Input float (B, C, H, W); output logits (B, num_classes), for DGCM a tuple (coarse (B, 4), fine (B, 4)). A model with a
-    function `loss` may return what that function takes while it trains.
-    `pretrained` is a MambaVision checkpoint file, for MERba and MambaVision (see `merba.models.pretrained`). An unknown
-    name or argument, or sizes that don't fit each other, raise ValueError; a file that can't be used, MerbaError.
+    Input float (B, C, H, W), or what a view keeps; output logits (B, num_classes), for DGCM a tuple (coarse (B, 4), fine
+    (B, 4)). A model with a function `loss` may return what that function takes while it trains.
+    `pretrained` is a file of weights: a MambaVision checkpoint for MERba and MambaVision (see `merba.models.pretrained`), for
+    others what their own `load_pretrained` reads. An unknown name or argument, or sizes that don't fit each other, raise
+    ValueError; a file that can't be used, MerbaError.
     """
     if name is None:
         if not {"file", "class"} <= overrides.keys():
@@ -68,6 +72,10 @@ def create_model(name: str | None, num_classes: int, *, pretrained: str | Path |
     settings = {**size, **overrides}
     if pretrained is None:
         return model_class(num_classes, **settings)
+    if hasattr(model_class, "load_pretrained"):
+        model = model_class(num_classes, **settings)
+        model.load_pretrained(pretrained)
+        return model
     from merba.models.pretrained import default_layer_scale, load_pretrained, read_checkpoint
 
     family = MODELS.get(name, ("", ""))[0]
@@ -112,10 +120,18 @@ def check_model(settings: Mapping[str, Any], num_classes: int) -> nn.Module:
 
 
 def check_experiment(experiment: Mapping[str, Any], num_classes: int) -> None:
-    """Raise MerbaError where the `model` of an experiment can't be made, or is fitted while `stopping` asks for epochs."""
+    """Raise MerbaError where the `model` of an experiment can't be made, wants a view or none, or can't stop by validation."""
     from merba.models.fitted import FittedModel
 
     model = check_model(experiment["model"], num_classes)
+    name, shape = model_name(experiment["model"]), "×".join(map(str, model.input_shape))
+    takes_view = len(model.input_shape) != 3
+    if takes_view and "view" not in experiment:
+        raise MerbaError(f"{name} takes inputs of {shape}, which flow is not: name its `view`, such as tim10")
+    if not takes_view and "view" in experiment:
+        raise MerbaError(f"{name} takes inputs of {shape}, which no view has: leave `view` out")
+    if getattr(model, "needs_pretrained", False) and not experiment["model"].get("pretrained"):
+        raise MerbaError(f"{name} has an encoder that is not trained: name its weights, `pretrained: FILE`")
     if isinstance(model, FittedModel) and experiment["stopping"] != "none":
         raise MerbaError(
             f"{model_name(experiment['model'])} is fitted, not trained: it has no epoch at which a validation part could stop "

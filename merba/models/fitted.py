@@ -13,12 +13,12 @@ from torch import Tensor, nn
 class FittedModel(nn.Module, ABC):
     """A method without gradients. What it learns is in buffers, so that it is saved and built again as networks are.
 
-    A class says its `input_shape` (C, H, W) and how many classes it tells apart. `candidates` are the settings of `fit` among
-    which training chooses on subjects of its own; `needs_direction` says that flow whose zero is unknown is of no use;
-    `holds_clips` that the buffers have the training clips themselves.
+    A class says its `input_shape`, (C, H, W), or (T, C, H, W) where it takes a view, and how many classes it tells apart.
+    `candidates` are the settings of `fit` among which training chooses on subjects of its own; `needs_direction` says that
+    flow whose zero is unknown is of no use; `holds_clips` that the buffers have the training clips themselves.
     """
 
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     candidates: Sequence[Mapping[str, Any]] = ({},)
     needs_direction = False
     holds_clips = False
@@ -29,7 +29,7 @@ class FittedModel(nn.Module, ABC):
 
     @abstractmethod
     def features(self, inputs: Tensor) -> Tensor:
-        """The features of each of the clips `inputs` (n, C, H, W), float32 (n, …): they depend only on that clip."""
+        """The features of each of the clips `inputs` (n, *input_shape), float32 (n, …): they depend only on that clip."""
 
     @abstractmethod
     def fit(self, features: Tensor, labels: Tensor, rows: Tensor, **settings: Any) -> None:

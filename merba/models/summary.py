@@ -27,9 +27,14 @@ def architecture(model: nn.Module, input_shape: Sequence[int]) -> pd.DataFrame:
     """Table I of a model for one input of shape (C, H, W): columns COLUMNS, one row per block, the last one the total.
 
     depth is the number of modules in the row; window the side of its windows, <NA> where it works on the whole map;
-    input and output are "channels×height×width". MERba is listed by stages and kinds of block, other models by module. What is
-    fitted, not trained, has no parameters, and what it costs depends on its clips: its FLOPs are <NA>.
+    input and output are "channels×height×width". MERba is listed by stages and kinds of block, other models by module; of
+    one that takes a view's tokens, the encoder that makes them is listed too. What is fitted, not trained, has no
+    parameters, and what it costs depends on its clips: its FLOPs are <NA>.
     """
+    if hasattr(model, "uncached"):
+        with torch.device("meta"):
+            model = model.uncached()
+        input_shape = model.input_shape
     if isinstance(model, FittedModel):
         about = [1, None, _size(tuple(input_shape), None), str(model.num_classes), 0, None]
         return _table([[type(model).__name__, *about], ["total", *about]])
@@ -113,6 +118,7 @@ def _trace(model: nn.Module, input_shape: Sequence[int]) -> tuple[dict[nn.Module
     shapes = {}
 
     def note(module: nn.Module, inputs: tuple, output: Tensor | tuple) -> None:
+        output = output[0] if isinstance(module, nn.LSTM) else output
         output = output if isinstance(output, Tensor) else torch.cat(output, 1)
         shapes[module] = (tuple(inputs[0].shape[1:]), tuple(output.shape[1:]))
 

@@ -113,6 +113,11 @@ def predict(
         raise MerbaError("`spot` searches for onset and apex; leave out either `spot` or the onset and apex")
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = load_checkpoint(Path(checkpoint or find_model()))
+    if checkpoint.view:
+        raise MerbaError(
+            f"the checkpoint was trained on the view {checkpoint.view['name']}, and new clips are predicted from flow alone; use "
+            "one of a model that takes flow"
+        )
     rows = find_clips([clips] if isinstance(clips, str | Path) else clips, onset=onset, apex=apex, fps=fps)
     found: dict[int, list[Prediction]] = {}
     searched = rows["problem"].isna() & rows["onset"].isna() & rows["apex"].isna() & spot

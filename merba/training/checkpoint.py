@@ -60,7 +60,7 @@ class Checkpoint:
     the images that training read, None where it read the flow itself. decode is the experiment's,
     mirror_average the training setting of that name: whether a clip's outputs are averaged with those of its mirror image.
     error is what leave-one-subject-out found of such models (see `merba.evaluation.scoring.scores_by_dataset`), None where
-    that is not known.
+    that is not known. view has the settings of the view that training read instead of flow, if any.
     """
 
     members: Sequence[Member]
@@ -77,6 +77,7 @@ class Checkpoint:
     decode: str = "raw"
     mirror_average: bool = False
     error: Mapping[str, Mapping[str, float]] | None = None
+    view: Mapping[str, Any] | None = None
     version: str = merba.__version__
 
     @property
@@ -96,6 +97,7 @@ class Checkpoint:
             "decode": self.decode,
             "mirror_average": self.mirror_average,
             "error": self.error,
+            **({"view": dict(self.view)} if self.view else {}),
             **{stage: getattr(self, stage) for stage in STAGES},
             "faces": {key: value for key, value in self.faces.items() if key != "weights"},
             "members": [
@@ -129,8 +131,8 @@ class Checkpoint:
         return model.eval()
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the model's input."""
+    def input_shape(self) -> tuple[int, ...]:
+        """Channels, height and width of the model's input, time in front where it takes a view; of tokens, time and width."""
         with torch.device("meta"):  # shapes only: no memory, no time for random weights
             return self._blank().input_shape
 
@@ -246,7 +248,7 @@ def _read(path: Path, text: str, tensors: Mapping[str, Tensor]) -> Checkpoint:
         form = FlowFormat(tuple(about["channels"]), about["unit"])
         image = about["image"] and ImageForm(**about["image"] | {"template": tuple(map(tuple, about["image"]["template"]))})
         rest = {key: about[key] for key in AS_THEY_ARE}
-        return Checkpoint(members, form=form, image=image, **rest)
+        return Checkpoint(members, form=form, image=image, view=about.get("view"), **rest)
     except KeyError as error:
         raise MerbaError(f"{path}: {error} is missing: {damaged}") from error
     except (TypeError, ValueError) as error:
@@ -263,12 +265,13 @@ def _check_settings(path: Path, checkpoint: Checkpoint) -> None:
     from jsonschema import Draft202012Validator  # trainings, which only save, do without it
 
     known = schema("config")["properties"]
-    channels = known["flow"]["properties"]["channels"]["items"]["enum"]
-    for channel in checkpoint.form.channels:
-        if channel not in channels:
-            raise MerbaError(f"{path}: unknown flow channel {channel!r}; this merba makes {', '.join(channels)}: update it")
-    if checkpoint.form.unit not in UNITS:
-        raise MerbaError(f"{path}: unknown unit of flow {checkpoint.form.unit!r}; known: {', '.join(UNITS)}: update merba")
+    if not checkpoint.view:
+        channels = known["flow"]["properties"]["channels"]["items"]["enum"]
+        for channel in checkpoint.form.channels:
+            if channel not in channels:
+                raise MerbaError(f"{path}: unknown flow channel {channel!r}; this merba makes {', '.join(channels)}: update it")
+        if checkpoint.form.unit not in UNITS:
+            raise MerbaError(f"{path}: unknown unit of flow {checkpoint.form.unit!r}; known: {', '.join(UNITS)}: update merba")
     if checkpoint.decode not in DECODES:
         raise MerbaError(f"{path}: unknown decode {checkpoint.decode!r}; known: {', '.join(DECODES)}: update merba")
     for stage in STAGES:
@@ -289,7 +292,7 @@ def _check_fit(path: Path, checkpoint: Checkpoint) -> None:
             blank = checkpoint._blank()
     except (KeyError, TypeError, ValueError) as error:
         raise MerbaError(f"{path}: {error}; use the merba that wrote it ({checkpoint.version}), or a later one") from error
-    wanted = blank.input_shape[0]
+    wanted = len(checkpoint.form.channels) if checkpoint.view else blank.input_shape[0]
     if wanted > len(checkpoint.form.channels):
         raise MerbaError(
             f"{path}: the model needs {wanted} input channels, the flow has {len(checkpoint.form.channels)} "

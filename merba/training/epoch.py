@@ -31,13 +31,14 @@ class Epoch:
         return math.ceil(len(self.order) / self.settings.batch_size)
 
     def batch(self, data: FoldData, step: int) -> tuple[Tensor, Tensor]:
-        """Inputs float32 (b, C, H, W) and labels int64 (b,) of a step, counted from 0."""
+        """Inputs float32 (b, …) and labels int64 (b,) of a step, counted from 0."""
         part = slice(step * self.settings.batch_size, (step + 1) * self.settings.batch_size)
         index = self.order[part]
         inputs = data.inputs[index]
         if self.mirrored is not None:
             mirror = data.mirrored(index, plain=self.settings.plain_flip)
-            inputs = torch.where(self.mirrored[part, None, None, None], mirror, inputs)
+            mirrored = self.mirrored[part].view(-1, *[1] * (inputs.ndim - 1))
+            inputs = torch.where(mirrored, mirror, inputs)
         if self.shifts is not None:
             inputs = shifted(inputs, self.shifts[part])
         return inputs, data.labels[index]

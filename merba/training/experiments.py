@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from merba.config import experiment_settings, fold_settings, origin_of
+from merba.config import experiment_settings, fold_settings, origin_of, pack_folder
 from merba.costs import keeps_weights
 from merba.errors import MerbaError
 from merba.files import read_parquet
@@ -74,10 +74,12 @@ def packed_experiment(
 
     Raises MerbaError where the configuration has no such experiment, its model can't be made, or a file is missing.
     """
-    sheet = read_parquet(_packed(results / "samples.parquet"))
+    sheet = read_parquet(_packed(results / "samples.parquet", "packed"))
     experiment = checked_experiment(config, name, sheet)
+    folder = pack_folder(experiment)
+    target = f"packed_{experiment['view']['name']}" if "view" in experiment else "packed"
     packs = [
-        (_packed(results / "packed" / f"{dataset}.npy"), _packed(results / "packed" / f"{dataset}.parquet"))
+        tuple(_packed(results / folder / f"{dataset}{suffix}", target) for suffix in (".npy", ".parquet"))
         for dataset in experiment["datasets"]
     ]
     return experiment, sheet, packs
@@ -92,7 +94,7 @@ def checked_experiment(config: Mapping[str, Any], name: str, sheet: pd.DataFrame
     return experiment
 
 
-def _packed(path: Path) -> Path:
+def _packed(path: Path, target: str) -> Path:
     if not path.exists():
-        raise MerbaError(f"{path} is missing: run the preprocessing first (`snakemake --cores 4 packed`), or copy it here")
+        raise MerbaError(f"{path} is missing: run the preprocessing first (`snakemake --cores 4 {target}`), or copy it here")
     return path

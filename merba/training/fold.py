@@ -28,7 +28,7 @@ from merba.training.checkpoint import STAGES, Checkpoint, Member, describe_model
 from merba.training.devices import training_device
 from merba.training.earlier import earlier_seeds, keep_files, read_record
 from merba.training.fitted import fit_fold, fit_model
-from merba.training.inputs import FoldData, blank, prepare
+from merba.training.inputs import FoldData, blank, prepare, prepare_view
 from merba.training.loading import Fold
 from merba.training.loop import FoldResult, train_fold, train_without_test
 from merba.training.records import fold_record, made_by, peak_memory_mb, seed_record, seed_tables, split_rows
@@ -251,6 +251,10 @@ def _inputs(
     settings: TrainingSettings,
     device: torch.device,
 ) -> FoldData:
+    if "view" in experiment:
+        shape, normalise = model.input_shape, settings.normalise
+        parts = fold.flow, fold.labels, fold.split.train, fold.form
+        return prepare_view(*parts, shape=shape, normalise=normalise, device=device)
     decode = experiment.get("decode", "raw")
     if fold.form.unit == "image" and decode == "raw" and getattr(model, "needs_direction", False):
         raise MerbaError(
@@ -294,5 +298,6 @@ def _checkpoint(
         image=RELEASED if images else None,
         decode=experiment.get("decode", "raw"),
         mirror_average=settings.mirror_average,
+        view=experiment.get("view"),
         **stages,
     )

@@ -29,6 +29,7 @@ CHUNK = 64
 class FoldData:
     """A fold's clips on the device: inputs float32 (n, C, H, W), normalised by `mean` and `std`, and labels int64 (n,).
 
+    Those of a view have time in front, (n, T, C, H, W), or are tokens (n, T, width), which no mirror is known of.
     `factor` and `offset` (C, 1, 1) say what a mirror makes of normalised values; `mirror`, of the inputs' shape, has the
     mirrored inputs of a model that arranges them, whose regions change places, and is None for others.
     """
@@ -42,7 +43,7 @@ class FoldData:
     mirror: Tensor | None = None
 
     def mirrored(self, index: Tensor, *, plain: bool = False) -> Tensor:
-        """The inputs of the clips `index` (k,), as their mirrored faces would have had them, float32 (k, C, H, W).
+        """The inputs of the clips `index` (k,), as their mirrored faces would have had them, float32 (k, …).
 
         `plain` mirrors only the image: u keeps its sign, as if a mirrored face still moved the way that it did.
         """
@@ -108,6 +109,32 @@ def prepare(
     )
 
 
+def prepare_view(
+    values: np.ndarray,
+    labels: np.ndarray,
+    train: np.ndarray,
+    form: FlowFormat,
+    *,
+    shape: tuple[int, ...],
+    normalise: bool,
+    device: torch.device,
+) -> FoldData:
+    """Inputs of a fold from a packed view (n, T, C, H, W) or (n, T, width): as `prepare`, but the view has the model's `shape`.
+
+    Raises MerbaError where it has another.
+    """
+    if values.shape[1:] != tuple(shape):
+        raise MerbaError(f"the model takes inputs of {tuple(shape)}, its view gives {values.shape[1:]}; change one of them")
+    factor, offset = (torch.from_numpy(part).to(device) for part in form.mirror())
+    x = _collected(len(values), lambda rows: torch.from_numpy(np.float32(values[rows])).to(device))
+    mean, std = torch.zeros_like(factor), torch.ones_like(factor)
+    if normalise:
+        mean, std = _statistics(x, torch.from_numpy(train).to(device), centre=offset / 2, centred=factor < 0)
+        x.sub_(mean).div_(std)
+    labels = torch.from_numpy(labels.astype(np.int64)).to(device)
+    return FoldData(x, labels, mean.flatten().tolist(), std.flatten().tolist(), factor, (factor * mean + offset - mean) / std)
+
+
 def _collected(count: int, part: Callable[[slice], Tensor]) -> Tensor:
     """The parts of `count` clips in one tensor, a few clips at a time: at no time are there two copies of it."""
     whole = None
@@ -121,11 +148,12 @@ def _collected(count: int, part: Callable[[slice], Tensor]) -> Tensor:
 
 
 def _statistics(x: Tensor, rows: Tensor, *, centre: Tensor, centred: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (C, 1, 1) of x (n, C, H, W) over `rows`; the mean of `centred` channels is their `centre`."""
-    values = len(rows) * x.shape[2] * x.shape[3]
+    """Mean and standard deviation (C, 1, 1) of x (n, …, C, H, W) over `rows`; the mean of `centred` ones is their `centre`."""
+    values = len(rows) * x[0].numel() // x.shape[-3]
+    others = [axis for axis in range(x.ndim) if axis != x.ndim - 3]
 
     def mean_over_rows(of: Callable[[Tensor], Tensor]) -> Tensor:
-        total = sum(of(x[part]).sum((0, 2, 3), dtype=torch.float64) for part in rows.split(CHUNK))
+        total = sum(of(x[part]).sum(others, dtype=torch.float64) for part in rows.split(CHUNK))
         return (total / values).float()[:, None, None]
 
     mean = torch.where(centred, centre, mean_over_rows(lambda part: part))

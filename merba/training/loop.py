@@ -31,6 +31,9 @@ from merba.training.settings import TrainingSettings, rate_at
 
 log = logging.getLogger(__name__)
 
+MOMENTUM = 0.9
+"""Of SGD."""
+
 
 @dataclass
 class FoldResult:
@@ -159,8 +162,8 @@ def _untrained(
 ) -> Progress:
     torch.manual_seed(seed)
     model = build().to(device)
-    if device.type == "cuda":
-        model = model.to(memory_format=torch.channels_last)
+    if device.type == "cuda" and all(parameter.ndim < 5 for parameter in model.parameters()):
+        model = model.to(memory_format=torch.channels_last)  # a format of images, not of clips
     average = None
     if settings.weight_average:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.weight_average), use_buffers=True)
@@ -255,7 +258,7 @@ def _validate(outputs: Outputs, labels: Tensor, classes: int) -> tuple[float, fl
 
 
 def model_outputs(model: nn.Module, inputs: Tensor) -> Outputs:
-    """The model's outputs for inputs (n, C, H, W), float32: logits, or DGCM's pair."""
+    """The model's outputs for inputs (n, …), float32: logits, or DGCM's pair."""
     with torch.autocast(inputs.device.type, torch.bfloat16, enabled=computes_bfloat16(inputs.device)):
         parts = [model(part) for part in inputs.split(256)]
     if isinstance(parts[0], tuple):
@@ -271,9 +274,11 @@ def mean_outputs(views: Sequence[Outputs]) -> Outputs:
 
 
 def _optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """AdamW or Adam; AdamW's decay spares norms, biases and the scan's A and D, as is usual for such networks."""
+    """AdamW, Adam, or SGD with momentum; AdamW's decay spares norms, biases, and A and D of the scan, as is usual."""
     if settings.optimizer == "adam":
         return torch.optim.Adam(model.parameters(), lr=settings.rate, weight_decay=settings.weight_decay, fused=True)
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(model.parameters(), lr=settings.rate, momentum=MOMENTUM, weight_decay=settings.weight_decay)
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     spared = {name for name, p in named if p.ndim < 2 or name.rpartition(".")[2] in ("A_log", "D", "dt_bias")}
     groups = [

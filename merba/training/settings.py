@@ -38,10 +38,15 @@ class TrainingSettings(Section, name="training"):
 
 
 def rate_at(epoch: float, settings: TrainingSettings) -> float:
-    """Learning rate after `epoch` epochs (fractions too): linear warm-up, cosine decay, cool-down at the minimum."""
+    """Learning rate after `epoch` epochs (fractions too): linear warm-up, cosine decay, cool-down at the minimum.
+
+    With `step` it is the peak rate until the cool-down.
+    """
     low, high = settings.min_rate, settings.rate
     if settings.schedule == "constant":
         return high
+    if settings.schedule == "step":
+        return high if epoch < settings.epochs - settings.cooldown else low
     if epoch < settings.warmup:
         return low + (high - low) * epoch / settings.warmup
     decay = max(settings.epochs - settings.warmup - settings.cooldown, 1)

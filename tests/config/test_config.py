@@ -1,6 +1,7 @@
 """Configurations: defaults, inheritance, and errors that name the key."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from merba.preprocessing.apex import ApexSettings
 from merba.preprocessing.faces import FaceSettings
 from merba.preprocessing.flow import FlowSettings
 from merba.preprocessing.head_warning import LIMIT
+from merba.preprocessing.views.settings import ViewSettings
 from merba.training.settings import TrainingSettings
 
 CONFIG = Path(__file__).parents[2] / "config"
@@ -224,13 +226,59 @@ def shipped(*datasets):
 def test_without_experiments_the_papers_run_whose_data_is_there():
     settings, left_out = shipped("smic_hs", "casme2", "samm")
     methods = {experiment["method"] for experiment in settings.values()}
-    assert methods == {"MERba-B", "MambaVision-B", "HTNet", "STSTNet", "FeatRef, our reading", "Bi-WOOF"}
+    assert methods == {"MERba-B", "MambaVision-B", "HTNet", "STSTNet", "FeatRef, our reading", "Bi-WOOF"} | {
+        "LBP-TOP",
+        "SLSTT-S",
+    }
+    assert {name for name, experiment in settings.items() if experiment.get("optional")} == {"lbp_top", "slstt_small"}
+    assert left_out["slstt"] == "views.lof11.pretrained names no file of weights"
     assert left_out["merba_dgcm"] == "the configuration has no dataset dfme"
     settings, left_out = shipped("dfme")
     tables = [table for one in settings.values() for table in one["tables"]]
     counts = {name: tables.count(name) for name in set(tables)}
     assert counts == {"table_4_dfme": 5, "table_6_lgfi": 3, "table_7_scanning": 6}
     assert left_out["merba"] == "the configuration has no dataset smic_hs, casme2, samm"
+
+
+def test_a_view_is_the_shipped_one_with_what_the_configuration_changes(tmp_path):
+    weights = tmp_path / "vit.safetensors"
+    weights.touch()
+    views = {"lof11": {"pretrained": str(weights)}}
+    config = complete(minimal(views=views, experiments={"a": {"inherit": "slstt", "datasets": ["mine"], "against": None}}))
+    settings, left_out = runnable_experiments(config, ["mine"])
+    assert left_out == {}
+    shown = {"frames": "around_apex", "length": 11, "size": 224, "keep": "tokens"}
+    assert settings["a"]["view"] == {"name": "lof11"} | shown | {"pretrained": str(weights)}
+    assert settings["a"]["model"] == {"name": "slstt", "pretrained": str(weights)}
+    assert fold_settings(settings["a"])["view"] == settings["a"]["view"]
+    assert "optional" not in settings["a"], "who names an experiment wants it"
+
+
+@pytest.mark.parametrize(
+    ("view", "settings", "message"),
+    [
+        ("lof11", {}, "training.flip is for flow, and the view lof11 keeps tokens: set `flip: false`"),
+        ("lof11", {"training": {"flip": False}}, "training.normalise is for flow"),
+        ("lof11", {"training": {"flip": False, "normalise": False, "mirror_average": True}}, "training.mirror_average"),
+        ("key16", {"training": {"shift": 2}}, "training.shift is for flow, and the view key16 keeps grey: set `shift: 0`"),
+        ("key16", {"decode": "signed"}, "experiments.a.decode is for flow"),
+    ],
+)
+def test_settings_that_a_view_cannot_have_are_refused(view, settings, message):
+    experiment = {"method": "A", "model": {"name": "slstt"}, "view": view} | settings
+    with pytest.raises(MerbaError) as error:
+        experiment_settings(complete(minimal(experiments={"a": experiment})), "a", ["mine"])
+    assert message in str(error.value)
+
+
+def test_an_experiment_without_a_view_has_no_such_key():
+    settings = shipped("smic_hs", "casme2", "samm")[0]["merba"]
+    assert not {"view", "optional"} & (settings.keys() | fold_settings(settings).keys())
+
+
+def test_the_schema_describes_exactly_the_settings_of_a_view():
+    described = schema("config")["properties"]["views"]["additionalProperties"]["properties"]
+    assert ["name", *described] == [field.name for field in fields(ViewSettings)]
 
 
 def test_nothing_to_run_is_an_error_that_says_why():

@@ -190,6 +190,11 @@ def test_without_a_checkpoint_the_one_of_make_model_is_taken(tmp_path, samm_clip
     assert (about["trained_on"], about["error"]) == (made.trained_on, error)
 
 
+def test_a_checkpoint_of_a_view_is_refused(samm_clips):
+    with pytest.raises(MerbaError, match="trained on the view tim10, and new clips are predicted from flow alone"):
+        predict(samm_clips["source"][0], checkpoint(view={"name": "tim10"}))
+
+
 def test_a_search_without_candidates_is_no_problem(tmp_path, movement, saved):
     clip_of(tmp_path / "still", [movement[0][0]] * 40)
     (found,) = predict(tmp_path / "still", saved, fps=FPS, spot=True)

@@ -224,3 +224,23 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path):
     with pytest.raises(MerbaError, match="don't fit merba_nano"):
         save_checkpoint(tmp_path / "model.safetensors", checkpoint(member(classes=4)))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("model", "form", "keep"),
+    [
+        ({"name": "slstt", "length": 3, "width": 24, "hidden": 8}, FlowFormat(("token",), "token"), "tokens"),
+        ({"name": "lbp_top", "image_size": 32}, FlowFormat(("grey",), "grey"), "grey"),
+    ],
+)
+def test_a_model_that_takes_a_view_is_saved_with_the_views_settings(tmp_path, model, form, keep):
+    arguments = {key: value for key, value in model.items() if key != "name"}
+    trained = create_model(model["name"], 3, **arguments).eval()
+    view = {"name": "v", "keep": keep}
+    made = replace(checkpoint(Member(trained.state_dict(), [0.0], [1.0])), model=model, form=form, view=view)
+    save_checkpoint(tmp_path / "model.safetensors", made)
+    loaded = load_checkpoint(tmp_path / "model.safetensors")
+    assert (loaded.view, loaded.form, loaded.input_shape) == (view, form, trained.input_shape)
+    x = torch.randn(2, *trained.input_shape)
+    with torch.no_grad():
+        assert torch.equal(loaded.build(loaded.members[0])(x), trained(x))

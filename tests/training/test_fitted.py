@@ -11,16 +11,19 @@ from small_folds import CPU, PIXELS
 from merba import create_model
 from merba.errors import MerbaError
 from merba.models import check_experiment
+from merba.preprocessing.packs import FlowFormat
 from merba.protocols import Split
 from merba.training.fitted import fit_fold
-from merba.training.inputs import prepare
+from merba.training.inputs import prepare, prepare_view
 from merba.training.loop import weights_digest
 
 METHODS = {
     "biwoof": {"image_size": 28},
     "kernel": {"in_channels": 2},
     "lda": {"in_channels": 2},
+    "lbp_top": {"image_size": 28, "length": 5, "interval": 2, "blocks": 3},
 }
+GREY = FlowFormat(("grey",), "grey")
 TRAIN, TEST = np.arange(48), np.arange(48, 60)
 
 
@@ -34,12 +37,20 @@ def clips(n=60, seed=0):
     return flow.astype(np.float16), labels, subjects.astype(str)
 
 
+def greys(flow):
+    """Clips of five frames of grey levels, float16 (n, 5, 1, 28, 28), in which what v moves is brighter."""
+    return np.stack([128 + 20 * step * flow[:, 1:] for step in range(5)], 1).clip(0, 255).round()
+
+
 def fitted(name, flow, labels, subjects, test=TEST, train=TRAIN, seed=1):
     def build():
         return create_model(name, 3, **METHODS[name])
 
     shape = build().input_shape
-    data = prepare(flow, labels, train, PIXELS, shape=shape, normalise=False, device=CPU)
+    if len(shape) == 4:
+        data = prepare_view(greys(flow), labels, train, GREY, shape=shape, normalise=False, device=CPU)
+    else:
+        data = prepare(flow, labels, train, PIXELS, shape=shape, normalise=False, device=CPU)
     return fit_fold(build, data, Split(train, np.empty(0, np.int64), test), subjects, 3, seed=seed)
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 from releases import edit_workbook, write_release
+from vit_files import write_vit
 from workflow_runs import MICRO, ROOT, configured, planned, snakemake, written
 
 ONLY_DFME = {"dfme": {"adapter": "dfme", "root": "results/demo/dfme", "fps": 200}}
@@ -31,6 +32,15 @@ def test_every_target_can_be_planned(tmp_path, target):
 def test_the_ablations_have_a_target_of_their_own(tmp_path):
     jobs = planned(snakemake(tmp_path, "-n", "ablations", config=None))
     assert jobs.items() >= {"fold": 9 + 9, "results_table": 4}.items()
+
+
+def test_a_plain_run_leaves_out_what_table_5_trains(tmp_path):
+    experiments = {"merba": {"inherit": "merba"}, "lbp_top": {"inherit": "lbp_top", "optional": True}}
+    config = configured(tmp_path, experiments=experiments)
+    plain, whole = (planned(snakemake(tmp_path, "-n", *target, config=config)) for target in ([], ["table_5"]))
+    assert plain["fold"] == 6
+    assert not [rule for rule in plain if rule.startswith("view")]
+    assert whole.items() >= {"fold": 12, "view": 6, "view_pack": 3, "view_problems": 1, "view_gate": 3, "gate": 3}.items()
 
 
 def test_experiments_without_data_are_left_out_with_a_reason(tmp_path):
@@ -126,6 +136,19 @@ def test_new_training_settings_rerun_training_only(finished, tmp_path):
 
 
 @pytest.mark.long
+def test_a_view_reruns_nothing_of_a_finished_run(finished, tmp_path):
+    views = {"key16": {"length": 8}, "mine": {"frames": "apex", "length": 1, "size": 64, "keep": "grey"}}
+    only_named = configured(tmp_path, views=views)
+    jobs = planned(snakemake(finished, "-n", config=only_named))
+    assert jobs.keys() <= {"summary", "all", "total"}, "the summary names what is configured"
+    experiments = yaml.safe_load(MICRO.read_text())["experiments"] | {"lbp_top": {"inherit": "lbp_top"}}
+    jobs = planned(snakemake(finished, "-n", config=configured(tmp_path, experiments=experiments)))
+    new = {"view": 6, "view_pack": 3, "view_problems": 1, "view_gate": 3, "view_figure": 3, "labels": 1, "fold": 6}
+    assert jobs.items() >= new.items()
+    assert jobs.keys() - new.keys() <= {"table_1", "results_table", "confusion", "summary", "all", "total"}
+
+
+@pytest.mark.long
 def test_a_rerun_of_a_fold_on_one_core_gives_the_same_bits(finished):
     fold = finished / "results/folds/merba/samm/006"
     before = pd.read_parquet(fold / "predictions.parquet")
@@ -175,12 +198,16 @@ def test_poisoning_the_test_subjects_files_changes_nothing_of_an_honest_training
     # Of two components, LDA's probabilities are not all 0 or 1.
     models = ({"name": "biwoof"}, {"name": "kernel", "in_channels": 2}, {"name": "lda", "in_channels": 2, "components": 2})
     fitted = {model["name"]: {"inherit": "biwoof", "method": model["name"], "model": model} for model in models}
-    names = ["merba", "ststnet", *fitted]
+    write_vit(tmp_path / "vit.safetensors")
+    views = {"lof11": {"length": 5, "size": 64, "pretrained": str(tmp_path / "vit.safetensors")}}
+    tokens = {"name": "slstt", "length": 5, "width": 128, "hidden": 16}
+    seeing = {"lbp_top": {"inherit": "lbp_top"}, "slstt": {"inherit": "slstt", "model": tokens, "training": {"epochs": 3}}}
+    names = ["merba", "ststnet", *fitted, *seeing]
     paths = {name: finished.joinpath("results", "folds", name, *fold, "predictions.parquet") for name in names}
     run = [*(str(path.relative_to(finished)) for path in paths.values()), "--rerun-triggers", "mtime"]
     # The rendered demo, read from disk as anybody's data; nothing is new in it yet.
-    experiments = yaml.safe_load(MICRO.read_text())["experiments"] | fitted
-    config = configured(tmp_path, data="own", demo=None, experiments=experiments)
+    experiments = yaml.safe_load(MICRO.read_text())["experiments"] | fitted | seeing
+    config = configured(tmp_path, data="own", demo=None, experiments=experiments, views=views)
     snakemake(finished, *run, config=config)
     before = {name: honest_outcome(finished, name, *fold) for name in names}
     predicted = {name: pd.read_parquet(path) for name, path in paths.items()}
@@ -199,7 +226,8 @@ def test_poisoning_the_test_subjects_files_changes_nothing_of_an_honest_training
             frames = sorted(folder.iterdir())
             for path in frames[1:]:
                 cv2.imwrite(str(path), np.roll(cv2.imread(str(path)), 9, axis=1))
-        snakemake(finished, *run, "--forcerun", "results/flow/samm/006.npz", config=config)
+        seen = [f"results/{kind}/samm/006.npz" for kind in ("flow", "views/tim10", "views/lof11")]
+        snakemake(finished, *run, "--forcerun", *seen, config=config)
     assert {name: honest_outcome(finished, name, *fold) for name in before} == before
     for name, path in paths.items():
         after = pd.read_parquet(path)

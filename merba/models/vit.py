@@ -1,0 +1,139 @@
+"""ViT's encoder (Dosovitskiy et al., ICLR 2021) with timm's parameter names, so that timm's files load name by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from merba.errors import MerbaError
+from merba.models.arguments import check_positive
+
+EPSILON = 1e-6
+"""Of LayerNorm."""
+
+
+class PatchEmbed(nn.Module):
+    """Patches that don't overlap, each a token: images (B, C, H, W) → (B, patches, width), row by row."""
+
+    def __init__(self, channels: int, patch: int, width: int):
+        super().__init__()
+        self.proj = nn.Conv2d(channels, width, patch, patch)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.proj(images).flatten(2).transpose(1, 2)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention: tokens (B, L, width) → the same shape."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, L, width / heads) each
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class MLP(nn.Module):
+    """Two linear layers with a GELU by tanh between them."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+
+
+class Block(nn.Module):
+    """Pre-norm: attention, then the MLP, each with dropout and added to what came in."""
+
+    def __init__(self, width: int, heads: int, dropout: float):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, EPSILON)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, EPSILON)
+        self.mlp = MLP(width, 4 * width)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop(self.attn(self.norm1(x)))
+        return x + self.drop(self.mlp(self.norm2(x)))
+
+
+class ViT(nn.Module):
+    """Images (B, channels, image_size, image_size) → tokens (B, 1 + patches, width), the class token first, before the last norm.
+
+    The last norm belongs to who uses the tokens, and so does a head.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: int = 384,
+        patch: int = 16,
+        channels: int = 3,
+        width: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        check_positive(image_size=image_size, patch=patch, channels=channels, width=width, depth=depth, heads=heads)
+        if image_size % patch or width % heads:
+            raise ValueError(f"image_size {image_size} must be a multiple of patch {patch}, width {width} one of heads {heads}")
+        self.image_size, self.width = image_size, width
+        self.patch_embed = PatchEmbed(channels, patch, width)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(0.02 * torch.randn(1, 1 + (image_size // patch) ** 2, width))
+        self.blocks = nn.Sequential(*(Block(width, heads, dropout) for _ in range(depth)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.patch_embed(images)
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1)
+        return self.blocks(x + self.pos_embed)
+
+
+def read_vit(path: Path) -> dict[str, Tensor]:
+    """The tensors of a ViT's file with timm's names, but for the head's. Raises MerbaError where it is none."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise MerbaError(f"pretrained: {path} can't be read as a .safetensors file: {error}") from error
+    if "patch_embed.proj.weight" not in state or "norm.weight" not in state:
+        raise MerbaError(f"pretrained: {path} holds no ViT with timm's names (patch_embed.proj.weight, norm.weight)")
+    return {name: tensor.float() for name, tensor in state.items() if not name.startswith("head.")}
+
+
+def vit_of(path: Path) -> ViT:
+    """The frozen encoder of a file (see `read_vit`), in evaluation mode; its sizes are read from the tensors.
+
+    As in all of timm's ViTs, heads are 64 wide. Raises MerbaError where a tensor is missing or has another size.
+    """
+    state = read_vit(path)
+    width, channels, patch, _ = state["patch_embed.proj.weight"].shape
+    sides = round((state["pos_embed"].shape[1] - 1) ** 0.5) if "pos_embed" in state else 1
+    depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
+    sizes = {"image_size": patch * sides, "patch": patch, "channels": channels, "width": width, "depth": max(depth, 1)}
+    with torch.device("meta"):
+        encoder = ViT(**sizes, heads=max(width // 64, 1))
+    load_strictly(encoder, {name: tensor for name, tensor in state.items() if not name.startswith("norm.")}, path)
+    return encoder.eval().requires_grad_(False)
+
+
+def load_strictly(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Take a file's tensors over into `module`; MerbaError where names or sizes differ."""
+    try:
+        module.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise MerbaError(f"pretrained: {path} holds another ViT than the model's: {error}") from error

@@ -1,0 +1,80 @@
+"""Which views a configuration's experiments take, and what their jobs depend on. Imports no PyTorch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+from merba.code import code_digest
+from merba.config import view_settings
+from merba.errors import MerbaError
+from merba.preprocessing.flow_settings import with_solver
+from merba.preprocessing.views.settings import ViewSettings
+
+ENCODER = "slstt"
+"""The model whose frozen encoder makes tokens."""
+
+
+class PlannedViews:
+    """The views of a complete configuration, whose runnable `experiments` are given with their settings, by name.
+
+    `framed` are the datasets that have frames.
+    """
+
+    def __init__(self, config: Mapping[str, Any], experiments: Mapping[str, Mapping[str, Any]], framed: Collection[str]) -> None:
+        self._config, self._experiments, self._framed = config, experiments, framed
+
+    def settings(self, view: str) -> dict[str, Any]:
+        """The settings of a view; MerbaError where there is none of that name."""
+        return view_settings(self._config, view)
+
+    def flow(self, view: str) -> dict[str, Any] | None:
+        """The settings of flow, on the CPU, where a view keeps that besides grey levels."""
+        keep = self.settings(view)["keep"]
+        return with_solver(self._config["flow"], on_gpu=False) if keep == "grey_flow" else None
+
+    def encoder(self, view: str) -> list[str]:
+        """The file of weights of the encoder that makes a view's tokens; MerbaError where there is none."""
+        settings = self.settings(view)
+        if settings["keep"] != "tokens":
+            return []
+        if not settings.get("pretrained"):
+            raise MerbaError(f"views.{view}.pretrained names no file of weights, of which its tokens are made")
+        return [settings["pretrained"]]
+
+    def values(self, view: str) -> int:
+        """How many values a view keeps of a clip."""
+        return math.prod(ViewSettings(**self.settings(view)).shape)
+
+    def code(self, view: str) -> str:
+        """A hash of the code of a view's jobs, and of the encoder's where it makes tokens."""
+        return code_digest("merba.jobs.view", [ENCODER] if self.encoder(view) else [])
+
+    def taken_by(self, experiments: Iterable[str]) -> dict[str, list[str]]:
+        """The views that these experiments take, each with their datasets."""
+        taken: dict[str, set[str]] = {}
+        for settings in (self._experiments[name] for name in experiments):
+            if "view" in settings:
+                taken.setdefault(settings["view"]["name"], set()).update(settings["datasets"])
+        return {view: sorted(datasets) for view, datasets in sorted(taken.items())}
+
+    def datasets(self, view: str) -> list[str]:
+        """The datasets of a view; all those with frames where no experiment takes it."""
+        return self.taken_by(self._experiments).get(view) or sorted(self._framed)
+
+    def packs_of(self, experiments: Iterable[str]) -> list[tuple[str, str]]:
+        """(view, dataset) of the packs that these experiments take."""
+        return [(view, dataset) for view, datasets in self.taken_by(experiments).items() for dataset in datasets]
+
+    def timed(self, experiments: Iterable[str], subjects: Callable[[str], Iterable[str]]) -> dict[str, list[str]]:
+        """The names of the jobs of the views that these experiments take, by stage; `subjects` gives a dataset's."""
+        packs = self.packs_of(experiments)
+        if not packs:
+            return {}
+        views = [f"{view}/{dataset}/{subject}" for view, dataset in packs for subject in subjects(dataset)]
+        return {"view": views} | {f"view_{stage}": list(map("/".join, packs)) for stage in ("pack", "gate", "figure")}
+
+    def figures(self, experiments: Iterable[str]) -> list[str]:
+        """The files of the figures of the views that these experiments take."""
+        return [f"results/figures/views/{view}/{dataset}.png" for view, dataset in self.packs_of(experiments)]

@@ -1,0 +1,107 @@
+"""Training on what views keep: clips with time in front, and tokens."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from small_folds import CPU, QUICK, split
+from torch import nn
+
+from merba.config import complete
+from merba.errors import MerbaError
+from merba.preprocessing.packs import FlowFormat
+from merba.sheet import sample_rows
+from merba.training.experiments import packed_experiment
+from merba.training.inputs import prepare_view
+from merba.training.loop import train_fold
+from merba.training.settings import rate_at
+
+GREY_FLOW = FlowFormat(("grey", "u", "v"), "px")
+TOKENS = FlowFormat(("token",), "token")
+
+
+class Linear(nn.Module):
+    """One linear layer on all values of a clip."""
+
+    def __init__(self, values):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(values, 3))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def clips(shape, n=48, seed=0):
+    """Values whose class is the frame, or token, that has a higher level; labels."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(n) % 3
+    values = random.normal(0, 1, (n, *shape))
+    values[np.arange(n), labels] += 2
+    return values.astype(np.float16), labels
+
+
+def prepared(values, labels, form, parts, normalise=False):
+    return prepare_view(values, labels, parts.train, form, shape=values.shape[1:], normalise=normalise, device=CPU)
+
+
+def test_each_channel_is_normalised_over_the_training_clips_and_u_keeps_its_zero():
+    values, labels = clips((4, 3, 5, 6))
+    parts = split()
+    data = prepared(values, labels, GREY_FLOW, parts, normalise=True)
+    train = values[parts.train].astype(np.float64)
+    mean = train.mean((0, 1, 3, 4)) * [1, 0, 1]
+    std = np.sqrt(((train - mean[:, None, None]) ** 2).mean((0, 1, 3, 4)))
+    assert data.mean == pytest.approx(mean, abs=1e-5)
+    assert data.std == pytest.approx(std, rel=1e-4)
+    expected = (values.astype(np.float64) - mean[:, None, None]) / std[:, None, None]
+    assert data.inputs.numpy() == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_mirror_of_a_view_negates_u_alone():
+    values, labels = clips((4, 3, 5, 6))
+    data = prepared(values, labels, GREY_FLOW, split(), normalise=True)
+    mean, std = (np.array(part)[:, None, None] for part in (data.mean, data.std))
+    mirrored = data.mirrored(torch.tensor([3, 7])).numpy() * std + mean
+    assert mirrored == pytest.approx(values[[3, 7], ..., ::-1] * np.float64([1, -1, 1])[:, None, None], abs=0.01)
+
+
+@pytest.mark.parametrize(("shape", "form", "flip"), [((4, 3, 5, 6), GREY_FLOW, True), ((4, 9), TOKENS, False)])
+@pytest.mark.parametrize("poison", ["labels", "values"])
+def test_a_view_is_learnt_and_nothing_of_the_test_subject_reaches_the_weights(shape, form, flip, poison):
+    settings = replace(QUICK, flip=flip, optimizer="sgd", schedule="step")
+
+    def trained(values, labels):
+        data, values = prepared(values, labels, form, split(), normalise=flip), values[0].size
+        return train_fold(lambda: Linear(values), data, split(), 3, settings, seed=1)
+
+    values, labels = clips(shape)
+    clean = trained(values, labels)
+    assert (clean.honest.predicted == labels[split().test]).mean() > 0.6
+    if poison == "labels":
+        labels[split().test] = (labels[split().test] + 1) % 3
+    else:
+        values[split().test] = np.random.default_rng(1).normal(50, 90, values[split().test].shape)
+    assert trained(values, labels).weights_sha256 == clean.weights_sha256
+
+
+def test_the_steps_rate_falls_once_at_the_cool_down():
+    settings = replace(QUICK, epochs=40, rate=0.01, min_rate=0.001, schedule="step", cooldown=10)
+    assert {rate_at(epoch, settings) for epoch in (0, 5, 29.9)} == {0.01}
+    assert {rate_at(epoch, settings) for epoch in (30, 39.5)} == {0.001}
+
+
+def test_a_view_of_another_shape_than_the_models_is_refused():
+    values, labels = clips((4, 3, 5, 6))
+    with pytest.raises(MerbaError, match=r"takes inputs of \(2, 9\), its view gives \(4, 3, 5, 6\)"):
+        prepare_view(values, labels, split().train, GREY_FLOW, shape=(2, 9), normalise=False, device=CPU)
+
+
+def test_a_missing_pack_names_the_target_that_makes_it(tmp_path):
+    experiment = {"method": "A", "stopping": "none", "view": "tim10", "model": {"name": "lbp_top"}}
+    datasets = {"d": {"adapter": "clips", "root": "x"}}
+    config = complete({"data": "own", "datasets": datasets, "experiments": {"a": experiment}})
+    rows = [{"dataset": "d", "subject": "s", "clip": "c", "source": "x", "kind": "video", "label": "positive"}]
+    sample_rows(rows).to_parquet(tmp_path / "samples.parquet")
+    with pytest.raises(MerbaError, match=r"views/tim10/d.npy is missing.*`snakemake --cores 4 packed_tim10`"):
+        packed_experiment(config, "a", tmp_path)
