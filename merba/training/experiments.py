@@ -10,10 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from merba.config import experiment_settings, fold_settings, origin_of, pack_folder
+from merba.config import fold_settings, origin_of
 from merba.costs import keeps_weights
 from merba.errors import MerbaError
-from merba.files import read_parquet
 from merba.models import check_experiment
 from merba.preprocessing.packs import check_packed
 from merba.protocols import folds
@@ -21,6 +20,7 @@ from merba.sheet import class_names, safe_id
 from merba.training.devices import keep_compiled
 from merba.training.fold import is_finished, run_fold
 from merba.training.loading import load_fold
+from merba.training.packed import named_experiment, packed_sheet, packs_of
 
 log = logging.getLogger(__name__)
 
@@ -74,27 +74,13 @@ def packed_experiment(
 
     Raises MerbaError where the configuration has no such experiment, its model can't be made, or a file is missing.
     """
-    sheet = read_parquet(_packed(results / "samples.parquet", "packed"))
+    sheet = packed_sheet(results)
     experiment = checked_experiment(config, name, sheet)
-    folder = pack_folder(experiment)
-    target = f"packed_{experiment['view']['name']}" if "view" in experiment else "packed"
-    packs = [
-        tuple(_packed(results / folder / f"{dataset}{suffix}", target) for suffix in (".npy", ".parquet"))
-        for dataset in experiment["datasets"]
-    ]
-    return experiment, sheet, packs
+    return experiment, sheet, packs_of(experiment, results)
 
 
 def checked_experiment(config: Mapping[str, Any], name: str, sheet: pd.DataFrame) -> dict[str, Any]:
     """An experiment's settings for the clips of `sheet`; MerbaError where there is none, or its model can't be made."""
-    if name not in config["experiments"]:
-        raise MerbaError(f"the configuration has no experiment {name!r}; it has {', '.join(config['experiments'])}")
-    experiment = experiment_settings(config, name, sheet["dataset"].unique())
+    experiment = named_experiment(config, name, sheet)
     check_experiment(experiment, len(class_names(sheet, experiment["datasets"])))
     return experiment
-
-
-def _packed(path: Path, target: str) -> Path:
-    if not path.exists():
-        raise MerbaError(f"{path} is missing: run the preprocessing first (`snakemake --cores 4 {target}`), or copy it here")
-    return path

@@ -29,9 +29,9 @@ from merba.training.devices import training_device
 from merba.training.earlier import earlier_seeds, keep_files, read_record
 from merba.training.fitted import fit_fold, fit_model
 from merba.training.inputs import FoldData, blank, prepare, prepare_view
-from merba.training.loading import Fold
+from merba.training.loading import Fold, split_rows
 from merba.training.loop import FoldResult, train_fold, train_without_test
-from merba.training.records import fold_record, made_by, peak_memory_mb, seed_record, seed_tables, split_rows
+from merba.training.records import fold_record, made_by, peak_memory_mb, seed_record, seed_tables
 from merba.training.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,14 @@ def run_fold(
     }
     first = results.get(seeds[0]) if config["keep_weights"] else None
     checkpoint = _checkpoint(config, experiment, fold, first.weights, data, settings) if first else None
-    _write(folder, kept, tables | {"split": split_rows(fold)}, record, checkpoint, keep_weights=config["keep_weights"])
+    _write(
+        folder,
+        kept,
+        tables | {"split": split_rows(fold.clips, fold.split)},
+        record,
+        checkpoint,
+        keep_weights=config["keep_weights"],
+    )
     shutil.rmtree(progress, ignore_errors=True)
 
 

@@ -41,6 +41,22 @@ class Fold:
     digest: str
 
 
+def load_clips(sheet: pd.DataFrame, packs: Sequence[tuple[Path, Path]]) -> tuple[np.ndarray, pd.DataFrame, FlowFormat]:
+    """The usable clips of (array, index) files as `load_packs` has them, with each one's label and split from the sheet.
+
+    Raises MerbaError for a clip that the sheet doesn't have.
+    """
+    flow, clips, form = load_packs(packs)
+    clips = clips.merge(sheet[[*KEY, "label", "split"]], on=KEY, how="left", validate="one_to_one")
+    if clips["label"].isna().any():
+        unknown = clips[clips["label"].isna()].iloc[0]
+        raise MerbaError(
+            f"{unknown['dataset']} {unknown['subject']} {unknown['clip']} is packed, but has no label in the sample sheet: "
+            "one of the two is of an earlier run; run the workflow again"
+        )
+    return flow, clips, form
+
+
 def load_fold(
     config: Mapping[str, Any],
     experiment: Mapping[str, Any],
@@ -55,14 +71,7 @@ def load_fold(
     `sheet` has the labels of all clips, usable or not; `packs` are the (array, index) files of the experiment's datasets.
     Other protocols than loso have a single fold. Raises MerbaError for a subject or a clip that the sheet doesn't have.
     """
-    flow, clips, form = load_packs(packs)
-    clips = clips.merge(sheet[[*KEY, "label", "split"]], on=KEY, how="left", validate="one_to_one")
-    if clips["label"].isna().any():
-        unknown = clips[clips["label"].isna()].iloc[0]
-        raise MerbaError(
-            f"{unknown['dataset']} {unknown['subject']} {unknown['clip']} is packed, but has no label in the sample sheet: "
-            "one of the two is of an earlier run; run the workflow again"
-        )
+    flow, clips, form = load_clips(sheet, packs)
     subject = _subject_name(sheet, dataset, subject_id) if experiment["protocol"] == "loso" else subject_id
     classes = class_names(sheet, experiment["datasets"])
     labels = clips["label"].map({name: code for code, name in enumerate(classes)}).to_numpy(np.int64)
@@ -76,6 +85,14 @@ def load_fold(
     decides = [alone, config["seed"], classes, labels.tolist(), *(part.tolist() for part in astuple(split)), inputs, code]
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
     return Fold(dataset, subject, clips, labels, classes, flow, form, split, inputs, code, digest)
+
+
+def split_rows(clips: pd.DataFrame, split: Split) -> pd.DataFrame:
+    """Each clip's part in a fold: train, validation, test, or none of them."""
+    rows = clips[KEY].assign(part="none")
+    for part in ("train", "validation", "test"):
+        rows.iloc[getattr(split, part), rows.columns.get_loc("part")] = part
+    return rows
 
 
 def _subject_name(sheet: pd.DataFrame, dataset: str, subject_id: str) -> str:

@@ -37,14 +37,6 @@ def seed_tables(experiment: Mapping[str, Any], fold: Fold, results: Mapping[int,
     }
 
 
-def split_rows(fold: Fold) -> pd.DataFrame:
-    """Each clip's part in the fold: train, validation, test, or none of them."""
-    rows = fold.clips[KEY].assign(part="none")
-    for part in ("train", "validation", "test"):
-        rows.iloc[getattr(fold.split, part), rows.columns.get_loc("part")] = part
-    return rows
-
-
 def seed_record(result: FoldResult) -> dict[str, Any]:
     """The record's entry of one training."""
     about = {
