@@ -50,8 +50,8 @@ class LayerNorm(nn.Module):
         self.b = nn.Parameter(torch.zeros(1, dim, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.layer_norm(x.movedim(1, -1), (x.shape[1],), self.g.flatten(), self.b.flatten(), 1e-5)
-        return x.movedim(-1, 1)
+        x = F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), self.g.flatten(), self.b.flatten(), 1e-5)
+        return x.permute(0, 3, 1, 2)
 
 
 class PreNorm(nn.Module):

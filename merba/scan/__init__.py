@@ -146,7 +146,7 @@ def selective_scan(
     path = torch.arange(length, dtype=torch.int32, device=u.device)[None, None]
     u, delta, B, C = (x[:, None] for x in (u, delta, B, C))
     y = window_scan(u, delta, A, B, C, D, paths=path, delta_bias=delta_bias, delta_softplus=delta_softplus, backend=backend)
-    return y.squeeze(1)
+    return y[:, 0]
 
 
 def window_conv(x: Tensor, weight: Tensor, *, paths: Tensor, backend: str | None = None) -> Tensor:
