@@ -22,7 +22,7 @@ LARGEST = 2**31
 """Bytes; no ONNX file without others beside it is larger."""
 OUTSIDE = (
     "This file holds one network: float32 input `flow` (clips, channels, height, width), output `logits` (clips, classes); the "
-    "classes, in order, are in `merba`. It does not resize or decode the flow (`decode`), cut out HTNet's four regions (`arrange`), "
+    "classes, in order, are in `merba`. It does not resize or decode the flow (`decode`), cut out HTNet's regions (`arrange`), "
     "normalise ((flow - mean) / std, both in `members`), average with the mirror image (`mirror_average`), or join an ensemble."
 )
 """What the caller does; it stands in the file."""
