@@ -28,8 +28,9 @@ def measure(name: str, path: Path) -> str:
     model = create_model(name, 3).eval()
     channels = model.input_shape[0]
     member = Member(model.state_dict(), [0.0] * channels, [1.0] * channels)
-    form = FlowFormat(("u", "v", "strain")[:channels], "px")
-    write_onnx(path, Checkpoint([member], {"name": name}, ["negative", "positive", "surprise"], form, "own", "loso"))
+    about = {"form": FlowFormat(("u", "v", "strain")[:channels], "px"), "data": "own", "protocol": "loso", "clips": {}}
+    classes, stages = ["negative", "positive", "surprise"], {"faces": {}, "apex": {}, "flow": {}}
+    write_onnx(path, Checkpoint([member], {"name": name}, classes, **about, **stages))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     loading, load_cpu = time.perf_counter(), time.process_time()

@@ -30,6 +30,7 @@ COMMANDS = (doctor, samples, plan, model, folds, train, collect, unlock, score, 
 EXTRAS = {
     "video": ("cv2", "dlib", "face_recognition_models", "openpyxl", "scipy", "skimage"),
     "plots": ("jinja2", "matplotlib"),
+    "onnx": ("onnx",),
 }
 """The packages that an installation without an extra of pyproject.toml lacks."""
 EXIT_STATUS = "exit status: 0 all went well; 1 something is wrong, which the message on stderr names; 2 wrong usage"

@@ -22,8 +22,9 @@ LARGEST = 2**31
 """Bytes; no ONNX file without others beside it is larger."""
 OUTSIDE = (
     "This file holds one network: float32 input `flow` (clips, channels, height, width), output `logits` (clips, classes); the "
-    "classes, in order, are in `merba`. It does not resize or decode the flow (`decode`), cut out HTNet's regions (`arrange`), "
-    "normalise ((flow - mean) / std, both in `members`), average with the mirror image (`mirror_average`), or join an ensemble."
+    "classes, in order, are in `merba`. It does not make flow into images (`image`), resize or decode it (`decode`), cut out "
+    "HTNet's regions (`arrange`), normalise ((flow - mean) / std, both in `members`), average with the mirror image "
+    "(`mirror_average`), join an ensemble, or tell a still face."
 )
 """What the caller does; it stands in the file."""
 
@@ -32,13 +33,11 @@ def write_onnx(path: Path, checkpoint: Checkpoint) -> None:
     """Write the network of a checkpoint with one member, in evaluation mode, as an ONNX file for any number of clips.
 
     The file's metadata has the checkpoint's description, as JSON (`merba`), and what is left to the caller (`outside`). Raises
-    MerbaError where the package onnx is missing, and for an ensemble, the head dgcm, or another model than those of FAMILIES.
+    MerbaError for an ensemble, the head dgcm, more than LARGEST bytes, or another model than those of FAMILIES.
     """
     _check(checkpoint)
-    try:
-        import onnx
-    except ImportError as error:
-        raise MerbaError(f"an ONNX file needs the package onnx, which can't be imported ({error}): pip install onnx") from error
+    import onnx  # of the extra `onnx`
+
     model = checkpoint.build(checkpoint.members[0])
     flow, buffer = torch.zeros(2, *checkpoint.input_shape), io.BytesIO()
     with closed_form.instead_of_kernels(), torch.no_grad(), warnings.catch_warnings():

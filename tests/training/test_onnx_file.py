@@ -112,4 +112,4 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnx", None)
     save_checkpoint(tmp_path / "model.safetensors", checkpoint())
     assert main(["export", str(tmp_path / "model.safetensors"), "--onnx", "--out", str(tmp_path / "model.onnx")]) == 1
-    assert "needs the package onnx" in capsys.readouterr().err
+    assert "onnx is missing, which this needs; install the extra `onnx`" in capsys.readouterr().err
