@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
         raise MerbaError(f"--out: {options.out} is a folder; name the file to write, such as {options.out / 'model.safetensors'}")
     logging.basicConfig(level=logging.INFO, format="merba: %(message)s")
     if options.onnx:
-        checkpoint = load_checkpoint(options.source)
+        checkpoint = load_checkpoint(options.source, options.model_file)
         write_onnx(options.out, checkpoint)
         print(f"{options.out}: {model_name(checkpoint.model)}, classes {', '.join(checkpoint.classes)}")
         return 0

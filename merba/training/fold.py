@@ -79,14 +79,8 @@ def run_fold(
     }
     first = results.get(seeds[0]) if config["keep_weights"] else None
     checkpoint = _checkpoint(config, experiment, fold, first.weights, data, settings) if first else None
-    _write(
-        folder,
-        kept,
-        tables | {"split": split_rows(fold.clips, fold.split)},
-        record,
-        checkpoint,
-        keep_weights=config["keep_weights"],
-    )
+    tables["split"] = split_rows(fold.clips, fold.split)
+    _write(folder, kept, tables, record, checkpoint, keep_weights=config["keep_weights"])
     shutil.rmtree(progress, ignore_errors=True)
 
 

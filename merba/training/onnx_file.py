@@ -11,7 +11,7 @@ import torch
 
 from merba.errors import MerbaError
 from merba.files import atomic
-from merba.models import MODELS
+from merba.models import MODELS, model_name
 from merba.scan import closed_form
 from merba.training.checkpoint import Checkpoint
 
@@ -61,10 +61,10 @@ def write_onnx(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def _check(checkpoint: Checkpoint) -> None:
-    name = checkpoint.model["name"]
-    if MODELS[name][0] not in FAMILIES:
-        known = ", ".join(model for model, (family, _) in MODELS.items() if family in FAMILIES)
-        raise MerbaError(f"{name} can't be written as an ONNX file; these can: {known}")
+    name = model_name(checkpoint.model)
+    known = [model for model, (family, _) in MODELS.items() if family in FAMILIES]
+    if name not in known:
+        raise MerbaError(f"{name} can't be written as an ONNX file; these can: {', '.join(known)}")
     if len(checkpoint.members) > 1:
         raise MerbaError(
             f"the checkpoint is an ensemble of {len(checkpoint.members)} models, an ONNX file holds one: export the "

@@ -97,10 +97,11 @@ def test_the_example_of_the_documentation_predicts(tmp_path, monkeypatch):
     [
         (checkpoint(member(0), member(1)), "the checkpoint is an ensemble of 2 models, an ONNX file holds one"),
         (replace(checkpoint(), model={"name": "kernel", "in_channels": 2}), "kernel can't be written as an ONNX file; these can"),
+        (replace(checkpoint(), model={"file": "mine.py", "class": "Mine"}), "Mine can't be written as an ONNX file; these can"),
         (replace(checkpoint(), model={"name": "merba_nano", "head": "dgcm"}), "the head dgcm has two outputs"),
         (checkpoint(Member({"head.weight": torch.empty(2**29, device="meta")}, [0], [1])), "merba_nano has 2.1 GB of weights"),
     ],
-    ids=["ensemble", "fitted", "dgcm", "too large"],
+    ids=["ensemble", "fitted", "a file's", "dgcm", "too large"],
 )
 def test_what_has_no_onnx_file_is_refused(tmp_path, made, said):
     with pytest.raises(MerbaError, match=said):
