@@ -14,8 +14,9 @@ from moving_faces import varied
 from shared_data import shared_data
 
 from merba.errors import ClipProblem
-from merba.frames import frame_names, open_clip, read_image
+from merba.frames import open_clip, read_image
 from merba.frames.mp4 import edited_seconds
+from merba.frames.names import frame_names
 
 
 def box(kind, *content):
@@ -67,6 +68,8 @@ def named(folder, *names):
         (["frame_0_0.990.png", "frame_1_0.995.png", "frame_2_1.000.png", "frame_3_1.005.png"], [0, 1, 2, 3]),
         (["20240501_120000_7.png", "20240501_120000_8.png", "20240501_120001_9.png"], [7, 8, 9]),
         (["40_t1000.png", "41_t1033.png", "42_t1066.png"], [40, 41, 42]),
+        (["1_0.067.png", "2_0.1.png", "3_0.133.png"], [1, 2, 3]),
+        (["img1.jpg.png", "img2.jpg.png"], [1, 2]),
     ],
 )
 def test_the_frame_number_is_the_one_in_which_all_names_differ(tmp_path, names, expected):
@@ -85,6 +88,14 @@ def test_numbers_that_order_the_frames_differently_are_a_problem(tmp_path):
         named(tmp_path, "1_3.png", "2_2.png", "3_1.png")
     with pytest.raises(ClipProblem, match="two images of frame 1: s1_1.png and s2_1.png"):
         named(tmp_path / "takes", "s1_1.png", "s1_2.png", "s2_1.png", "s2_2.png")
+    with pytest.raises(ClipProblem, match=r"0.067.png and 0.133.png hold several numbers"):
+        named(tmp_path / "seconds", "0.067.png", "0.1.png", "0.133.png")
+
+
+@pytest.mark.parametrize("name", [".image99.png.icloud", "image99.png.part", ".image99.PNG.Xa9Kd2", "image99.png~"])
+def test_an_image_that_is_not_wholly_there_is_a_problem_that_names_it(tmp_path, name):
+    with pytest.raises(ClipProblem, match=re.escape(f"{name} stands for an image that isn't wholly there")):
+        named(tmp_path, "image100.png", "image101.png", name)
 
 
 PART = st.text("ab_ .-(", max_size=3)
@@ -122,6 +133,8 @@ def test_upper_case_extensions_count_and_other_files_do_not(folder, caplog):
     (path / "cover.jpg").write_bytes(b"1")
     assert numbers(open_clip(path, "frames")) == [7, 8]
     assert f"{path}: cover.jpg has no number, and is left out" in caplog.text
+    assert f"{path}: ._a9.jpg can't be read as images" in caplog.text
+    assert "Thumbs.db" not in caplog.text
 
 
 def test_two_images_of_one_number_are_a_problem_that_names_both(folder):

@@ -13,7 +13,8 @@ from merba.datasets.annotations import bit_depth, checked_frames, frame_rate, re
 from merba.datasets.layout import find_table, open_root, reach_towards, report_absent
 from merba.datasets.tasks import label_rows
 from merba.errors import ClipProblem
-from merba.frames import VIDEO_SUFFIXES, frame_names
+from merba.frames import VIDEO_SUFFIXES
+from merba.frames.names import frame_names
 from merba.sheet import NUMBERS, plain_rows, sample_rows
 
 ADAPTER = "clips"

@@ -18,7 +18,7 @@ from merba.datasets.layout import (
 )
 from merba.datasets.tasks import CLASSES, label_rows
 from merba.errors import ClipProblem, did_you_mean
-from merba.frames import frame_names
+from merba.frames.names import frame_names
 from merba.sheet import loose, sample_rows
 
 ADAPTER = "smic_hs"

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 import os
 import re
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, cached_property
-from itertools import pairwise
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +19,8 @@ import pandas as pd
 
 from merba.errors import ClipProblem
 from merba.frames.mp4 import edited_seconds, is_mirrored
+from merba.frames.names import frame_names, say_once
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff"})
 ISO_SUFFIXES = frozenset({".3g2", ".3gp", ".f4v", ".m4v", ".mov", ".mp4", ".qt"})
 """Videos of one file format, ISO/IEC 14496-12."""
 VIDEO_SUFFIXES = (
@@ -33,78 +30,6 @@ VIDEO_SUFFIXES = (
 )
 COUNTED = ISO_SUFFIXES | {".avi"}
 """Videos whose header holds how many frames there are; of others FFmpeg guesses that from the duration and the rate."""
-
-log = logging.getLogger(__name__)
-
-
-def frame_names(folder: Path) -> dict[int, str]:
-    """Names of the images in a frame folder by frame number, ascending; hidden files and those of other kinds are left out.
-
-    Names differ only in their numbers, and the frame number is the one in which all of them differ: 46 for
-    `006_reg_img46.jpg` (see `_counting`). Raises ClipProblem where the folder is missing or holds no numbered image, and for
-    an image named unlike the others (a copy, a thumbnail), two images of one number, and numbers that disagree about the order.
-    """
-    try:
-        with os.scandir(folder) as entries:  # names only: planning lists thousands of folders
-            names = sorted(entry.name for entry in entries)
-    except OSError as error:
-        raise ClipProblem(f"frame folder {folder} can't be read: {error.strerror}") from error
-    numbers: dict[str, list[int]] = {}
-    alike: dict[tuple[str, ...], list[str]] = {}
-    for name in names:
-        stem, _, suffix = name.rpartition(".")
-        if f".{suffix.lower()}" in IMAGE_SUFFIXES and not name.startswith("."):
-            texts, digits = re.split(r"\d+", stem.casefold()), re.findall(r"\d+", stem)
-            if digits:
-                numbers[name] = list(map(int, digits))
-                alike.setdefault(tuple(texts), []).append(name)
-            else:
-                _say_once(f"{folder}: {name} has no number, and is left out")
-    if not numbers:
-        raise ClipProblem(f"{folder} holds no numbered image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    if len(alike) > 1:
-        *_, fewer, most = sorted(alike.values(), key=len)
-        raise ClipProblem(
-            f"{folder}: {fewer[0]} differs from {most[0]} in more than its number; if it is a copy, a thumbnail or of another "
-            "recording, move it elsewhere"
-        )
-    place = _counting(folder, numbers)
-    return dict(sorted((counted[place], name) for name, counted in numbers.items()))
-
-
-def _counting(folder: Path, numbers: Mapping[str, Sequence[int]]) -> int:
-    """Which of the numbers in the names counts the frames: all names differ in it, and by it the others never fall.
-
-    The others are compared as a whole, left to right, as the seconds and fractions of a time stamp rise. Where several
-    could be meant, it is the one of the smallest steps, and of two such the last.
-    """
-    columns = list(zip(*numbers.values(), strict=True))
-    if not any(len(set(column)) == len(column) for column in columns):
-        changing = [place for place, column in enumerate(columns) if len(set(column)) > 1] or [len(columns) - 1]
-        seen: dict[int, str] = {}
-        for name, counted in numbers.items():
-            if (other := seen.setdefault(counted[changing[-1]], name)) != name:
-                raise ClipProblem(f"{folder} holds two images of frame {counted[changing[-1]]}: {other} and {name}")
-    rising = []
-    for place, column in enumerate(columns):
-        if len(set(column)) == len(column):
-            ordered = sorted(numbers.values(), key=itemgetter(place))
-            others = [[*counted[:place], *counted[place + 1 :]] for counted in ordered]
-            if all(a <= b for a, b in pairwise(others)):
-                rising.append((max(column) - min(column), -place))
-    if not rising:
-        first, *_, last = numbers
-        raise ClipProblem(
-            f"{folder}: names such as {first} and {last} hold several numbers, which put the frames in different orders; rename "
-            "them so that only the frame number differs"
-        )
-    return -min(rising)[1]
-
-
-@cache
-def _say_once(message: str) -> None:
-    """To the log, once a process: every stage opens a clip anew."""
-    log.warning("%s", message)
 
 
 def read_image(path: Path, white: Callable[[], int] = lambda: 65535) -> np.ndarray:
@@ -228,7 +153,7 @@ class FrameFolder(Clip):
         highest = max(int(_decoded(self.source / name)[0].max()) for name in self._names.values())
         bits = next(bits for bits in (8, 10, 12, 14, 16) if highest < 2**bits)
         if bits < 16:
-            _say_once(
+            say_once(
                 f"{self.source}: 16-bit images whose values reach {highest} of 65535; {2**bits - 1} is taken for white; "
                 "if that is wrong, set `bits` in the table of clips"
             )

@@ -16,7 +16,8 @@ from merba.datasets.annotations import NUMBER, bit_depth, frame_rate, is_no_apex
 from merba.datasets.clips import ADAPTER, composed_alike
 from merba.datasets.clips import COLUMNS as TABLE_COLUMNS
 from merba.errors import ClipProblem, MerbaError
-from merba.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_clip
+from merba.frames import VIDEO_SUFFIXES, open_clip
+from merba.frames.names import IMAGE_SUFFIXES
 from merba.sheet import safe_id
 
 log = logging.getLogger(__name__)

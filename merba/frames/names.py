@@ -1,0 +1,108 @@
+"""Names of the images in a frame folder: which number in them counts the frames, and what else the folder holds."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+from merba.errors import ClipProblem
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff"})
+UNFINISHED = re.compile(rf"\d.*({'|'.join(map(re.escape, sorted(IMAGE_SUFFIXES)))})[.~]", re.IGNORECASE)
+"""What cloud drives, browsers and copying programs name an image that isn't wholly there: something behind its suffix."""
+OF_THE_SYSTEM = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+
+log = logging.getLogger(__name__)
+
+
+def frame_names(folder: Path) -> dict[int, str]:
+    """Names of the images in a frame folder by frame number, ascending; what else it holds is left out, with a line in the log.
+
+    Names differ only in their numbers, and the frame number is the one in which all of them differ: 46 for
+    `006_reg_img46.jpg` (see `_counting`). Raises ClipProblem where the folder is missing or holds no numbered image, and for
+    an image named unlike the others (a copy, a thumbnail), two images of one number, numbers that disagree about the order,
+    and an image that isn't wholly there (`.image100.png.icloud`, `image100.png.part`).
+    """
+    try:
+        with os.scandir(folder) as entries:  # names only: planning lists thousands of folders
+            names = sorted(entry.name for entry in entries)
+    except OSError as error:
+        raise ClipProblem(f"frame folder {folder} can't be read: {error.strerror}") from error
+    numbers: dict[str, list[str]] = {}
+    alike: dict[tuple[str, ...], list[str]] = {}
+    others = []
+    for name in names:
+        stem, _, suffix = name.rpartition(".")
+        if name.startswith(".") or f".{suffix.lower()}" not in IMAGE_SUFFIXES:
+            if UNFINISHED.search(name):
+                raise ClipProblem(
+                    f"{folder}: {name} stands for an image that isn't wholly there; let its copy or download end, or delete it"
+                )
+            others += [name] if name not in OF_THE_SYSTEM else []
+        elif digits := re.findall(r"\d+", stem):
+            numbers[name] = digits
+            alike.setdefault(tuple(re.split(r"\d+", stem.casefold())), []).append(name)
+        else:
+            say_once(f"{folder}: {name} has no number, and is left out")
+    if not numbers:
+        raise ClipProblem(f"{folder} holds no numbered image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    if len(alike) > 1:
+        *_, fewer, most = sorted(alike.values(), key=len)
+        raise ClipProblem(
+            f"{folder}: {fewer[0]} differs from {most[0]} in more than its number; if it is a copy, a thumbnail or of another "
+            "recording, move it elsewhere"
+        )
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        say_once(f"{folder}: {others[0]}{more} can't be read as images ({', '.join(sorted(IMAGE_SUFFIXES))}), and are left out")
+    place = _counting(folder, numbers, next(iter(alike)))
+    return dict(sorted((int(digits[place]), name) for name, digits in numbers.items()))
+
+
+def _counting(folder: Path, names: Mapping[str, Sequence[str]], texts: Sequence[str]) -> int:
+    """Which of the numbers in the names counts the frames: all names differ in it, and by it the others never fall.
+
+    `names` gives each name's numbers, `texts` what stands before, between and behind them. The others are compared as a
+    whole, left to right, as the seconds and fractions of a time stamp rise: in `0.1` and `0.033` the later one is 0.1, which
+    is no order by 1 and 33. Where several could be meant, it is the one of the smallest steps, and of two such the last.
+    """
+    numbers = {name: list(map(int, digits)) for name, digits in names.items()}
+    columns = list(zip(*numbers.values(), strict=True))
+    fractions = [place for place, text in enumerate(texts[:-1]) if place and text in (".", ",")]
+    if not any(len(set(column)) == len(column) for column in columns):
+        changing = [place for place, column in enumerate(columns) if len(set(column)) > 1] or [len(columns) - 1]
+        seen: dict[int, str] = {}
+        for name, counted in numbers.items():
+            if (other := seen.setdefault(counted[changing[-1]], name)) != name:
+                raise ClipProblem(f"{folder} holds two images of frame {counted[changing[-1]]}: {other} and {name}")
+    rising = []
+    for place, column in enumerate(columns):
+        if len(set(column)) == len(column):
+            others = [
+                [
+                    float(f"0.{digits}") if at in fractions else int(digits)
+                    for at, digits in enumerate(names[name])
+                    if at != place or at in fractions
+                ]
+                for name in sorted(numbers, key=lambda name: numbers[name][place])
+            ]
+            if all(a <= b for a, b in pairwise(others)):
+                rising.append((max(column) - min(column), -place))
+    if not rising:
+        first, *_, last = numbers
+        raise ClipProblem(
+            f"{folder}: names such as {first} and {last} hold several numbers, which put the frames in different orders; rename "
+            "them so that only the frame number differs"
+        )
+    return -min(rising)[1]
+
+
+@cache
+def say_once(message: str) -> None:
+    """To the log, once a process: every stage opens a clip anew."""
+    log.warning("%s", message)
