@@ -32,7 +32,8 @@ def read_annotations(
 
     Values are header cells, compared without case, spaces and underscores; the header is the first row that has all
     of `columns`, on the visible sheet that has one. The index is the row number that a spreadsheet shows. Raises MerbaError
-    where a column is missing or there twice, a row names no subject or clip, or a cell holds no value (see `cells.Sheet`).
+    where a column is missing or there twice, a row names no subject or clip or is longer than the header, or a cell holds no
+    value (see `cells.Sheet`).
     """
     try:
         sheets = read_sheets(path.suffix.lower(), path.read_bytes())
@@ -40,6 +41,8 @@ def read_annotations(
         raise layout_error(adapter, f"{path} can't be read as a table: {error}") from error
     wanted = dict(columns) | dict(optional or {})
     sheet, place = _header(path, adapter, sheets, columns)
+    if sheet.broken:
+        raise layout_error(adapter, f"{path}: {sheet.broken}")
     columns_of = _columns(path, adapter, sheet, place, wanted)
     width = len(sheet.cells[place])
     rows = {
@@ -47,9 +50,18 @@ def read_annotations(
         for number, row in enumerate(sheet.cells[place + 1 :], start=place + 2)
     }
     # A single filled cell is a note under the table.
-    rows = {number: row for number, row in rows.items() if sum(map(bool, row)) >= min(2, len(columns_of))}
+    notes = [number for number, row in rows.items() if sum(map(bool, row)) == 1 < len(columns_of)]
+    if notes:
+        log.warning("%s: row %s: a single cell is filled: left out, as a note", path, ", ".join(map(str, notes)))
+    rows = {number: row for number, row in rows.items() if any(row) and number not in notes}
     names = [(column, key) for column, key in enumerate(columns_of) if key in ("subject", "clip")]
     faults = [f"row {number}: {key} is empty" for number, row in rows.items() for column, key in names if not row[column]]
+    faults += [
+        f"row {number} has more cells than the header, {len(sheet.cells[number - 1])} and {width}; put a cell that holds the "
+        "delimiter, such as 29,97, in quotation marks"
+        for number in rows
+        if any(sheet.cells[number - 1][width:])
+    ]
     faults += [
         f"row {row + 1}: {key}, {sheet.place(row, column)}: {doubt}"
         for (row, column), doubt in sorted(sheet.doubts.items())

@@ -21,13 +21,15 @@ ERRORS = ("#DIV/0!", "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!")
 class Sheet:
     """A worksheet, or a CSV file read with one delimiter; empty cells are "", and cells merged over rows say the same in each.
 
-    `doubts` says of a cell, by row and column from 0, why its text isn't what the author meant. A CSV file has no `name`.
+    `doubts` says of a cell, by row and column from 0, why its text isn't what the author meant. A CSV file has no `name`;
+    `broken` says why it can't be read behind these cells.
     """
 
     cells: list[list[str]]
     doubts: Mapping[tuple[int, int], str] = field(default_factory=dict)
     name: str = ""
     hidden: bool = False
+    broken: str = ""
 
     def place(self, row: int, column: int) -> str:
         """The cell as a spreadsheet program names it: `cell C2 of sheet 'final'`."""
@@ -53,14 +55,17 @@ def read_sheets(suffix: str, data: bytes) -> tuple[Sheet, ...]:
 def _read_csv(data: bytes) -> tuple[Sheet, ...]:
     text, sheets = _decoded(data), []
     for delimiter in DELIMITERS:
+        cells: list[list[str]] = []
+        broken = ""
         try:
-            cells = list(csv.reader(io.StringIO(text, newline=None), delimiter=delimiter))
+            # Strict, because an open quotation mark would swallow all rows up to the next one.
+            for row in csv.reader(io.StringIO(text, newline=None), delimiter=delimiter, strict=True):
+                cells.append(row)
         except csv.Error as error:
-            reason = error
-        else:
-            sheets.append(Sheet(cells, _doubts(cells)))
-    if not sheets:
-        raise ValueError(f"not a CSV file ({reason})") from reason
+            broken = f"row {len(cells) + 1}: its quotation marks don't enclose whole cells ({error}); close each, and double those inside a cell"
+        sheets.append(Sheet(cells, _doubts(cells), broken=broken))
+    if not any(sheet.cells for sheet in sheets) and broken:
+        raise ValueError(broken)
     return tuple(sheets)
 
 

@@ -80,10 +80,12 @@ def _cells(path: Path) -> pd.DataFrame:
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise MerbaError(f"{path}: can't be read as {path.suffix or 'CSV'}: {error}") from error
     # Read with the delimiter by which the header has most of the columns.
-    cells = max((sheet.cells for sheet in sheets), key=lambda cells: (len(set(_plain(cells)) & {*NAMES}), len(_plain(cells))))
-    if not cells:
+    sheet = max(sheets, key=lambda sheet: (len({*_plain(sheet.cells)} & {*NAMES}), len(_plain(sheet.cells))))
+    if sheet.broken:
+        raise MerbaError(f"{path}: {sheet.broken}")
+    if not sheet.cells:
         raise MerbaError(f"{path}: it is empty")
-    header, *rows = cells
+    header, *rows = sheet.cells
     rows = {number: row for number, row in enumerate(rows, start=2) if any(row)}
     for number, row in rows.items():
         if len(row) != len(header):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from merba.datasets.annotations import NUMBER, bit_depth, frame_rate, is_no_apex, read_annotations
+from merba.datasets.annotations import NO_APEX, NUMBER, bit_depth, frame_rate, is_no_apex, read_annotations
 from merba.datasets.clips import ADAPTER, composed_alike
 from merba.datasets.clips import COLUMNS as TABLE_COLUMNS
 from merba.errors import ClipProblem, MerbaError
@@ -114,7 +114,9 @@ def _listed(table: Path) -> list[dict[str, Any]]:
             "clip": row["clip"],
             "emotion": row.get("emotion") or None,
         }
-        if is_no_apex(row.get("apex", "")):
+        if is_no_apex(apex := row.get("apex", "")):
+            if apex not in NO_APEX:
+                log.warning("%s: row %s: apex %r is not a frame number: it will be detected", table, index, apex)
             row["apex"] = ""
         for key in (key for key in NUMBERS if row.get(key)):
             try:

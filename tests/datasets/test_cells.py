@@ -111,6 +111,23 @@ def test_semicolons_are_found_by_the_header_whatever_the_notes_hold(text):
     assert apexes(text(f"subject;clip;onset;apex;offset;notes\n{rows}")) == [3, 4]
 
 
+@pytest.mark.parametrize("row", ['s,a,1,2,3,"smile', 's,a,1,2,3,"smile\ns,b,1,2,3,"frown'])
+def test_an_open_quotation_mark_swallows_no_rows(text, row):
+    said = refusal(text(f"subject,clip,onset,apex,offset,notes\n{row}\ns,c,1,2,3,\n"))
+    assert "row 2: its quotation marks don't enclose whole cells" in said
+
+
+def test_a_row_with_more_cells_than_the_header_is_refused(text):
+    path = text("subject,clip,onset,apex,offset,fps\ns,a,1,2,3,29,97\n")
+    assert "row 2 has more cells than the header, 7 and 6" in refusal(path)
+
+
+def test_a_row_of_a_single_cell_is_left_out_and_said(text, caplog):
+    path = text("subject,clip,onset,apex,offset\ns,a,1,2,3\n,b,,,\n,,,,\n")
+    assert apexes(path) == [2]
+    assert f"{path}: row 3: a single cell is filled: left out" in caplog.text
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_numbers_may_end_as_spreadsheets_write_them(text, separator):
     lines = [HEADER, ["s", "a", "1", '"7,0"', "9"], ["s", "b", "1", "7.0", "9"]]
