@@ -68,7 +68,11 @@ def check_sheet(sheet: pd.DataFrame) -> None:
             a, b = sheet.at[index, first], sheet.at[index, last]
             faults.append(f"{_name(sheet, index)}: {first} {a} is not before {last} {b}; correct the row in the annotation table")
     for name, group in sheet.groupby("dataset")["subject"]:
-        faults.extend(_alike(f"dataset {name}", group.unique()))
+        faults += [
+            f"dataset {name}: the subjects {first!r} and {second!r} differ in case, zeros or spaces alone; write a person's name "
+            "always alike, or two people's so that they differ in more"
+            for first, second in alike(group.unique())
+        ]
     if sheet.empty:
         faults.append("it has no clips; check `datasets` in the configuration")
     _report(faults)
@@ -169,20 +173,18 @@ def loose(name: str) -> str:
     return re.sub(r"(?<!\d)0+(?=\d)", "", unicodedata.normalize("NFC", name).casefold())
 
 
-def _alike(where: str, subjects: Iterable[str]) -> Iterable[str]:
-    """Names that are equal but for case, zeros and spaces: one person, who would be trained on and tested.
+def alike(names: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """Pairs of names that are equal but for case, zeros, spaces and what can't be seen: one person, trained on and tested.
 
     Nor could file systems that don't know case keep them apart. A space between two numbers counts: `1 12` and `11 2`.
     """
     seen: dict[str, str] = {}
-    for name in subjects:
-        spaced = loose(" ".join(name.split()))
+    for name in names:
+        visible = "".join(char for char in unicodedata.normalize("NFKC", name) if unicodedata.category(char) != "Cf")
+        spaced = loose(" ".join(visible.split()))
         other = seen.setdefault(re.sub(r"(?<!\d) | (?!\d)", "", spaced), name)
         if other != name:
-            yield (
-                f"{where}: the subjects {other!r} and {name!r} differ in case, zeros or spaces alone; write a person's name "
-                "always alike, or two people's so that they differ in more"
-            )
+            yield other, name
 
 
 def class_names(sheet: pd.DataFrame, datasets: Sequence[str]) -> list[str]:

@@ -351,6 +351,17 @@ def test_a_hole_in_a_video_is_a_problem_with_both_counts(noise):
         numbers(open_clip(noise, "video"))
 
 
+@pytest.mark.parametrize("noise", ["mkv"], indirect=True)
+def test_a_hole_before_the_frames_that_are_asked_for_is_said(noise, caplog):
+    open_clip(noise, "video").read(80)
+    assert not caplog.text
+    data = bytearray(noise.read_bytes())
+    data[len(data) // 3 : len(data) // 2] = bytes(len(data) // 2 - len(data) // 3)
+    noise.write_bytes(data)
+    open_clip(noise, "video").read(60)
+    assert re.search(rf"{noise}: \d\.\d+ s lie between frames \d+ and \d+, as long as [12]\d frames last", caplog.text)
+
+
 def edited(path, start, seconds):
     """Gives an MP4 file's one track an edit list that shows so many seconds from a start, in seconds."""
     data = path.read_bytes()

@@ -78,7 +78,15 @@ def test_a_missing_column_is_named():
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("S01", "s01"), ("001", "1"), ("Ann B", "ann b"), ("spNO.1", "spNO.01"), (" s1", "s 1 "), ("zo\u00e9", "zoe\u0301")],
+    [
+        ("S01", "s01"),
+        ("001", "1"),
+        ("Ann B", "ann b"),
+        ("spNO.1", "spNO.01"),
+        (" s1", "s 1 "),
+        ("zo\u00e9", "zoe\u0301"),
+        ("Ann\u200b", "Ann"),
+    ],
 )
 def test_subjects_that_differ_in_case_zeros_or_spaces_alone_are_refused_with_both_named(one, other):
     sheet = pd.DataFrame([row(subject=one), row(subject=other, clip="b", source="b")])

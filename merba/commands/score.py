@@ -30,12 +30,18 @@ def run(options: argparse.Namespace) -> int:
 
     from merba.evaluation.comparison import compare, find_predictions
     from merba.evaluation.scoring import read_predictions, score_table
+    from merba.sheet import alike
 
     predictions = read_predictions(options.file)
     table = score_table(predictions)
     others = read_predictions(find_predictions(options.against)) if options.against else None
     comparisons = [] if others is None else compare(predictions, others)
     true, predicted = set(predictions["true"]), set(predictions["predicted"])
+    subjects = [("subjects", sorted(set(part))) for _, part in predictions.groupby("dataset")["subject"]]
+    for what, names in [("classes", sorted(true)), *subjects]:
+        for pair in alike(names):
+            said = f"the {what} {' and '.join(map(repr, pair))} differ in case, zeros or spaces alone, and count as two"
+            print(f"merba: {said}", file=sys.stderr)
     if predicted - true:
         print(f"merba: predicted, but never true: {', '.join(sorted(predicted - true))}", file=sys.stderr)
     if options.json and others is not None:

@@ -59,10 +59,13 @@ def _read_csv(data: bytes) -> tuple[Sheet, ...]:
         broken = ""
         try:
             # Strict, because an open quotation mark would swallow all rows up to the next one.
-            for row in csv.reader(io.StringIO(text, newline=None), delimiter=delimiter, strict=True):
-                cells.append(row)
+            for line in csv.reader(io.StringIO(text, newline=None), delimiter=delimiter, strict=True):
+                cells.append(line)
         except csv.Error as error:
-            broken = f"row {len(cells) + 1}: its quotation marks don't enclose whole cells ({error}); close each, and double those inside a cell"
+            broken = (
+                f"row {len(cells) + 1}: its quotation marks don't enclose whole cells ({error}); close each, and double those "
+                "inside a cell"
+            )
         sheets.append(Sheet(cells, _doubts(cells), broken=broken))
     if not any(sheet.cells for sheet in sheets) and broken:
         raise ValueError(broken)

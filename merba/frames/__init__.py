@@ -30,6 +30,8 @@ VIDEO_SUFFIXES = (
 )
 COUNTED = ISO_SUFFIXES | {".avi"}
 """Videos whose header holds how many frames there are; of others FFmpeg guesses that from the duration and the rate."""
+GAP = 4
+"""Frames of the mean rate from which on a gap between time stamps is said: more than a camera varies its rate."""
 
 
 def read_image(path: Path, white: Callable[[], int] = lambda: 65535) -> np.ndarray:
@@ -205,6 +207,11 @@ class Video(Clip):
                 return False
             self._position += 1
             stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            if self._position and (gap := stamp - self._time) > GAP / self.fps:
+                say_once(
+                    f"{self.source}: {gap:.2f} s lie between frames {self._position - 1} and {self._position}, as long as "
+                    f"{gap * self.fps:.0f} frames last; if some are missing there, the later numbers are wrong: copy it again"
+                )
             # Some containers have no stamps, or not for every frame.
             self._time = stamp if stamp > self._time or not self._position else self._time + 1 / self.fps
         return True

@@ -138,6 +138,15 @@ def test_small_models_are_counted_in_millions(capsys):
     assert 0 < float(out.split()[-2]) < 10 and out.split()[-1] == "M"
 
 
+def test_score_warns_of_names_that_differ_in_case_zeros_or_spaces_alone(capsys, tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text("subject,true,predicted\ns1,negative,negative\ns01,Negative,negative\ns2,positive,positive\n")
+    assert main(["score", str(path)]) == 0
+    said = capsys.readouterr().err
+    assert "the classes 'Negative' and 'negative' differ in case" in said
+    assert "the subjects 's01' and 's1' differ in case" in said
+
+
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_score_warns_of_predicted_classes_that_are_never_true(capsys, tmp_path, options):
     (tmp_path / "p.csv").write_text("subject,true,predicted\n1,a,a\n1,b,B\n2,b,nan\n")
