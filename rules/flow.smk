@@ -104,6 +104,7 @@ rule problems:
 rule gate:
     input:
         ancient("results/problems.csv"),
+        array="results/packed/{dataset}.npy",
         index="results/packed/{dataset}.parquet",
     output:
         "results/packed/{dataset}.checked",

@@ -7,11 +7,16 @@ from pathlib import Path
 from merba.files import atomic
 from merba.joblog import job_log
 from merba.preprocessing.packs import check_packed
+from merba.preprocessing.same_flow import check_flow_differs
 
 
-def run(index: str, on_problem: str, output: str, *, log: str) -> None:
-    """Check the clips in a pack's `index`; fail with all their problems, or write these down where `on_problem` is drop."""
+def run(array: str, index: str, on_problem: str, output: str, *, log: str) -> None:
+    """Check the clips in a pack's `index`; fail with all their problems, or write these down where `on_problem` is drop.
+
+    Also fails where two subjects have the same flow in its `array`.
+    """
     with job_log(log, f"gate before training on {Path(index).stem}"):
         dropped = check_packed([Path(index)], drop=on_problem == "drop")
+        check_flow_differs([(Path(array), Path(index))])
         with atomic(Path(output)) as draft:
             draft.write_text("".join(f"{line}\n" for line in dropped))

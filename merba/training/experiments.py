@@ -15,6 +15,7 @@ from merba.costs import keeps_weights
 from merba.errors import MerbaError
 from merba.models import check_experiment
 from merba.preprocessing.packs import check_packed
+from merba.preprocessing.same_flow import check_flow_differs
 from merba.protocols import folds
 from merba.sheet import class_names, safe_id
 from merba.training.devices import keep_compiled
@@ -40,12 +41,14 @@ def train_experiment(
     preprocessing wrote, and writes the workflow's files. Finished folds are left alone, and so are trainings among `done`
     (see `merba.evaluation.collect.finished_trainings`), which another machine did. `origin` is the configuration's file.
     Returns how many folds were trained.
-    Raises MerbaError, as the workflow's gate does, where clips can't be used and the configuration doesn't drop them.
+    Raises MerbaError, as the workflow's gate does, where clips can't be used and the configuration doesn't drop them, or
+    where two subjects have the same flow.
     """
     experiment, sheet, packs = packed_experiment(config, name, results)
     settings, whose = fold_settings(experiment), origin_of(config, origin)
     config = {**config, "keep_weights": keeps_weights(config)}
     check_packed([index for _, index in packs], drop=config["on_problem"] == "drop")
+    check_flow_differs(packs)
     every = [(dataset, safe_id(subject)) for dataset, subject in folds(sheet, experiment)]
     unknown = [f"{dataset}/{subject}" for dataset, subject in only or [] if (dataset, subject) not in every]
     if unknown:

@@ -1,3 +1,3 @@
 from merba.jobs.gate import run
 
-run(snakemake.input.index, snakemake.config["on_problem"], snakemake.output[0], log=snakemake.log[0])
+run(snakemake.input.array, snakemake.input.index, snakemake.config["on_problem"], snakemake.output[0], log=snakemake.log[0])
