@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from merba.code import PACKAGE, file_digest
-from merba.config import fold_settings, plain_values
+from merba.config import fold_settings, plain_values, read_yaml
 from merba.config.last_run import configuration_name, others_results, sign
 from merba.datasets import DEMO_ROOT
 from merba.datasets.flow_images import CLONES
@@ -39,6 +39,8 @@ def or_exit(ask, *arguments):
         sys.exit(f"merba: {error}")
 
 
+for path in workflow.configfiles:
+    or_exit(read_yaml, Path(path))
 plan = or_exit(
     Plan,
     config,

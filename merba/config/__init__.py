@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
 from functools import cache
 from importlib.metadata import version
@@ -27,17 +27,38 @@ DECIDING = ("datasets", "protocol", "stopping", "control", "seeds", "model", "tr
 
 def load_config(path: Path) -> dict[str, Any]:
     """The configuration in the YAML file `path`, validated and with every default filled in."""
+    return complete(read_yaml(path), origin=str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """What the YAML file `path` holds; MerbaError where it can't be read or gives a key twice, of which YAML takes the last."""
     import yaml
 
     try:
-        config = yaml.safe_load(path.read_text())
+        text = path.read_text()
+        content, tree = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
     except OSError as error:
         raise MerbaError(f"{path}: the configuration can't be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise MerbaError(f"{path}: the configuration is not UTF-8 text: {error}") from error
     except yaml.YAMLError as error:
         raise MerbaError(f"{path}: not valid YAML: {error}") from error
-    return complete(config, origin=str(path))
+    if twice := [f"{key!r} in lines {first} and {again}" for key, first, again in _repeated(tree)]:
+        raise MerbaError(f"{path}: a key is given twice: {'; '.join(twice)}; rename or remove one of them")
+    return content
+
+
+def _repeated(node: Any) -> Iterator[tuple[str, int, int]]:
+    """The keys that a mapping in a YAML tree has twice, with both lines."""
+    if node is not None and isinstance(node.value, list):
+        lines: dict[str, int] = {}
+        for child in node.value:
+            key, value = child if isinstance(child, tuple) else (None, child)
+            if key is not None:
+                line = key.start_mark.line + 1
+                if (first := lines.setdefault(str(key.value), line)) != line:
+                    yield key.value, first, line
+            yield from _repeated(value)
 
 
 def complete(config: Any, origin: str = "configuration") -> dict[str, Any]:

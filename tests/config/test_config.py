@@ -124,6 +124,13 @@ def test_a_file_that_is_not_text_is_named(tmp_path):
         load_config(tmp_path / "mine.yaml")
 
 
+def test_a_key_that_is_given_twice_is_named_with_both_lines(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("data: own\nexperiments:\n  a: {seeds: [1]}\n  b: {}\n  a:\n    seeds: [2]\n")
+    with pytest.raises(MerbaError, match="mine.yaml: a key is given twice: 'a' in lines 3 and 5; rename or remove"):
+        load_config(path)
+
+
 def test_an_experiment_on_a_dataset_that_is_not_there_names_the_nearest():
     config = complete(minimal())
     config["experiments"]["a"]["datasets"] = ["smic"]
