@@ -54,6 +54,8 @@ def read_annotations(
     if notes:
         log.warning("%s: row %s: a single cell is filled: left out, as a note", path, ", ".join(map(str, notes)))
     rows = {number: row for number, row in rows.items() if any(row) and number not in notes}
+    if hidden := [number for number in sheet.hidden_rows if number in rows]:
+        log.warning("%s: row %s: hidden in sheet %r, and read as the others", path, ", ".join(map(str, hidden)), sheet.name)
     names = [(column, key) for column, key in enumerate(columns_of) if key in ("subject", "clip")]
     faults = [f"row {number}: {key} is empty" for number, row in rows.items() for column, key in names if not row[column]]
     faults += [

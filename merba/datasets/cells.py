@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, time, timedelta
 from functools import lru_cache
@@ -22,13 +22,14 @@ class Sheet:
     """A worksheet, or a CSV file read with one delimiter; empty cells are "", and cells merged over rows say the same in each.
 
     `doubts` says of a cell, by row and column from 0, why its text isn't what the author meant. A CSV file has no `name`;
-    `broken` says why it can't be read behind these cells.
+    `hidden_rows` are numbers from 1, and `broken` says why it can't be read behind these cells.
     """
 
     cells: list[list[str]]
     doubts: Mapping[tuple[int, int], str] = field(default_factory=dict)
     name: str = ""
     hidden: bool = False
+    hidden_rows: Sequence[int] = ()
     broken: str = ""
 
     def place(self, row: int, column: int) -> str:
@@ -138,7 +139,8 @@ def _worksheet(sheet: Any, formulas: Any) -> Sheet:
         top, column = merged.min_row - 1, merged.min_col - 1
         for row in cells[top + 1 : merged.max_row]:
             row[column] = cells[top][column]
-    return Sheet(cells, doubts, sheet.title, hidden=sheet.sheet_state != "visible")
+    hidden_rows = [number for number, row in sheet.row_dimensions.items() if row.hidden]
+    return Sheet(cells, doubts, sheet.title, sheet.sheet_state != "visible", hidden_rows)
 
 
 def _text(value: object) -> str:

@@ -8,7 +8,7 @@ from datetime import datetime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from openpyxl import Workbook
+from openpyxl import Workbook, load_workbook
 
 from merba.datasets.annotations import checked_frames, frame_rate, read_annotations
 from merba.errors import MerbaError
@@ -109,6 +109,15 @@ def test_a_column_that_is_there_twice_is_named_with_both_places(workbook, text):
 def test_semicolons_are_found_by_the_header_whatever_the_notes_hold(text):
     rows = "".join(f"s,{clip},1,{apex},9;1, 2, 3, 4, 5, 6, 7, 8\n".replace(",", ";", 4) for clip, apex in (("a", 3), ("b", 4)))
     assert apexes(text(f"subject;clip;onset;apex;offset;notes\n{rows}")) == [3, 4]
+
+
+def test_a_hidden_row_is_read_and_said(workbook, caplog):
+    path = workbook(final=[HEADER, *ROWS])
+    book = load_workbook(path)
+    book["final"].row_dimensions[3].hidden = True
+    book.save(path)
+    assert len(apexes(path)) == len(ROWS)
+    assert f"{path}: row 3: hidden in sheet 'final', and read as the others" in caplog.text
 
 
 @pytest.mark.parametrize("row", ['s,a,1,2,3,"smile', 's,a,1,2,3,"smile\ns,b,1,2,3,"frown'])
