@@ -84,6 +84,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    except (MerbaError, ValueError) as error:  # a wrong MERBA_SCAN is a ValueError of the scan
+    except (MerbaError, OSError, ValueError) as error:  # a wrong MERBA_SCAN is a ValueError of the scan
         print(f"merba: {error}", file=sys.stderr)
         return 1

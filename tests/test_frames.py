@@ -303,6 +303,11 @@ def test_a_frame_past_the_end_of_a_video_is_a_problem(video):
             read(open_clip(video, "video"))
 
 
+def test_a_frame_before_the_first_of_a_video_is_a_problem(video):
+    with pytest.raises(ClipProblem, match="frame -3 is missing in .*, whose first frame is 0"):
+        open_clip(video, "video").read(-3)
+
+
 @pytest.fixture(params=["mp4", "avi", "mkv"])
 def noise(request, tmp_path):
     """A video of 100 frames that compress badly, so that bytes are spread over frames evenly; 25 fps."""

@@ -217,6 +217,8 @@ class Video(Clip):
         return True
 
     def _require(self, number: int) -> None:
+        if number < 0:
+            raise ClipProblem(f"frame {number} is missing in {self.source}, whose first frame is 0")
         if not self._reach(number):
             raise ClipProblem(f"frame {number} is missing in {self.source} ({self._count} frames)")
 

@@ -39,9 +39,11 @@ def find_clips(
     clip is a subject of its own but in a table, which names them. onset and apex (frame numbers) are for a single clip; fps
     (frames a second) overrides what a video or table says.
     A clip with an apex but no onset begins with its first frame. A clip that can't be opened, and numbers out of order,
-    are a `problem`. Raises MerbaError where there is no clip at all, a table lacks a column, or onset or apex is given
-    for several clips.
+    are a `problem`. Raises MerbaError where there is no clip at all, a table lacks a column, onset or apex is given for several
+    clips, or fps isn't above 0.
     """
+    if fps is not None and not 0 < fps < math.inf:
+        raise MerbaError(f"fps {fps} is not a number above 0; give frames a second")
     found: list[dict[str, Any]] = []
     for path in map(Path, paths):
         if path.suffix.lower() == ".csv" and path.is_file():

@@ -16,7 +16,7 @@ import pandas as pd
 
 from merba.code import PACKAGE
 from merba.datasets.tasks import true_class
-from merba.errors import ClipProblem, MerbaError
+from merba.errors import ClipProblem, MerbaError, unknown
 from merba.frames import clip_of
 from merba.joblog import counted
 from merba.prediction.clips import OWN, find_clips
@@ -33,6 +33,7 @@ from merba.training.devices import training_device
 
 log = logging.getLogger(__name__)
 
+DEVICES = ("auto", "cpu", "cuda")
 MODEL = Path("models/public_flow.safetensors")
 """What `make model` writes, and what is taken where no checkpoint is given."""
 NO_MOVEMENT = "no movement"
@@ -109,6 +110,8 @@ def predict(
 
     Raises MerbaError for a checkpoint that can't be used; a clip that can't be used has the reason in `problem`.
     """
+    if device not in DEVICES:
+        raise MerbaError(f"device {unknown(device, DEVICES)}")
     if spot and (onset is not None or apex is not None):
         raise MerbaError("`spot` searches for onset and apex; leave out either `spot` or the onset and apex")
     if not isinstance(checkpoint, Checkpoint):

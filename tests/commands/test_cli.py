@@ -138,6 +138,11 @@ def test_small_models_are_counted_in_millions(capsys):
     assert 0 < float(out.split()[-2]) < 10 and out.split()[-1] == "M"
 
 
+def test_what_the_system_refuses_is_said_without_a_stack(capsys, tmp_path):
+    assert main(["flow", "a" * 5000, "--out", str(tmp_path / "flow")]) == 1
+    assert "File name too long" in capsys.readouterr().err
+
+
 def test_score_warns_of_names_that_differ_in_case_zeros_or_spaces_alone(capsys, tmp_path):
     path = tmp_path / "p.csv"
     path.write_text("subject,true,predicted\ns1,negative,negative\ns01,Negative,negative\ns2,positive,positive\n")

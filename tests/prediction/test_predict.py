@@ -317,3 +317,12 @@ def test_candidates_in_which_the_head_moves_are_marked(tmp_path, movement, saved
     hatched = [(patch.get_x(), patch.get_hatch()) for patch in axes.patches]
     assert hatched == [(records[0]["onset"], None), (records[1]["onset"], "///")]
     assert "but the head moves" in "".join(axes.get_legend_handles_labels()[1])
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [({"device": "gpu"}, "device 'gpu' is unknown"), ({"fps": -5}, "fps -5 is not"), ({"fps": float("nan")}, "fps nan is not")],
+)
+def test_a_wrong_setting_in_python_is_named(tmp_path, saved, setting, said):
+    with pytest.raises(MerbaError, match=said):
+        predict(tmp_path, saved, **setting)
