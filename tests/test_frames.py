@@ -137,6 +137,16 @@ def test_upper_case_extensions_count_and_other_files_do_not(folder, caplog):
     assert "Thumbs.db" not in caplog.text
 
 
+def test_gaps_and_several_numbers_that_count_are_said(tmp_path, caplog):
+    named(tmp_path / "whole", "f1.png", "f3.png", "f5.png")
+    named(tmp_path / "one", "006_reg_img46.jpg")
+    assert not caplog.text
+    named(tmp_path / "gap", "f1.png", "f2.png", "f3.png", "f8.png", "f9.png")
+    assert "gap: there is no image between frames 3 and 8, where most are 1 apart" in caplog.text
+    assert named(tmp_path / "two", "0_5.png", "1_6.png") == [5, 6]
+    assert "two: several numbers in names such as 0_5.png count the frames; it is taken for 5" in caplog.text
+
+
 def test_two_images_of_one_number_are_a_problem_that_names_both(folder):
     with pytest.raises(ClipProblem, match="frame 1: img01.png and img1.png"):
         open_clip(folder("img01.png", "img1.png"), "frames")

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 from merba.errors import ClipProblem
 
@@ -61,7 +62,21 @@ def frame_names(folder: Path) -> dict[int, str]:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         say_once(f"{folder}: {others[0]}{more} can't be read as images ({', '.join(sorted(IMAGE_SUFFIXES))}), and are left out")
     place = _counting(folder, numbers, next(iter(alike)))
-    return dict(sorted((int(digits[place]), name) for name, digits in numbers.items()))
+    by_number = dict(sorted((int(digits[place]), name) for name, digits in numbers.items()))
+    _say_gap(folder, list(by_number))
+    return by_number
+
+
+def _say_gap(folder: Path, numbers: Sequence[int]) -> None:
+    """Of ascending frame numbers: the first gap of more than twice the usual step, as an unfinished copy leaves it."""
+    steps = [after - before for before, after in pairwise(numbers)]
+    usual = median(steps) if steps else 0
+    if wide := [place for place, step in enumerate(steps) if step > 2 * usual]:
+        before, after = numbers[wide[0] : wide[0] + 2]
+        say_once(
+            f"{folder}: there is no image between frames {before} and {after}, where most are {usual:g} apart; if some are missing, "
+            "copy the folder again"
+        )
 
 
 def _counting(folder: Path, names: Mapping[str, Sequence[str]], texts: Sequence[str]) -> int:
@@ -99,7 +114,11 @@ def _counting(folder: Path, names: Mapping[str, Sequence[str]], texts: Sequence[
             f"{folder}: names such as {first} and {last} hold several numbers, which put the frames in different orders; rename "
             "them so that only the frame number differs"
         )
-    return -min(rising)[1]
+    place = -min(rising)[1]
+    if len(numbers) > 1 and any(columns[-other] != columns[place] for _, other in rising):
+        first = next(iter(names))
+        say_once(f"{folder}: several numbers in names such as {first} count the frames; it is taken for {numbers[first][place]}")
+    return place
 
 
 @cache
