@@ -74,8 +74,8 @@ def _say_gap(folder: Path, numbers: Sequence[int]) -> None:
     if wide := [place for place, step in enumerate(steps) if step > 2 * usual]:
         before, after = numbers[wide[0] : wide[0] + 2]
         say_once(
-            f"{folder}: there is no image between frames {before} and {after}, where most are {usual:g} apart; if some are missing, "
-            "copy the folder again"
+            f"{folder}: there is no image between frames {before} and {after}, where most are {usual:g} apart; if some are "
+            "missing, copy the folder again"
         )
 
 
