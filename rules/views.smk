@@ -98,6 +98,7 @@ rule view_problems:
 rule view_gate:
     input:
         ancient("results/views/{view}/problems.csv"),
+        array="results/views/{view}/{dataset}.npy",
         index="results/views/{view}/{dataset}.parquet",
     output:
         "results/views/{view}/{dataset}.checked",
