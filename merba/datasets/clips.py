@@ -13,8 +13,7 @@ from merba.datasets.annotations import bit_depth, checked_frames, frame_rate, re
 from merba.datasets.layout import find_table, open_root, reach_towards, report_absent
 from merba.datasets.tasks import label_rows
 from merba.errors import ClipProblem
-from merba.frames import VIDEO_SUFFIXES
-from merba.frames.names import frame_names
+from merba.frames.names import IMAGE_SUFFIXES, frame_names
 from merba.sheet import NUMBERS, plain_rows, sample_rows
 
 ADAPTER = "clips"
@@ -50,8 +49,8 @@ def read(
             )
         elif not is_file and not source.exists():
             absent.append((f"row {row}: {source}", *reach_towards(source, ADAPTER)))
-        elif is_file and source.suffix.lower() not in VIDEO_SUFFIXES:
-            unread.append(f"row {row}: {source} is neither a folder of frames nor a video ({', '.join(sorted(VIDEO_SUFFIXES))})")
+        elif is_file and source.suffix.lower() in IMAGE_SUFFIXES:
+            unread.append(f"row {row}: {source} is a single image; name the folder of its clip's frames")
         else:
             try:
                 kept[row] = clip | _opened(clip, source, is_file)

@@ -78,7 +78,8 @@ def _cells(path: Path) -> pd.DataFrame:
         content = path.read_bytes()
         sheets = read_sheets(".csv", gzip.decompress(content) if path.suffix == ".gz" else content)
     except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise MerbaError(f"{path}: can't be read as {path.suffix or 'CSV'}: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise MerbaError(f"{path}: can't be read as {path.suffix or 'CSV'}: {reason}") from error
     # Read with the delimiter by which the header has most of the columns.
     sheet = max(sheets, key=lambda sheet: (len({*_plain(sheet.cells)} & {*NAMES}), len(_plain(sheet.cells))))
     if sheet.broken:

@@ -192,7 +192,7 @@ class Video(Clip):
         options = [cv2.CAP_PROP_N_THREADS, 1]
         self._capture = cv2.VideoCapture(str(self.source.absolute()), cv2.CAP_FFMPEG, options)
         if not self._capture.isOpened():
-            raise ClipProblem(f"video {self.source} can't be decoded")
+            raise ClipProblem(f"video {self.source} can't be decoded: it is no video that FFmpeg reads, or damaged")
         self._position, self._time = -1, 0.0  # number and time, s, of the frame decoded last
 
     def _reach(self, number: int) -> bool:

@@ -159,8 +159,8 @@ def _row(source: Path, subject: str) -> dict[str, Any]:
     try:
         if not source.exists():
             raise ClipProblem(f"{source} does not exist")
-        if source.is_file() and source.suffix.lower() not in VIDEO_SUFFIXES:
-            raise ClipProblem(f"{source} is no video ({', '.join(sorted(VIDEO_SUFFIXES))}), folder or CSV file")
+        if source.suffix.lower() in IMAGE_SUFFIXES:
+            raise ClipProblem(f"{source} is a single image; name a video, a folder of frames or a CSV file")
         clip = open_clip(source, row["kind"])
     except ClipProblem as problem:
         return {**row, "problem": str(problem)}
