@@ -101,6 +101,18 @@ def test_planning_and_a_flow_job_do_not_load_pytorch(modules):
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
+def test_making_models_as_shapes_does_not_load_pytorchs_compiler():
+    """Every start of `merba predict`, a labels job and a fold job does this; the compiler would be a second of it."""
+    code = """
+import sys
+from merba.models import MODELS, check_model
+for name in MODELS:
+    check_model({"name": name}, 3)
+    assert "torch._dynamo" not in sys.modules, name
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("module", "line", "contract"),

@@ -73,7 +73,9 @@ class MambaVisionMixer(nn.Module):
         self.conv1d_z = nn.Conv1d(inner, inner, 3, groups=inner, bias=False)
         self.x_proj = nn.Linear(inner, sum(self.sizes), bias=False)
         self.dt_proj = nn.Linear(self.sizes[0], inner)
-        self.A_log = nn.Parameter(torch.arange(1.0, state + 1).log().repeat(inner, 1))
+        # Computed on the CPU: on the meta device, arithmetic makes PyTorch import its compiler, which takes a second.
+        levels = torch.arange(1.0, state + 1, device="cpu").log()
+        self.A_log = nn.Parameter(torch.empty(inner, state).copy_(levels))
         self.D = nn.Parameter(torch.ones(inner))
         self.out_proj = nn.Linear(2 * inner, dim, bias=False)
 

@@ -114,9 +114,11 @@ class Mixer(nn.Module):
         self.x_proj = weight(sum(self.sizes), inner)
         self.dt_proj = weight(inner, rank)
         # Mamba's start: the bias is the inverse softplus of time steps spread evenly in logarithm from 0.001 to 0.1.
-        dt = torch.empty(sets, inner).uniform_(math.log(0.001), math.log(0.1)).exp()
-        self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))
-        self.A_log = nn.Parameter(torch.arange(1.0, state + 1).log().repeat(sets, inner, 1))
+        # Computed on the CPU: on the meta device, arithmetic makes PyTorch import its compiler, which takes a second.
+        dt = torch.empty(sets, inner, device="cpu").uniform_(math.log(0.001), math.log(0.1)).exp()
+        self.dt_bias = nn.Parameter(torch.empty(sets, inner).copy_(dt + torch.log(-torch.expm1(-dt))))
+        levels = torch.arange(1.0, state + 1, device="cpu").log()
+        self.A_log = nn.Parameter(torch.empty(sets, inner, state).copy_(levels))
         self.D = nn.Parameter(torch.ones(sets, inner))
 
     def forward(self, tokens: Tensor, paths: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,12 +15,14 @@ Backends are imported when first called, so that one that is not installed does 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 
 if TYPE_CHECKING:  # imported by name below; `merba.code` reads from such lines what a model's code is
     from merba.scan import mamba_ssm, numba, reference, triton  # noqa: F401
@@ -59,13 +61,23 @@ def _empty_like(*inputs: Tensor) -> tuple[Tensor, ...]:
     return tuple(x.new_empty(x.shape) for x in inputs)
 
 
+def _define(name: str, schema: str, function: Callable) -> OpOverload:
+    """The operator `merba::name`, computed by `function` on every device.
+
+    Not by `torch.library.custom_op`, whose operators import PyTorch's compiler when first called, which takes a second.
+    """
+    torch.library.define(f"merba::{name}", schema, tags=torch.Tag.pt2_compliant_tag)
+    torch.library.impl(f"merba::{name}", "default", function)
+    return getattr(torch.ops.merba, name).default
+
+
 def _register(backend: str, name: str, inputs: str, differentiable: int):
     """Register `merba::window_<name>_<backend>` and its backward; the first `differentiable` inputs get gradients.
 
     A forward operator's result looks like its first input, but for a direction axis as long as that of the paths.
     """
     results = ", ".join(["Tensor"] * differentiable)
-    operator = f"merba::window_{name}_{backend}"
+    operator = f"window_{name}_{backend}"
 
     def forward(*args):
         _check_tokens(args[differentiable], args[0].shape[2])
@@ -74,18 +86,16 @@ def _register(backend: str, name: str, inputs: str, differentiable: int):
     def backward(*args):
         return getattr(_module(backend), f"{name}_backward")(*args)
 
-    forward_op = torch.library.custom_op(operator, forward, mutates_args=(), schema=f"({inputs}) -> Tensor")
-    backward_op = torch.library.custom_op(
-        f"{operator}_backward", backward, mutates_args=(), schema=f"(Tensor grad, {inputs}) -> ({results})"
-    )
+    forward_op = _define(operator, f"({inputs}) -> Tensor", forward)
+    backward_op = _define(f"{operator}_backward", f"(Tensor grad, {inputs}) -> ({results})", backward)
 
-    @forward_op.register_fake
+    @torch.library.register_fake(forward_op)
     def _(*args):
         paths = args[differentiable]
         batch, _, tokens, channels = args[0].shape
         return args[0].new_empty(batch, paths.shape[0], tokens, channels)
 
-    @backward_op.register_fake
+    @torch.library.register_fake(backward_op)
     def _(grad, *args):
         return _empty_like(*args[:differentiable])
 
@@ -97,7 +107,7 @@ def _register(backend: str, name: str, inputs: str, differentiable: int):
         gradients = backward_op(grad, *ctx.saved_tensors, *ctx.settings)
         return *gradients, None, *(None for _ in ctx.settings)
 
-    forward_op.register_autograd(autograd, setup_context=setup_context)
+    torch.library.register_autograd(forward_op, autograd, setup_context=setup_context)
     return forward_op
 
 
