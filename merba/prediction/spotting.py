@@ -1,9 +1,9 @@
 """Candidate intervals in videos that are longer than a micro-expression: where the face moves and returns.
 
-A window of half a second slides over the video. Each is treated as a clip: the face is found and aligned in its first
-frame, and the motion curve of the apex stage is measured from there. A micro-expression rises and falls again within
-the window; what only rises (a turn of the head, the start of a smile) does not. So do blinks, words and swallowing:
-what is found are candidates for a person to judge, not detections.
+A window of half a second slides over the video. Each is treated as a clip: the face is aligned in its first frame, and the
+motion curve of the apex stage is measured from there. A micro-expression rises and falls again within the window; what only
+rises (a turn of the head, the start of a smile) does not. So do blinks, words and swallowing: what is found are candidates for
+a person to judge, not detections.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ import numpy as np
 from merba.errors import ClipProblem
 from merba.frames import Clip
 from merba.joblog import counted
+from merba.prediction.tracking import FaceTracker
 from merba.preprocessing.alignment import alignment_transform
 from merba.preprocessing.apex import ApexSettings, motion_curve
-from merba.preprocessing.detectors import Detector, Face, detectors
-from merba.preprocessing.faces import FaceSettings, aligned_grey, chosen_face, credible_faces
+from merba.preprocessing.detectors import detectors
+from merba.preprocessing.faces import FaceSettings, aligned_grey
 from merba.preprocessing.unimodal import unimodal
 
 LONGEST = 0.5
@@ -104,16 +105,15 @@ def best_windows(windows: Sequence[Window]) -> list[Window]:
 
 
 def _windows(clip: Clip, fps: float, faces: FaceSettings, apex: ApexSettings) -> Iterator[Window]:
-    backends = list(detectors(faces.backend, faces.upsample, faces.network, faces.weights))
-    earlier: list[Face] = []
+    tracker = FaceTracker(detectors(faces.backend, faces.upsample, faces.network, faces.weights), interval=OVERLAP)
     for frames in window_frames(sampled_frames(clip, fps)):
         _, numbers, images = zip(*frames, strict=True)
-        if (found := _find(images[0], backends, earlier)) is None:
+        # One frame's landmarks do: their jitter shifts the whole window, not its motion.
+        points = tracker.landmarks(images[0])
+        if points is None:
             yield Window(numbers[0], None, None, math.nan, math.nan)
         else:
-            # What finds the first face looks for the others: a window without any then costs no more than its search.
-            backends, earlier = [found[0]], [found[1]]
-            yield _measure(numbers, images, *found, faces, apex)
+            yield _measure(numbers, images, points, faces, apex)
 
 
 def window_frames(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
@@ -149,24 +149,9 @@ def sampled_frames(clip: Clip, fps: float) -> Iterator[Frame]:
         yield (2 * last - earlier, *frame)
 
 
-def _find(image: np.ndarray, backends: Sequence[Detector], earlier: Sequence[Face]) -> tuple[Detector, Face] | None:
-    """The face most like that of the window before, or the largest."""
-    for detector in backends:
-        if seen := detector.faces(image):
-            return detector, chosen_face(credible_faces(seen), earlier)[0]
-    return None
-
-
 def _measure(
-    numbers: Sequence[int],
-    images: Sequence[np.ndarray],
-    detector: Detector,
-    face: Face,
-    faces: FaceSettings,
-    apex: ApexSettings,
+    numbers: Sequence[int], images: Sequence[np.ndarray], points: np.ndarray, faces: FaceSettings, apex: ApexSettings
 ) -> Window:
-    # One frame's landmarks do: their jitter shifts the whole window, not its motion.
-    points = detector.landmarks(images[:1], face)
     transform = alignment_transform(points, faces.size, faces.margin)
     aligned_points = points @ transform[:, :2].T + transform[:, 2]
     curve = motion_curve((aligned_grey(image, transform, faces) for image in images), aligned_points, apex)

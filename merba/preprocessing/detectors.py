@@ -57,6 +57,12 @@ class Detector(Protocol):
     def landmarks(self, images: Sequence[np.ndarray], face: Face) -> np.ndarray:
         """Mean landmarks (68, 2), px, of one face in BGR frames that follow each other closely."""
 
+    def followed(self, image: np.ndarray, points: np.ndarray, face: Face) -> np.ndarray | None:
+        """Landmarks (68, 2), px, in a BGR frame, of a face that was detected a moment before and now had landmarks at `points`.
+
+        None where it must be detected anew.
+        """
+
 
 def detectors(backend: str, upsample: int, network: str, weights: str | None) -> Iterator[Detector]:
     """The detectors to try one after the other: one, or for `auto` dlib's, and face_alignment where it is installed whole."""
@@ -139,6 +145,12 @@ class WholeFrame:
         centre, side = _box_of(first)
         return np.mean([_predict(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), centre, side) for image in images], axis=0)
 
+    def followed(self, image: np.ndarray, points: np.ndarray, face: Face) -> np.ndarray:
+        """As `landmarks`, but guessed in a single box, that of the landmarks before."""
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        guess = _predict(image, *_box_of(points), _BOXES[:1])
+        return _predict(image, *_box_of(guess))
+
 
 class Dlib(WholeFrame):
     """dlib's HOG detector of frontal faces, and its 68-point predictor."""
@@ -211,6 +223,12 @@ class DlibCnn(WholeFrame):
         points = super().landmarks([np.ascontiguousarray(np.rot90(image, face.turn)) for image in images], upright)
         return _turned(points, (height, width) if face.turn else (width, height), -face.turn)
 
+    def followed(self, image: np.ndarray, points: np.ndarray, face: Face) -> np.ndarray:
+        height, width = image.shape[:2]
+        upright = np.ascontiguousarray(np.rot90(image, face.turn))
+        points = super().followed(upright, _turned(points, (width, height), face.turn), face)
+        return _turned(points, (height, width) if face.turn else (width, height), -face.turn)
+
 
 def _cnn_faces(image: np.ndarray, scale: float, turn: int) -> list[Face]:
     """Faces that the CNN sees in an RGB copy of the frame turned by `turn`; boxes in px of the frame, `scale` of it."""
@@ -232,12 +250,14 @@ def _turned(points: np.ndarray, size: tuple[int, int], quarters: int) -> np.ndar
     return points
 
 
-def _predict(image: np.ndarray, centre: np.ndarray, side: float) -> np.ndarray:
-    """dlib's landmarks (68, 2) in an RGB frame, averaged over _BOXES around the square box."""
+def _predict(
+    image: np.ndarray, centre: np.ndarray, side: float, boxes: Sequence[tuple[float, float, float]] = _BOXES
+) -> np.ndarray:
+    """dlib's landmarks (68, 2) in an RGB frame, averaged over boxes around the square box."""
     import dlib
 
     estimates = []
-    for x, y, factor in _BOXES:
+    for x, y, factor in boxes:
         middle, half = centre + side * np.array([x, y]), side * factor / 2
         box = dlib.rectangle(*(round(edge) for edge in (*(middle - half), *(middle + half))))
         estimates.append([(point.x, point.y) for point in _shape_predictor()(image, box).parts()])
@@ -333,3 +353,6 @@ class FaceAlignment:
             [self._aligner.get_landmarks_from_image(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), boxes)[0] for image in images],
             axis=0,
         )
+
+    def followed(self, image: np.ndarray, points: np.ndarray, face: Face) -> None:
+        """Never: its landmarks need the detector's box."""
