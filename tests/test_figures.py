@@ -44,7 +44,7 @@ def prediction(name, path):
 
 
 def search(name, path):
-    windows = [Window(0, 1, 9, 0.2, 0.2)]
+    windows = [Window(0, 0.0, 1, 9, 0.2, 0.2)]
     plot_search(Search(windows, windows), moving=[], title=name, path=path)
     return {f"{name}: search for candidates, to be judged by a person"}
 

@@ -114,12 +114,12 @@ def _document(predictions: Sequence[Prediction], checkpoint: Checkpoint, path: P
 def _write(folder: Path, predictions: Sequence[Prediction], checkpoint: Checkpoint, document: dict[str, Any]) -> None:
     """predictions.json and .csv, a picture of each prediction, and one of each search; the JSON names them."""
     from merba.files import atomic
+    from merba.prediction.clips import numbered_stem
     from merba.prediction.figures import plot_prediction, plot_search
-    from merba.sheet import safe_id
 
     searches: dict[int, str] = {}
     for number, (one, record) in enumerate(zip(predictions, document["predictions"], strict=True), start=1):
-        name = f"{number:03}_{safe_id(one.clip)}"
+        name = numbered_stem(number, one.clip)
         if one.predicted:
             record["picture"] = f"{name}.png"
             with atomic(folder / record["picture"]) as draft:
@@ -151,17 +151,21 @@ def _scorable(predictions: Sequence[Prediction], classes: Sequence[str]) -> pd.D
 
 
 def _table(predictions: Sequence[Prediction], classes: Sequence[str], spot: bool) -> str:
-    """A line for each prediction, with the head's motion in px and every class's probability; what is unknown is a dash.
+    """A line for each prediction: frames, when they are shown (s), the head's motion (px), every class's probability.
+
+    What is unknown is a dash.
 
     An exclamation mark stands behind a motion that is more than an expression's.
     """
     import pandas as pd
 
+    keys = ("onset", "apex", "offset") if spot else ("onset", "apex")
     rows = []
     for one in predictions:
-        row = {"clip": one.clip, "onset": one.onset, "apex": one.apex}
+        row = {"clip": one.clip, **{key: getattr(one, key) for key in keys}}
+        row["seconds"] = "–".join(f"{one.seconds[key]:.2f}" for key in keys if key in one.seconds) or None
         if spot:
-            row |= {"offset": one.offset, "score": one.score and f"{one.score:.2f}"}
+            row["score"] = one.score and f"{one.score:.2f}"
         row["head"] = None if one.head_motion is None else f"{one.head_motion:.1f}{'!' * one.head_moves}"
         row["class"] = one.predicted
         rows.append(row | {name: f"{p:.3f}" for name, p in one.probabilities.items()})

@@ -75,6 +75,13 @@ def file_stem(clip: str) -> str:
     return safe_id(path.stem if path.suffix.lower() in VIDEO_SUFFIXES else clip)
 
 
+def numbered_stem(number: int, clip: str) -> str:
+    """A file name without suffix for a clip that its number tells apart: `003_my-clip` for number 3, `my clip.mp4`."""
+    path = Path(clip)
+    name = str(path.with_suffix("")) if path.suffix.lower() in VIDEO_SUFFIXES else clip
+    return f"{number:03}_{re.sub(r'[^A-Za-z0-9_-]+', '-', name).strip('-')[:60]}".rstrip("_-")
+
+
 def _clips_in(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
     """The folder itself where it holds numbered images, and the videos and such folders in it, however deep, by name.
 

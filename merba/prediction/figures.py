@@ -23,7 +23,7 @@ def plot_prediction(prediction: Prediction, checkpoint: Checkpoint, path: Path) 
     figure.subplots_adjust(left=0.01, right=0.99, top=0.8, bottom=0.2, wspace=0.06)
     for one, image, name in zip(axes, prediction.images, ("onset", "apex"), strict=False):
         one.imshow(image)
-        one.set_title(f"{name}, frame {getattr(prediction, name)}")
+        one.set_title(f"{name}, frame {getattr(prediction, name)}{_at(prediction, name)}")
     _plot_flow(axes[2], prediction)
     for one in axes[:4]:
         one.set(xticks=[], yticks=[])
@@ -35,7 +35,8 @@ def plot_prediction(prediction: Prediction, checkpoint: Checkpoint, path: Path) 
         _plot_probabilities(axes[4], prediction)
     what = prediction.clip
     if prediction.score is not None:
-        what += f", candidate in frames {prediction.onset} to {prediction.offset} with score {prediction.score:.2f} px"
+        where = f"frames {prediction.onset} to {prediction.offset}{_at(prediction, 'onset', 'offset')}"
+        what += f", candidate in {where} with score {prediction.score:.2f} px"
     figure.suptitle(f"{what}: {prediction.predicted}", fontweight="bold")
     about = f"trained on {checkpoint.trained_on} · {checkpoint.measured}"
     figure.text(0.5, 0.9, about, ha="center", color="#444444")
@@ -43,6 +44,12 @@ def plot_prediction(prediction: Prediction, checkpoint: Checkpoint, path: Path) 
     warnings = "\n".join(textwrap.fill(warning, 70) for warning in prediction.warnings)
     figure.text(0.015, 0.17, warnings, va="top", color=ORANGE)
     save(figure, path)
+
+
+def _at(prediction: Prediction, *keys: str) -> str:
+    """When frames are shown, such as " (2.38–2.54 s)"; nothing where that isn't known."""
+    seconds = [f"{prediction.seconds[key]:.2f}" for key in keys if key in prediction.seconds]
+    return f" ({'–'.join(seconds)} s)" if seconds else ""
 
 
 def _plot_flow(axes, prediction: Prediction) -> None:
@@ -105,6 +112,8 @@ def plot_search(search: Search, *, moving: Collection[int], title: str, path: Pa
 
     Candidates in which the head moves more than an expression does are hatched: those with an onset in `moving`.
     """
+    from matplotlib.ticker import MaxNLocator
+
     faceless = [window.first for window in search.windows if np.isnan(window.score)]
     figure, axes = pyplot().subplots(figsize=(11, 3), layout="constrained")
     for candidate in search.candidates:
@@ -120,6 +129,9 @@ def plot_search(search: Search, *, moving: Collection[int], title: str, path: Pa
     axes.text(1, LEAST, f" {LEAST} px", va="bottom", ha="right", transform=axes.get_yaxis_transform(), color="#555555")
     if faceless:
         axes.plot(faceless, [0.0] * len(faceless), "x", color="black", label="no face")
+    firsts, times = zip(*((window.first, window.time) for window in search.windows), strict=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_formatter(lambda frame, _: f"{frame:.0f}\n{np.interp(frame, firsts, times):.1f} s")
     axes.set(
         xlabel="frame (a window stands at its first)",
         ylabel="score: return of the motion, px",

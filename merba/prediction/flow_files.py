@@ -12,7 +12,7 @@ import pandas as pd
 
 from merba.errors import MerbaError
 from merba.joblog import counted
-from merba.prediction.clips import file_stem, find_clips
+from merba.prediction.clips import find_clips, numbered_stem
 from merba.prediction.release_files import ReleaseFiles
 from merba.preprocessing.apex import apexes_of_subject
 from merba.preprocessing.faces import faces_of_subject
@@ -46,7 +46,7 @@ class ArrayFiles:
         self.folder = folder
 
     def names(self, rows: pd.DataFrame) -> dict[str, list[str]]:
-        return {"file": [f"{number:03}_{file_stem(name)}.npy" for number, name in enumerate(rows["clip"], start=1)]}
+        return {"file": [f"{numbered_stem(number, name)}.npy" for number, name in enumerate(rows["clip"], start=1)]}
 
     def write(self, row: Any, face: Mapping[str, Any], apex: Mapping[str, Any], flow: ClipFlow) -> None:
         np.save(self.folder / row.file, flow.flow.astype(np.float32))

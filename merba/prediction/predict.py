@@ -48,9 +48,10 @@ class Prediction:
     """What was found in one clip; where nothing could be, `problem` says why, and all else but the clip is empty.
 
     dataset is the table that lists the clip, subject its subject there, and true the class of its emotion; clips that no table
-    lists have none. onset, apex, offset are frame numbers, box is the face (x0, y0, x1, y1) in px of the onset frame, faces how
-    many that frame shows. predicted is a class, or NO_MOVEMENT, without probabilities, where `movement` is too little: what the
-    face moves beside its head, px of the aligned face (see `flow_images.movement`; None where the flow lacks u or v).
+    lists have none. onset, apex, offset are frame numbers, and seconds says when each is shown (empty where the frame rate is
+    unknown). box is the face (x0, y0, x1, y1) in px of the onset frame, faces how many that frame shows. predicted is a class,
+    or NO_MOVEMENT, without probabilities, where `movement` is too little: what the face moves beside its head, px of the
+    aligned face (see `flow_images.movement`; None where the flow lacks u or v).
     head_motion is what the head moves from onset to apex, px of the aligned face, and head_moves whether that is more than an
     expression does (see `merba.preprocessing.head_warning`). score is a candidate interval's, px, None for whole clips; search
     is what it comes from (see `merba.prediction.spotting`). A candidate has no true class. flow is float16 (C, H, W), in px of
@@ -67,6 +68,7 @@ class Prediction:
     onset: int | None = None
     apex: int | None = None
     offset: int | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
     predicted: str | None = None
     movement: float | None = None
     probabilities: Mapping[str, float] = field(default_factory=dict)
@@ -163,21 +165,22 @@ def _prepare(rows: pd.DataFrame, checkpoint: Checkpoint, explain: bool) -> list[
             made[row.Index] = replace(made[row.Index], problem=clip["problem"])
             continue
         moves = head_warning(clip["head_motion"], flow.shape[-1])
-        onset, top, offset = (None if pd.isna(apex[key]) else int(apex[key]) for key in ("onset", "apex", "offset"))
+        numbers = {key: int(apex[key]) for key in ("onset", "apex", "offset") if pd.notna(apex[key])}
+        seconds = _seconds(row, numbers)
+        doubts = (*_doubts(row, face, apex, seconds), moves, _without_class(row.emotion, checkpoint.classes))
         made[row.Index] = replace(
             made[row.Index],
-            onset=onset,
-            apex=top,
-            offset=offset,
+            **numbers,
+            seconds=seconds,
             box=tuple(float(face[edge]) for edge in ("x0", "y0", "x1", "y1")),
             faces=int(face["faces"]),
             movement=_movement(one, clip["points"], checkpoint.flow["channels"]),
             head_motion=clip["head_motion"],
             head_moves=moves is not None,
-            warnings=tuple(filter(None, (*_doubts(row, face, apex), moves, _without_class(row.emotion, checkpoint.classes)))),
+            warnings=tuple(filter(None, doubts)),
             flow=one,
             points=clip["points"],
-            images=_aligned(row, face, (onset, top), checkpoint.faces) if explain else None,
+            images=_aligned(row, face, (numbers["onset"], numbers["apex"]), checkpoint.faces) if explain else None,
         )
     return list(made.values())
 
@@ -201,20 +204,24 @@ def _searched(row: Any, checkpoint: Checkpoint, explain: bool) -> Iterator[Predi
         for candidate in result.candidates:
             # Cut out to images, so that the stages need not decode a long video from its start each time.
             with TemporaryDirectory() as folder:
+                times = {}
                 for number, image in clip.frames(candidate.onset, candidate.offset):
+                    times[number] = clip.time(number, row.fps)
                     if not cv2.imwrite(str(Path(folder) / f"{number}.png"), image):
                         raise MerbaError(f"{folder}: no room for the frames that are read; set TMPDIR to a larger disk")
-                # Of no rate: a candidate is never too long.
+                # Of no rate, which numbered images have not; a candidate is never too long.
                 cut = row._replace(source=folder, kind="frames", onset=candidate.onset, offset=candidate.offset, fps=math.nan)
                 (made,) = _prepare(pd.DataFrame([cut]).set_index("Index"), checkpoint, explain)
             problem = made.problem and made.problem.replace(folder, row.source)
-            yield replace(made, source=row.source, score=candidate.score, search=result, problem=problem)
-            log.info("%s: candidate from frame %d to %d prepared", row.clip, candidate.onset, candidate.offset)
+            seconds = {key: times[getattr(made, key)] for key in ("onset", "apex", "offset") if getattr(made, key) is not None}
+            yield replace(made, source=row.source, seconds=seconds, score=candidate.score, search=result, problem=problem)
+            between = candidate.onset, candidate.offset
+            log.info("%s: candidate from frame %d to %d (%.2f–%.2f s) prepared", row.clip, *between, *map(times.get, between))
     except ClipProblem as problem:
         yield replace(whole, problem=str(problem))
 
 
-def _doubts(row: Any, face: Mapping[str, Any], apex: Mapping[str, Any]) -> Iterable[str]:
+def _doubts(row: Any, face: Mapping[str, Any], apex: Mapping[str, Any], seconds: Mapping[str, float]) -> Iterable[str]:
     if face["faces"] > 1:
         x, y = (round((face[a] + face[b]) / 2) for a, b in (("x0", "x1"), ("y0", "y1")))
         yield (
@@ -223,15 +230,16 @@ def _doubts(row: Any, face: Mapping[str, Any], apex: Mapping[str, Any]) -> Itera
         )
     if face["turn"]:
         yield f"the face lies on its side; it was found in the frame turned by {face['turn']}° (anticlockwise)"
-    if apex["source"] == "detected" and (seconds := _duration(row, apex)) > LONG:
-        yield f"it lasts {seconds:.1f} s, a micro-expression at most {LONGEST} s: give onset and apex, or search it (spot)"
+    if apex["source"] == "detected" and seconds and (lasts := seconds["offset"] - seconds["onset"]) > LONG:
+        yield f"it lasts {lasts:.1f} s, a micro-expression at most {LONGEST} s: give onset and apex, or search it (spot)"
 
 
-def _duration(row: Any, apex: Mapping[str, Any]) -> float:
-    """Seconds from onset to offset."""
+def _seconds(row: Any, numbers: Mapping[str, int]) -> dict[str, float]:
+    """When the frames of these numbers, in ascending order, are shown; empty where the frame rate is unknown."""
+    if math.isnan(row.fps):
+        return {}
     clip = clip_of(row)
-    onset, offset = (clip.time(int(apex[key]), row.fps) for key in ("onset", "offset"))
-    return offset - onset
+    return {key: clip.time(number, row.fps) for key, number in numbers.items()}
 
 
 def _without_class(emotion: str | None, classes: Sequence[str]) -> str | None:

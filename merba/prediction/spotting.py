@@ -48,13 +48,14 @@ Frame = tuple[float, int, np.ndarray]
 
 @dataclass(frozen=True)
 class Window:
-    """One place of the window: first frame, the onset and offset of the rise and fall in it, and their heights.
+    """One place of the window: its first frame and when that is shown, s, onset and offset of the rise and fall, their heights.
 
     rise is the peak of the motion curve's unimodal fit, score what that falls from there to the window's end, both in px
     of the aligned face. Without a face they are NaN, and onset and offset None.
     """
 
     first: int
+    time: float
     onset: int | None
     offset: int | None
     rise: float
@@ -107,13 +108,13 @@ def best_windows(windows: Sequence[Window]) -> list[Window]:
 def _windows(clip: Clip, fps: float, faces: FaceSettings, apex: ApexSettings) -> Iterator[Window]:
     tracker = FaceTracker(detectors(faces.backend, faces.upsample, faces.network, faces.weights), interval=OVERLAP)
     for frames in window_frames(sampled_frames(clip, fps)):
-        _, numbers, images = zip(*frames, strict=True)
+        times, numbers, images = zip(*frames, strict=True)
         # One frame's landmarks do: their jitter shifts the whole window, not its motion.
         points = tracker.landmarks(images[0])
         if points is None:
-            yield Window(numbers[0], None, None, math.nan, math.nan)
+            yield Window(numbers[0], times[0], None, None, math.nan, math.nan)
         else:
-            yield _measure(numbers, images, points, faces, apex)
+            yield Window(numbers[0], times[0], *_measured(numbers, images, points, faces, apex))
 
 
 def window_frames(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
@@ -149,9 +150,10 @@ def sampled_frames(clip: Clip, fps: float) -> Iterator[Frame]:
         yield (2 * last - earlier, *frame)
 
 
-def _measure(
+def _measured(
     numbers: Sequence[int], images: Sequence[np.ndarray], points: np.ndarray, faces: FaceSettings, apex: ApexSettings
-) -> Window:
+) -> tuple[int, int, float, float]:
+    """Onset, offset, rise and score of a window's frames, aligned by the landmarks (68, 2) of its first."""
     transform = alignment_transform(points, faces.size, faces.margin)
     aligned_points = points @ transform[:, :2].T + transform[:, 2]
     curve = motion_curve((aligned_grey(image, transform, faces) for image in images), aligned_points, apex)
@@ -160,4 +162,4 @@ def _measure(
     # The interval ends where a tenth of the rise, or of the fall, is left.
     onset = int(np.flatnonzero(fit[: peak + 1] <= rise / 10)[-1]) if rise > 0 else 0
     offset = peak + int(np.flatnonzero(fit[peak:] <= fit[-1] + fall / 10)[0])
-    return Window(numbers[0], numbers[onset], numbers[offset], float(rise), float(fall))
+    return numbers[onset], numbers[offset], float(rise), float(fall)

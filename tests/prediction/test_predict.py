@@ -211,11 +211,17 @@ def test_the_command_prints_a_table_and_writes_json_and_pictures(tmp_path, samm_
     assert main(["predict", samm_clips["source"][0], "--checkpoint", str(saved), "--out", str(tmp_path)]) == 0
     output = capsys.readouterr()
     header, line = output.out.splitlines()
-    assert header.split() == ["clip", "onset", "apex", "head", "class", *CLASSES]
+    assert header.split() == ["clip", "onset", "apex", "seconds", "head", "class", *CLASSES]
     document = json.loads((tmp_path / "predictions.json").read_text())
     (record,) = document["predictions"]
-    expected = [*(str(record[key]) for key in ("clip", "onset", "apex")), f"{record['head_motion']:.1f}", record["predicted"]]
-    assert line.split()[:5] == expected
+    expected = [
+        *(str(record[key]) for key in ("clip", "onset", "apex")),
+        "–",
+        f"{record['head_motion']:.1f}",
+        record["predicted"],
+    ]
+    assert line.split()[:6] == expected
+    assert record["seconds"] == {}  # a folder of images has no frame rate
     assert sum(record["probabilities"].values()) == pytest.approx(1)
     assert cv2.imread(str(tmp_path / record["picture"])).shape[1] == 15 * DPI
     assert set(record) >= {"onset", "apex", "offset", "box", "warnings", "problem", "score"}
@@ -277,13 +283,17 @@ def test_the_command_searches_and_predicts_candidates_like_clips(tmp_path, movem
     clip_of(clip, [images[0]] * STILL + images + [images[-1]] * STILL)
     arguments = [str(clip), "--spot", "--fps", str(FPS), "--checkpoint", str(saved), "--out", str(tmp_path / "out")]
     assert main(["predict", *arguments]) == 0
-    assert capsys.readouterr().out.splitlines()[0].split()[:5] == ["clip", "onset", "apex", "offset", "score"]
+    header, line = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert header[:6] == ["clip", "onset", "apex", "offset", "seconds", "score"]
     (record,) = json.loads((tmp_path / "out" / "predictions.json").read_text())["predictions"]
     assert STILL - 5 <= record["onset"] < record["apex"] < record["offset"] <= STILL + len(images) + 5
     assert record["score"] > 0.15
     (whole,) = predict(clip, saved, onset=record["onset"], apex=record["apex"])
     assert record["probabilities"] == whole.probabilities
     assert record["source"] == whole.source
+    assert record["seconds"] == {key: pytest.approx(record[key] / FPS) for key in ("onset", "apex", "offset")}
+    assert line[4] == "–".join(f"{record[key] / FPS:.2f}" for key in ("onset", "apex", "offset"))
+    assert record["picture"] == "001_long.png"
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written == {"predictions.csv", "predictions.json", record["picture"], record["search_picture"]}
     (row,) = pd.read_csv(tmp_path / "out" / "predictions.csv").to_dict("records")

@@ -20,6 +20,7 @@ def test_a_movement_that_returns_is_found_between_still_parts(tmp_path, movement
     # Windows of half a second, an eighth of a second apart, at 30 frames a second.
     firsts = [window.first for window in found.windows]
     assert firsts == list(range(0, 2 * STILL + len(images) - 30, 8))
+    assert [window.time for window in found.windows] == [first / FPS for first in firsts]
 
 
 def test_a_movement_that_stays_is_no_candidate(tmp_path, movement):
@@ -30,7 +31,8 @@ def test_a_movement_that_stays_is_no_candidate(tmp_path, movement):
 
 
 def test_of_candidates_that_overlap_the_best_is_kept():
-    windows = [Window(0, 0, 9, 0.2, 0.2), Window(4, 5, 14, 0.9, 0.9), Window(8, 10, 19, 0.3, 0.3), Window(30, 31, 40, 0.2, 0.2)]
+    places = [(0, 0, 9, 0.2), (4, 5, 14, 0.9), (8, 10, 19, 0.3), (30, 31, 40, 0.2)]
+    windows = [Window(first, first / FPS, onset, offset, score, score) for first, onset, offset, score in places]
     assert [window.first for window in best_windows(windows)] == [4, 30]
 
 
@@ -39,7 +41,7 @@ def test_of_candidates_that_overlap_the_best_is_kept():
     [(0.5, 0.4, True), (0.1, 0.1, False), (3.0, 0.9, False), (3.0, 1.1, True), (np.nan, np.nan, False)],
 )
 def test_a_candidate_moves_and_moves_back(rise, score, returns):
-    assert Window(0, 0, 9, rise, score).returns == returns
+    assert Window(0, 0.0, 0, 9, rise, score).returns == returns
 
 
 @pytest.mark.parametrize(
