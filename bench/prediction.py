@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from statistics import median
 
-FRAMES = {"whole": 16, "spot": 75}
+FRAMES = {"whole": 20, "spot": 472}
 """First frames of the video that are predicted as one clip, and that are searched."""
 SOLVERS = ("numba", "opencv")
 
@@ -53,7 +53,7 @@ def _checkpoint(solver: str, path: Path) -> Path:
     member = Member(create_model("merba_nano", 3).state_dict(), [0.0, 0.0], [1.0, 1.0])
     stages = {stage: config[stage] for stage in STAGES}
     classes = ["negative", "positive", "surprise"]
-    save_checkpoint(path, Checkpoint([member], model, classes, FlowFormat(("u", "v"), "px"), "own", "loso", **stages))
+    save_checkpoint(path, Checkpoint([member], model, classes, FlowFormat(("u", "v"), "px"), "own", "loso", {"own": 1}, **stages))
     return path
 
 

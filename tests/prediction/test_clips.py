@@ -9,7 +9,7 @@ from moving_faces import video
 from merba.datasets.clips import read
 from merba.errors import MerbaError
 from merba.frames import open_clip
-from merba.prediction.clips import find_clips
+from merba.prediction.clips import find_clips, numbered_stem
 
 
 def frames(folder, numbers=range(1, 5)):
@@ -175,3 +175,17 @@ def test_a_clip_whose_apex_alone_is_given_begins_with_its_first_frame(tmp_path, 
 def test_no_clip_at_all_is_an_error():
     with pytest.raises(MerbaError, match="no clips were given"):
         find_clips([])
+
+
+@pytest.mark.parametrize(
+    ("clip", "stem"),
+    [
+        ("006_1_2", "007_006_1_2"),
+        ("my clip.MP4", "007_my-clip"),
+        ("a/b.c", "007_a-b-c"),
+        ("日本.mp4", "007"),
+        ("x" * 99, "007_" + "x" * 60),
+    ],
+)
+def test_a_number_tells_files_apart_without_hashes(clip, stem):
+    assert numbered_stem(7, clip) == stem

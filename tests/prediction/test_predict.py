@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -275,6 +277,13 @@ def test_what_has_no_true_class_is_not_scored_and_both_commands_say_so(tmp_path,
     assert written[["subject", "true"]].isna().all(axis=None)
     assert main(["score", str(tmp_path / "predictions.csv")]) == 1
     assert "1 of 1 rows have no true class" in capsys.readouterr().err
+
+
+def test_a_prediction_by_merba_does_not_load_pytorchs_compiler(samm_clips, saved):
+    arguments = ["predict", samm_clips["source"][0], "--checkpoint", str(saved)]
+    code = f"import sys; from merba.cli import main; main({arguments}); print('torch._dynamo' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "False"
 
 
 def test_the_command_searches_and_predicts_candidates_like_clips(tmp_path, movement, saved, capsys):

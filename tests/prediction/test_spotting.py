@@ -1,14 +1,16 @@
 """The search finds where a face moves and returns, and nothing where it only moves."""
 
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
 from moving_faces import FPS, STILL, opened_clip, varied, video
+from shared_data import shared_data
 
 from merba.errors import ClipProblem
 from merba.frames import open_clip
 from merba.prediction.spotting import Window, best_windows, sampled_frames, search, window_frames
+from merba.prediction.tracking import FaceTracker
 
 
 def test_a_movement_that_returns_is_found_between_still_parts(tmp_path, movement):
@@ -28,6 +30,21 @@ def test_a_movement_that_stays_is_no_candidate(tmp_path, movement):
     rising = images[: apex + 1]
     found = search(opened_clip(tmp_path / "a", [images[0]] * STILL + rising + [rising[-1]] * STILL), FPS, {}, {})
     assert found.candidates == []
+
+
+def candidates(clip):
+    return [(one.onset, one.offset) for one in search(clip, clip.fps, {}, {}).candidates]
+
+
+@pytest.mark.long
+def test_a_followed_face_gives_the_candidates_of_one_that_is_detected_in_each_window(monkeypatch):
+    clip = open_clip(shared_data("clips/WolfgangLanger_Pexels.mp4"), "video")
+    frames = clip.frames
+    monkeypatch.setattr(clip, "frames", lambda: islice(frames(), 250))
+    followed = candidates(clip)
+    monkeypatch.setattr("merba.prediction.spotting.FaceTracker", lambda backends, interval: FaceTracker(backends, interval=1))
+    assert len(followed) > 3
+    assert np.abs(np.subtract(followed, candidates(clip))).max() <= 2
 
 
 def test_of_candidates_that_overlap_the_best_is_kept():
