@@ -92,7 +92,7 @@ class ViT(nn.Module):
         self.image_size, self.width = image_size, width
         self.patch_embed = PatchEmbed(channels, patch, width)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.pos_embed = nn.Parameter(0.02 * torch.randn(1, 1 + (image_size // patch) ** 2, width))
+        self.pos_embed = nn.Parameter(torch.randn(1, 1 + (image_size // patch) ** 2, width).mul_(0.02))
         self.blocks = nn.Sequential(*(Block(width, heads, dropout) for _ in range(depth)))
 
     def forward(self, images: Tensor) -> Tensor:
