@@ -1,5 +1,6 @@
 """Every figure shows the user's names as they are written, whatever matplotlib would make of `$`, `_`, `^` and `\\`."""
 
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -10,15 +11,12 @@ from merba.evaluation.figures import plot_confusion, plot_curves, plot_scores, p
 from merba.prediction.figures import plot_prediction, plot_search
 from merba.prediction.predict import Prediction
 from merba.prediction.spotting import Search, Window
-from merba.preprocessing.figures import plot_samples
+from merba.preprocessing.figures import Tile, plot_contact_sheet
 
 
-def samples(name, path):
-    rows = pd.DataFrame([{"subject": name, "clip": name, "label": name}])
-    flow = {"flow": np.zeros((1, 2, 8, 8)), "head_motion": np.zeros(1), "problem": np.array([name]), "channels": ["u", "v"]}
-    nothing = pd.DataFrame({"problem": [name]})
-    plot_samples(rows, nothing, nothing, flow, face_settings={}, unit="px", path=path)
-    return {f"{name} {name}", name}
+def contact_sheet(name, path):
+    plot_contact_sheet([Tile(name, None, "", name)], title=name, path=path)
+    return {name}
 
 
 def prediction(name, path):
@@ -34,11 +32,11 @@ def prediction(name, path):
         images=np.zeros((2, 64, 64, 3), np.uint8),
         saliency=np.zeros((64, 64), np.float32),
     )
-    plot_prediction(clip, data=name, path=path)
+    plot_prediction(clip, SimpleNamespace(trained_on=name, measured="error unknown"), path)
     return {
         name,
         f"{name}: {name}",
-        f"the model was trained on data: {name}",
+        f"trained on {name} · error unknown",
         f"log-odds that “{name}” loses",
     }
 
@@ -71,7 +69,7 @@ def curves(name, path):
     return {f"{name}: a thin line for each training (n = 1), thick: their median"}
 
 
-@pytest.mark.parametrize("draw", [samples, prediction, search, scores, confusion, subjects, curves])
+@pytest.mark.parametrize("draw", [contact_sheet, prediction, search, scores, confusion, subjects, curves])
 @pytest.mark.parametrize("name", ["take$1_$2", "_happy", "a^b", r"\frac$x", r"$\alpha$", "50%"])
 def test_names_are_drawn_as_they_are(tmp_path, draw, name):
     path = tmp_path / "figure.svg"

@@ -74,5 +74,5 @@ def experiments(plan: Plan, *, ablations: bool) -> pd.DataFrame:
 
 def _hours(plan: Plan, experiment: str) -> float | None:
     """Of all folds of an experiment."""
-    one = plan.fold_hours(experiment)
-    return None if one is None else one * len(plan.folds(experiment))
+    hours = plan.fold_hours(experiment)
+    return None if hours is None else hours * len(plan.folds(experiment))

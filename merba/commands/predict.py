@@ -77,15 +77,15 @@ def run(options: argparse.Namespace) -> int:
         spot=options.spot,
         explain=options.out is not None,
     )
-    for one in predictions:
-        for note in (one.problem, *one.warnings):
+    for prediction in predictions:
+        for note in (prediction.problem, *prediction.warnings):
             if note:
-                _say(f"{one.clip}: {note}")
+                _say(f"{prediction.clip}: {note}")
     document = _document(predictions, checkpoint, path)
     if options.out:
         _write(options.out, predictions, checkpoint, document)
     print(json.dumps(document, indent=2) if options.json else _table(predictions, checkpoint.classes, options.spot))
-    return int(any(one.problem or (one.faces or 0) > 1 for one in predictions))
+    return int(any(prediction.problem or (prediction.faces or 0) > 1 for prediction in predictions))
 
 
 def _say(message: str) -> None:
@@ -107,7 +107,7 @@ def _document(predictions: Sequence[Prediction], checkpoint: Checkpoint, path: P
     return {
         "merba": merba.__version__,
         "checkpoint": {"path": str(path), "trained_on": checkpoint.trained_on, **checkpoint.description},
-        "predictions": [one.record() for one in predictions],
+        "predictions": [prediction.record() for prediction in predictions],
     }
 
 
@@ -118,19 +118,19 @@ def _write(folder: Path, predictions: Sequence[Prediction], checkpoint: Checkpoi
     from merba.prediction.figures import plot_prediction, plot_search
 
     searches: dict[int, str] = {}
-    for number, (one, record) in enumerate(zip(predictions, document["predictions"], strict=True), start=1):
-        name = numbered_stem(number, one.clip)
-        if one.predicted:
+    for number, (prediction, record) in enumerate(zip(predictions, document["predictions"], strict=True), start=1):
+        name = numbered_stem(number, prediction.clip)
+        if prediction.predicted:
             record["picture"] = f"{name}.png"
             with atomic(folder / record["picture"]) as draft:
-                plot_prediction(one, checkpoint, draft)
-        if one.search:
-            if id(one.search) not in searches:
-                searches[id(one.search)] = f"{name}_search.png"
-                moving = {other.onset for other in predictions if other.search is one.search and other.head_moves}
-                with atomic(folder / searches[id(one.search)]) as draft:
-                    plot_search(one.search, moving=moving, title=one.clip, path=draft)
-            record["search_picture"] = searches[id(one.search)]
+                plot_prediction(prediction, checkpoint, draft)
+        if prediction.search:
+            if id(prediction.search) not in searches:
+                searches[id(prediction.search)] = f"{name}_search.png"
+                moving = {other.onset for other in predictions if other.search is prediction.search and other.head_moves}
+                with atomic(folder / searches[id(prediction.search)]) as draft:
+                    plot_search(prediction.search, moving=moving, title=prediction.clip, path=draft)
+            record["search_picture"] = searches[id(prediction.search)]
     with atomic(folder / "predictions.json") as draft:
         draft.write_text(json.dumps(document, indent=2))
     with atomic(folder / "predictions.csv") as draft:
@@ -143,9 +143,9 @@ def _scorable(predictions: Sequence[Prediction], classes: Sequence[str]) -> pd.D
 
     columns = ["dataset", "subject", "clip", "true", "predicted", "onset", "apex"]
     rows = [
-        {name: getattr(one, name) for name in columns} | {f"p_{name}": p for name, p in one.probabilities.items()}
-        for one in predictions
-        if one.predicted
+        {name: getattr(prediction, name) for name in columns} | {f"p_{name}": p for name, p in prediction.probabilities.items()}
+        for prediction in predictions
+        if prediction.predicted
     ]
     return pd.DataFrame(rows, columns=[*columns, *(f"p_{name}" for name in classes)])
 
@@ -161,13 +161,13 @@ def _table(predictions: Sequence[Prediction], classes: Sequence[str], spot: bool
 
     keys = ("onset", "apex", "offset") if spot else ("onset", "apex")
     rows = []
-    for one in predictions:
-        row = {"clip": one.clip, **{key: getattr(one, key) for key in keys}}
-        row["seconds"] = "–".join(f"{one.seconds[key]:.2f}" for key in keys if key in one.seconds) or None
+    for prediction in predictions:
+        row = {"clip": prediction.clip, **{key: getattr(prediction, key) for key in keys}}
+        row["seconds"] = "–".join(f"{prediction.seconds[key]:.2f}" for key in keys if key in prediction.seconds) or None
         if spot:
-            row["score"] = one.score and f"{one.score:.2f}"
-        row["head"] = None if one.head_motion is None else f"{one.head_motion:.1f}{'!' * one.head_moves}"
-        row["class"] = one.predicted
-        rows.append(row | {name: f"{p:.3f}" for name, p in one.probabilities.items()})
+            row["score"] = prediction.score and f"{prediction.score:.2f}"
+        row["head"] = None if prediction.head_motion is None else f"{prediction.head_motion:.1f}{'!' * prediction.head_moves}"
+        row["class"] = prediction.predicted
+        rows.append(row | {name: f"{p:.3f}" for name, p in prediction.probabilities.items()})
     table = pd.DataFrame(rows, columns=[*rows[0], *(name for name in classes if name not in rows[0])], dtype=object)
     return table.fillna("–").to_string(index=False)

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
         type=Path,
-        help="CSV or Parquet, one row a clip: columns subject, true, predicted; optional dataset, clip, split, selection, seed",
+        help="CSV or Parquet, one row per clip: columns subject, true, predicted; optional dataset, clip, split, selection, seed",
     )
     parser.add_argument(
         "--against",

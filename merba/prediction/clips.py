@@ -44,27 +44,27 @@ def find_clips(
     """
     if fps is not None and not 0 < fps < math.inf:
         raise MerbaError(f"fps {fps} is not a number above 0; give frames a second")
-    found: list[dict[str, Any]] = []
+    clips: list[dict[str, Any]] = []
     for path in map(Path, paths):
         if path.suffix.lower() == ".csv" and path.is_file():
-            found += _listed(path)
+            clips += _listed(path)
         else:
             inside = list(_clips_in(path)) if path.is_dir() else []
-            found += [
+            clips += [
                 _row(clip, subject=str(clip)) | ({} if clip == path else {"clip": clip.relative_to(path).as_posix()})
                 for clip in inside or [path]
             ]
-    if not found:
+    if not clips:
         raise MerbaError("no clips were given; name videos, folders or a CSV file of clips")
     if onset is not None or apex is not None:
-        if len(found) > 1:
-            raise MerbaError(f"an onset or apex is given for {len(found)} clips; give each clip its own in a CSV file")
-        found[0] |= {key: value for key, value in (("onset", onset), ("apex", apex)) if value is not None}
-    for row in found:
+        if len(clips) > 1:
+            raise MerbaError(f"an onset or apex is given for {len(clips)} clips; give each clip its own in a CSV file")
+        clips[0] |= {key: value for key, value in (("onset", onset), ("apex", apex)) if value is not None}
+    for row in clips:
         if row["apex"] is not None and row["onset"] is None:
             row["onset"] = row["first"]
         row["problem"] = row["problem"] or _disorder(row)
-    rows = pd.DataFrame(found, columns=list(COLUMNS))
+    rows = pd.DataFrame(clips, columns=list(COLUMNS))
     rows["fps"] = rows["fps"].astype("float64") if fps is None else float(fps)
     return rows.astype({"onset": "Int64", "apex": "Int64", "offset": "Int64", "bits": "Int64"})
 

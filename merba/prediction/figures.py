@@ -17,22 +17,22 @@ from merba.training.checkpoint import Checkpoint
 def plot_prediction(prediction: Prediction, checkpoint: Checkpoint, path: Path) -> None:
     """Onset, apex, flow, occlusion saliency and class probabilities of a prediction made with `explain`, and its warnings.
 
-    `checkpoint` made it; what that was trained on and its error stand under the title. `path` ends in .png, .svg or .pdf.
+    `checkpoint` made it; what that was trained on and its error are under the title. `path` ends in .png, .svg or .pdf.
     """
-    figure, axes = pyplot().subplots(1, 5, figsize=(15, 4.4))
+    figure, panels = pyplot().subplots(1, 5, figsize=(15, 4.4))
     figure.subplots_adjust(left=0.01, right=0.99, top=0.8, bottom=0.2, wspace=0.06)
-    for one, image, name in zip(axes, prediction.images, ("onset", "apex"), strict=False):
-        one.imshow(image)
-        one.set_title(f"{name}, frame {getattr(prediction, name)}{_at(prediction, name)}")
-    _plot_flow(axes[2], prediction)
-    for one in axes[:4]:
-        one.set(xticks=[], yticks=[])
+    for panel, image, name in zip(panels, prediction.images, ("onset", "apex"), strict=False):
+        panel.imshow(image)
+        panel.set_title(f"{name}, frame {getattr(prediction, name)}{_at(prediction, name)}")
+    _plot_flow(panels[2], prediction)
+    for panel in panels[:4]:
+        panel.set(xticks=[], yticks=[])
     if prediction.saliency is None:
-        for one in axes[3:]:
-            one.set_axis_off()
+        for panel in panels[3:]:
+            panel.set_axis_off()
     else:
-        _plot_saliency(figure, axes[3], prediction)
-        _plot_probabilities(axes[4], prediction)
+        _plot_saliency(figure, panels[3], prediction)
+        _plot_probabilities(panels[4], prediction)
     what = prediction.clip
     if prediction.score is not None:
         where = f"frames {prediction.onset} to {prediction.offset}{_at(prediction, 'onset', 'offset')}"

@@ -86,9 +86,9 @@ def write_flow(
     subjects = rows[rows["problem"].isna()].groupby(["dataset", "subject"], sort=False)
     for _, group in counted(subjects, len(subjects), "subjects' clips"):
         for row, face, top, flow in _flow_of_subject(group):
-            found = {key: top[key] for key in ("onset", "apex", "offset")} | {key: face[key] for key in ("backend", "turn")}
-            found |= dict(zip(POINTS, flow.points.ravel(), strict=True))
-            records[row.Index] |= found | {"head_motion": flow.head_motion, "problem": flow.problem}
+            measured = {key: top[key] for key in ("onset", "apex", "offset")} | {key: face[key] for key in ("backend", "turn")}
+            measured |= dict(zip(POINTS, flow.points.ravel(), strict=True))
+            records[row.Index] |= measured | {"head_motion": flow.head_motion, "problem": flow.problem}
             if flow.problem is None:
                 files.write(row, face, top, flow)
     columns = list(dict.fromkeys([*rows, *COLUMNS, *POINTS, "problem"]))

@@ -63,15 +63,15 @@ def classify(
         model = checkpoint.build(member).to(device)
         whole.append(_heads(checkpoint, model, member, x, seen))
         if saliency:
-            for clip, still, face, found in counted(zip(x, rest, seen, occluded, strict=True), len(x), "saliency maps"):
+            for clip, still, face, heads in counted(zip(x, rest, seen, occluded, strict=True), len(x), "saliency maps"):
                 copies, faces = _without(clip, still, squares), face.expand(len(squares), -1, -1)
-                found.append(_heads(checkpoint, model, member, copies, faces))
+                heads.append(_heads(checkpoint, model, member, copies, faces))
     outputs = _mean(whole)
     predicted, probabilities = predicted_class(outputs), class_probabilities(outputs)
     maps = None
     if saliency:
         chosen = zip(predicted, probabilities, occluded, strict=True)
-        losses = [_log_odds(p, code) - _log_odds(class_probabilities(_mean(found)), code) for code, p, found in chosen]
+        losses = [_log_odds(p, code) - _log_odds(class_probabilities(_mean(heads)), code) for code, p, heads in chosen]
         maps = np.stack([_covering_mean(loss, squares, *x.shape[2:]) for loss in losses])
     return Classified(predicted.cpu().numpy(), probabilities.cpu().numpy(), maps)
 

@@ -124,15 +124,17 @@ def predict(
             "one of a model that takes flow"
         )
     rows = find_clips([clips] if isinstance(clips, str | Path) else clips, onset=onset, apex=apex, fps=fps)
-    found: dict[int, list[Prediction]] = {}
+    predictions: dict[int, list[Prediction]] = {}
     searched = rows["problem"].isna() & rows["onset"].isna() & rows["apex"].isna() & spot
     for row in rows[searched].itertuples():
-        found[row.Index] = list(_searched(row, checkpoint, explain))
+        predictions[row.Index] = list(_searched(row, checkpoint, explain))
     # By subject, as the workflow does: where a frame shows several faces, the subject's other clips say which is meant.
     subjects = rows[~searched].groupby(["dataset", "subject"], sort=False)
     for _, group in counted(subjects, len(subjects), "subjects' clips"):
-        found |= {index: [one] for index, one in zip(group.index, _prepare(group, checkpoint, explain), strict=True)}
-    return _classified([one for index in rows.index for one in found[index]], checkpoint, explain, device)
+        predictions |= {
+            index: [prediction] for index, prediction in zip(group.index, _prepare(group, checkpoint, explain), strict=True)
+        }
+    return _classified([prediction for index in rows.index for prediction in predictions[index]], checkpoint, explain, device)
 
 
 def find_model() -> Path:
@@ -160,7 +162,7 @@ def _prepare(rows: pd.DataFrame, checkpoint: Checkpoint, explain: bool) -> list[
     apexes = apexes_of_subject(rows, faces, checkpoint.apex, checkpoint.faces)
     flow, clips = flow_of_subject(rows, faces, apexes, checkpoint.flow, checkpoint.faces)
     stages = (table.to_dict("records") for table in (faces, apexes, clips))
-    for row, face, apex, clip, one in zip(rows.itertuples(), *stages, flow, strict=True):
+    for row, face, apex, clip, values in zip(rows.itertuples(), *stages, flow, strict=True):
         if pd.notna(clip["problem"]):
             made[row.Index] = replace(made[row.Index], problem=clip["problem"])
             continue
@@ -174,11 +176,11 @@ def _prepare(rows: pd.DataFrame, checkpoint: Checkpoint, explain: bool) -> list[
             seconds=seconds,
             box=tuple(float(face[edge]) for edge in ("x0", "y0", "x1", "y1")),
             faces=int(face["faces"]),
-            movement=_movement(one, clip["points"], checkpoint.flow["channels"]),
+            movement=_movement(values, clip["points"], checkpoint.flow["channels"]),
             head_motion=clip["head_motion"],
             head_moves=moves is not None,
             warnings=tuple(filter(None, doubts)),
-            flow=one,
+            flow=values,
             points=clip["points"],
             images=_aligned(row, face, (numbers["onset"], numbers["apex"]), checkpoint.faces) if explain else None,
         )
@@ -261,26 +263,26 @@ def _aligned(row: Any, face: Mapping[str, Any], numbers: Iterable[int], settings
     return np.stack([align(frame, transform_of(face), chosen.size, chosen.interpolation) for frame in frames])
 
 
-def _classified(found: list[Prediction], checkpoint: Checkpoint, explain: bool, device: str) -> list[Prediction]:
+def _classified(predictions: list[Prediction], checkpoint: Checkpoint, explain: bool, device: str) -> list[Prediction]:
     """The predictions with classes, where there is flow and a movement in it."""
     least = LEAST_MOVEMENT / 224 * checkpoint.faces["size"]
-    still = {index for index, one in enumerate(found) if one.movement is not None and one.movement < least}
-    found = [replace(one, predicted=NO_MOVEMENT) if index in still else one for index, one in enumerate(found)]
-    usable = [index for index, one in enumerate(found) if one.flow is not None and index not in still]
+    still = {index for index, clip in enumerate(predictions) if clip.movement is not None and clip.movement < least}
+    predictions = [replace(clip, predicted=NO_MOVEMENT) if index in still else clip for index, clip in enumerate(predictions)]
+    usable = [index for index, clip in enumerate(predictions) if clip.flow is not None and index not in still]
     if not usable:
-        return found
-    flow = np.stack([found[index].flow for index in usable])
-    points = np.stack([found[index].points for index in usable]).reshape(-1, 5, 2)
+        return predictions
+    flow = np.stack([predictions[index].flow for index in usable])
+    points = np.stack([predictions[index].points for index in usable]).reshape(-1, 5, 2)
     with training_device(device) as chosen:
         result = classify(checkpoint, flow, points, chosen, saliency=explain)
     for place, index in enumerate(usable):
-        found[index] = replace(
-            found[index],
+        predictions[index] = replace(
+            predictions[index],
             predicted=checkpoint.classes[result.predicted[place]],
             probabilities=dict(zip(checkpoint.classes, result.probabilities[place].tolist(), strict=True)),
             saliency=None if result.saliency is None else _on_face(result.saliency[place], points[place], checkpoint),
         )
-    return found
+    return predictions
 
 
 def _on_face(saliency: np.ndarray, points: np.ndarray, checkpoint: Checkpoint) -> np.ndarray:

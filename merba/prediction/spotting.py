@@ -99,7 +99,7 @@ def search(clip: Clip, fps: float, faces: Mapping[str, Any], apex: Mapping[str, 
 def best_windows(windows: Sequence[Window]) -> list[Window]:
     """The windows in which the face returns, without those that overlap one of a higher score; by time."""
     chosen: list[Window] = []
-    for window in sorted((one for one in windows if one.returns), key=lambda one: -one.score):
+    for window in sorted((window for window in windows if window.returns), key=lambda window: -window.score):
         if all(window.offset < other.onset or window.onset > other.offset for other in chosen):
             chosen.append(window)
     return sorted(chosen, key=lambda window: window.onset)

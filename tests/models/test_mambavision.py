@@ -137,8 +137,8 @@ def test_heads_that_do_not_divide_say_what_would():
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ({"depths": (3, 3, 10)}, "depths is .*; 4 whole numbers"),
-        ({"heads": (2, 4, 8, 16)}, "heads is .*; 2 whole numbers"),
+        ({"depths": (3, 3, 10)}, "depths is .*; it must be 4 whole numbers"),
+        ({"heads": (2, 4, 8, 16)}, "heads is .*; it must be 2 whole numbers"),
         ({"windows": (14, 0)}, "windows is .* at least 1"),
         ({"stem_stride": 3}, "stem_stride is 3; it must be 1, 2 or 4"),
         ({"image_size": 0}, "image_size is 0; it must be a whole number of at least 1"),
