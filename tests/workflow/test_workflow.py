@@ -270,7 +270,7 @@ def test_values_of_the_command_line_are_taken_as_yaml_reads_them_and_named_where
     given = ["--config", "keep_weights=true", "training={epochs: 1}"]
     assert "Nothing to be done" not in snakemake(tmp_path, "--dry-run", *given)
     output = snakemake(tmp_path, "--dry-run", "--config", "keep_weights=maybe", fails=True)
-    assert output.splitlines()[-1].endswith("with --config keep_weights: keep_weights: 'maybe' is not of type boolean")
+    assert output.splitlines()[-1].endswith("with --config keep_weights: keep_weights: 'maybe' is not of type boolean or null")
 
 
 @pytest.mark.parametrize(
