@@ -32,8 +32,8 @@ EXTRAS = {
     "plots": ("jinja2", "matplotlib"),
     "onnx": ("onnx",),
 }
-"""The packages that an installation without an extra of pyproject.toml lacks."""
-EXIT_STATUS = "exit status: 0 all went well; 1 something is wrong, which the message on stderr names; 2 wrong usage"
+"""The packages that each extra of pyproject.toml installs."""
+EXIT_STATUS = "exit status: 0 success; 1 something is wrong, see the message on stderr; 2 wrong usage"
 
 
 def command_parser() -> argparse.ArgumentParser:
@@ -62,7 +62,7 @@ def command_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand; 0 on success, 1 where something is wrong that the message names, 2 for wrong usage."""
+    """Run one subcommand. Returns 0 on success, 1 if something is wrong (the message says what), 2 for wrong usage."""
     options = command_parser().parse_args(arguments)
     try:
         status = options.run(options)

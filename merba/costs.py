@@ -1,8 +1,8 @@
-"""What trainings cost, before they run and without PyTorch: parameters, multiply-accumulates, time, memory and disk.
+"""Estimates of what a training costs, without PyTorch: parameters, multiply-accumulates, time, memory and disk.
 
-A network is a list of layers, each with its parameters, the places of one clip's maps at which they are applied, and the values
-that it keeps for the backward pass. Sizes and defaults are read from the model's file as text. Parameters are exact, the rest are
-estimates.
+A network is a list of layers. Each layer has its parameters, the number of places in one clip's maps where they are applied, and
+the number of values that it keeps for the backward pass. Sizes and defaults are read from the model's file as text. The
+parameters are exact, the rest is estimated.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from typing import Any
 from merba.code import model_arguments
 
 SMALL = 5_000_000
-"""Parameters up to which every fold's weights are kept unless the configuration says otherwise: 20 MB a fold."""
+"""By default, weights of models with at most this many parameters are kept: 20 MB per fold."""
 CPU_RATES = {1e9: 25e9, float("inf"): 50e9}
-"""Multiply-accumulates a second of one CPU core at 2.8 GHz in training, by those of a clip up to which the rate holds.
+"""Training speed of one CPU core at 2.8 GHz: largest multiply-accumulates per clip → multiply-accumulates per second.
 
-Measured were 10 (HTNet) to 45 (HTNet-small) and 46 to 50 billion (MERba-tiny, MERba-base)."""
+Measured: 10 (HTNet) to 45 billion (HTNet-small), and 46 to 50 billion (MERba-tiny, MERba-base)."""
 GPU_RATE = 2e12
-"""The same of a GPU: assumed, not measured."""
+"""The same for a GPU: assumed, not measured."""
 START_SECONDS = 4.0
-"""Until a training job has loaded what it needs (bench/results/train.json)."""
+"""Start-up time of a training job (bench/results/train.json)."""
 PROGRAM_MB = 600
-"""Memory of a training job without clips and network."""
+"""Memory of a training job, without its clips and network."""
 LEAST_MB = 4000
-"""The least that a training job asks for: MERba-nano at 56 px with batches of 128, on the CPU, was measured at 3500."""
+"""The least memory that a training job asks for; MERba-nano at 56 px with batches of 128 used 3500 on the CPU."""
 LEAST_MINUTES = 240
-"""The least time that a training job asks for."""
+"""The shortest time that a training job asks for."""
 LONG_HOURS = 24
-"""CPU hours of an experiment from which a plan without a GPU warns."""
+"""A plan without a GPU warns of experiments that take more CPU hours than this."""
 PREPROCESSING = {"faces": 0.4, "apex": 0.65, "flow": 0.15}
-"""CPU seconds a clip of 20 frames of 2040×1088 px (bench/results/preprocess.json)."""
+"""CPU seconds per clip of 20 frames of 2040×1088 px (bench/results/preprocess.json)."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Parameters, the places at which they are applied, the values kept at each, and `more` operations there than parameters."""
+    """Parameters, the places where they are applied, and per place the values kept and the operations `more` than parameters."""
 
     parameters: int
     places: int
@@ -49,7 +49,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Network:
-    """What one clip costs: parameters, multiply-accumulates of a forward pass, values kept for the backward pass."""
+    """Cost of one clip: parameters, multiply-accumulates of a forward pass, values kept for the backward pass."""
 
     parameters: int
     operations: int
@@ -57,11 +57,11 @@ class Network:
 
     @property
     def megabytes(self) -> float:
-        """The size of its weights."""
+        """Size of the weights."""
         return 4 * self.parameters / 1e6
 
     def job_memory_mb(self, batch: int) -> int:
-        """What a training job asks for beside its clips: half as much again, for what lies unused between arrays."""
+        """Memory that a training job asks for, without its clips: half as much again as a step, for gaps between arrays."""
         return max(LEAST_MB, PROGRAM_MB + self.step_memory_mb(batch) * 3 // 2)
 
     def step_memory_mb(self, batch: int) -> int:
@@ -75,7 +75,7 @@ class Network:
 
 
 def network(model: Mapping[str, Any], num_classes: int) -> Network | None:
-    """What a network of an experiment's `model` costs; None where it is not one of the package's."""
+    """The cost of an experiment's `model`; None if it is not one of merba's models."""
     family, arguments = model_arguments(model.get("name", ""))
     if family not in _LAYERS:
         return None
@@ -88,7 +88,7 @@ def network(model: Mapping[str, Any], num_classes: int) -> Network | None:
 
 
 def keeps_weights(config: Mapping[str, Any]) -> bool:
-    """Whether every fold's weights are kept: as the configuration says, else where all models are known and small."""
+    """Whether every fold's weights are kept: as configured; by default, if all models are known and small."""
     if config["keep_weights"] is not None:
         return config["keep_weights"]
     networks = [network(experiment["model"], 7) for experiment in config["experiments"].values()]
@@ -96,7 +96,7 @@ def keeps_weights(config: Mapping[str, Any]) -> bool:
 
 
 def slow_without_gpu(experiment: str, cost: Network, hours: float, folds: int) -> str:
-    """What to warn of where an experiment takes that long on a CPU."""
+    """The warning about an experiment that takes this many hours on a CPU."""
     smaller = "Take a smaller model, such as `model: {name: merba_nano}`, or a machine with a GPU"
     return (
         f"experiment {experiment} trains {cost.parameters / 1e6:.1f} million parameters without a GPU: about {hours / 24:.1f} "
@@ -113,7 +113,7 @@ def _convolutions(dim: int, depth: int, places: int) -> Layer:
 
 
 def _blocks(dim: int, count: int, places: int, mixer: Layer, mlp_ratio: float, layer_scale: float | None) -> Layer:
-    """Blocks of a token mixer, whose layer is that of one place, and an MLP."""
+    """Blocks of a token mixer and an MLP; `mixer` is the layer of one place."""
     hidden = int(dim * mlp_ratio)
     around = 4 * dim + 2 * dim * hidden + hidden + dim + (0 if layer_scale is None else 2 * dim)
     return Layer(count * (mixer.parameters + around), places, count * (mixer.values + 3 * dim + 2 * hidden), count * mixer.more)
@@ -121,7 +121,7 @@ def _blocks(dim: int, count: int, places: int, mixer: Layer, mlp_ratio: float, l
 
 def _mamba(dim: int, *, state: int = 8, directions: int = 1, sets: int = 1) -> Layer:
     inner, rank = dim // 2, ceil(dim / 16)
-    along = 3 * dim + inner * (2 * rank + 3 * state + 2)  # what every direction does with its own tokens
+    along = 3 * dim + inner * (2 * rank + 3 * state + 2)  # for the tokens of every direction
     values = dim + directions * (3 * dim + rank + 2 * state)
     return Layer(dim**2 + sets * (dim**2 + along), 1, values, directions * (along + 2 * inner * state) - sets * along)
 
@@ -219,7 +219,7 @@ def _slstt(a: SimpleNamespace, classes: int) -> Iterable[Layer]:
 
 
 def _fitted(a: SimpleNamespace, classes: int) -> Iterable[Layer]:
-    """Methods without gradients: no parameters, and less time than their job's start."""
+    """Methods without gradients: no parameters, and less time than the start of their job."""
     return ()
 
 

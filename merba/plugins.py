@@ -33,7 +33,7 @@ def loaded(entry: EntryPoint) -> Any:
         return entry.load()
     except Exception as error:  # whatever another package raises
         raise MerbaError(
-            f"{entry.group}: {entry.name} ({entry.value}) can't be imported: {type(error).__name__}: {error}; mend or uninstall "
+            f"{entry.group}: {entry.name} ({entry.value}) can't be imported: {type(error).__name__}: {error}; fix or uninstall "
             "the package that brings it"
         ) from error
 

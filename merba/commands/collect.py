@@ -1,4 +1,4 @@
-"""Collect an experiment's finished folds in files to commit: digests for `merba train --done`, and predictions."""
+"""Add an experiment's finished folds to two files that you can commit: digests for `merba train --done`, and predictions."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ EXAMPLE = "merba collect --experiment merba --folds folds.csv --predictions merb
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--experiment", required=True, help="the name of an experiment")
-    parser.add_argument("--folds", type=Path, required=True, metavar="CSV", help="where its folds are added, with digests")
-    parser.add_argument("--predictions", type=Path, required=True, metavar="CSV", help="where predictions are (.csv, .csv.gz)")
+    parser.add_argument("--folds", type=Path, required=True, metavar="CSV", help="the file for its folds and their digests")
+    parser.add_argument(
+        "--predictions", type=Path, required=True, metavar="CSV", help="the file for its predictions (.csv[.gz])"
+    )
     parser.add_argument("--results", type=Path, default=Path("results"), help="the workflow's results (default: results)")
 
 

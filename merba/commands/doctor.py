@@ -1,4 +1,4 @@
-"""Say what this installation can do, and how to mend what it can't."""
+"""Check what this installation can do, and say how to fix what it can't."""
 
 from __future__ import annotations
 

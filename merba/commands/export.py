@@ -1,4 +1,4 @@
-"""Make one checkpoint for new faces of an experiment, an ensemble of its folds or one model of all clips; or an ONNX file."""
+"""Make one checkpoint of an experiment, for new faces (an ensemble of its folds, or one model of all clips), or an ONNX file."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         type=Path,
-        help="an experiment's folder in results/folds (an ensemble needs `keep_weights: true` there); for --onnx a checkpoint",
+        help="an experiment's folder in results/folds (an ensemble needs `keep_weights: true`), or, for --onnx, a checkpoint",
     )
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--retrain", type=Path, metavar="CONFIG", help="train one model on all clips, by the run's configuration")
+    kind.add_argument("--retrain", type=Path, metavar="CONFIG", help="train one model on all clips, with this configuration of the run")
     kind.add_argument("--onnx", action="store_true", help="write a checkpoint's network for programs without PyTorch")
-    parser.add_argument(
-        "--model-file", type=Path, metavar="PY", help="the Python file of a model that isn't the package's; it is run"
-    )
+    parser.add_argument("--model-file", type=Path, metavar="PY", help="the Python file of a model of your own; this file is run")
     parser.add_argument("--out", type=Path, required=True, help="the file to write")
 
 

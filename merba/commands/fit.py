@@ -1,4 +1,4 @@
-"""Train one model on all clips of ready-made flow, for clips of your own, and write its model card beside it."""
+"""Train one model on all clips of ready-made flow, to predict your own clips, and write its model card."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--error",
         metavar="NAME|FILE",
-        help="predictions of the experiment's folds, a file or a shipped one: their scores go into the card",
+        help="predictions of the experiment's folds (a file, or the name of a shipped one); their scores go into the card",
     )
     parser.add_argument("--out", type=Path, required=True, help="the checkpoint to write; the card is OUT with the suffix .md")
 

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--form",
         choices=("arrays", "ststnet"),
         default="arrays",
-        help="arrays in px with a table, or images and table as in the release of STSTNet and HTNet (default: %(default)s)",
+        help="arrays in px and a table, or images and a table as STSTNet and HTNet release them (default: %(default)s)",
     )
 
 

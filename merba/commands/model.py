@@ -8,7 +8,7 @@ EXAMPLE = "merba model merba_base --classes 7"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", help="a registered model, such as merba_base, merba_nano, mambavision_base, htnet, ststnet")
+    parser.add_argument("name", help="a registered model, for example merba_base, merba_nano, mambavision_base, htnet, ststnet")
     parser.add_argument("--classes", type=int, default=7, help="number of classes (default 7)")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 

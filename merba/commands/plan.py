@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def stages(plan: Plan, *, ablations: bool) -> pd.DataFrame:
-    """Jobs of each stage and their CPU hours, where the estimate knows them: columns stage, jobs, hours."""
+    """Jobs of each stage and their CPU hours, if they can be estimated: columns stage, jobs, hours."""
     from merba.costs import PREPROCESSING, START_SECONDS
 
     framed = int((plan.sheet["kind"] != "flow").sum())

@@ -23,13 +23,13 @@ EXAMPLE = "merba predict clip.mp4 --out predictions"
 
 
 def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which clips, and what is known of them."""
+    """Arguments that name the clips and what is known about them."""
     parser.add_argument(
         "clips", nargs="+", metavar="CLIP", help="a video, a folder of frames, a folder of these, or a CSV file of clips"
     )
     parser.add_argument("--onset", type=int, metavar="N", help="number of the onset frame, for one clip (default: the first)")
-    parser.add_argument("--apex", type=int, metavar="M", help="number of the apex frame, for one clip (default: it is found)")
-    parser.add_argument("--fps", type=_rate, metavar="FPS", help="frames a second, whatever a video or table says")
+    parser.add_argument("--apex", type=int, metavar="M", help="number of the apex frame, for one clip (default: detected)")
+    parser.add_argument("--fps", type=_rate, metavar="FPS", help="frames per second; overrides the video and the table")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,17 +37,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint",
         type=Path,
-        help="of a fold, `merba export` or `merba fit` (default: models/public_flow.safetensors, which `make model` makes)",
+        help="made by a fold, `merba export` or `merba fit` (default: models/public_flow.safetensors, made by `make model`)",
     )
-    parser.add_argument(
-        "--model-file", type=Path, metavar="PY", help="the Python file of a model that isn't the package's; it is run"
-    )
+    parser.add_argument("--model-file", type=Path, metavar="PY", help="the Python file of a model of your own; this file is run")
     parser.add_argument("--spot", action="store_true", help="search long videos for candidate intervals, and predict these")
     parser.add_argument(
         "--out",
         type=Path,
         metavar="FOLDER",
-        help="write predictions.json, predictions.csv (for `merba score`) and a picture of each clip there",
+        help="write predictions.json, predictions.csv (for `merba score`) and a picture of each clip to this folder",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -93,7 +91,7 @@ def _say(message: str) -> None:
 
 
 def _log_progress() -> None:
-    """Progress to stderr. What the stages warn of stands in the predictions, and is said there once."""
+    """Log progress to stderr. Warnings of the stages are left out, because the predictions contain them."""
     logging.basicConfig(format="merba: %(message)s")
     for part in ("prediction.predict", "joblog"):
         logging.getLogger(f"merba.{part}").setLevel(logging.INFO)
@@ -138,7 +136,7 @@ def _write(folder: Path, predictions: Sequence[Prediction], checkpoint: Checkpoi
 
 
 def _scorable(predictions: Sequence[Prediction], classes: Sequence[str]) -> pd.DataFrame:
-    """The predictions with a class as `merba score` reads them; subject and true class are empty where no table has them."""
+    """The predictions with a class, as `merba score` reads them; subject and true class are empty if no table has them."""
     import pandas as pd
 
     columns = ["dataset", "subject", "clip", "true", "predicted", "onset", "apex"]
@@ -155,7 +153,7 @@ def _table(predictions: Sequence[Prediction], classes: Sequence[str], spot: bool
 
     What is unknown is a dash.
 
-    An exclamation mark stands behind a motion that is more than an expression's.
+    An exclamation mark after the motion means that it is more than an expression's.
     """
     import pandas as pd
 

@@ -1,4 +1,4 @@
-"""Print what the sample sheet holds, next to the paper's Tables II and III."""
+"""Print the contents of the sample sheet, next to the paper's Tables II and III."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXAMPLE = "merba samples --config config/3db.yaml --check-apex"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the workflow's configuration")
     parser.add_argument(
-        "--check-apex", action="store_true", help="detect every annotated apex and say how far off it is (reads the clips)"
+        "--check-apex", action="store_true", help="detect annotated apexes too, and print the differences (reads the clips)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document, for programs")
 
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _rate(clip: Any) -> float:
-    """Frames a second of a row of the sheet; of a video whose row doesn't say it, what the video's header says."""
+    """Frames per second of a row of the sheet; if the row of a video has none, from the video's header."""
     from merba.frames import clip_of
 
     if clip.kind != "video" or not math.isnan(clip.fps):
@@ -63,5 +63,5 @@ def _rate(clip: Any) -> float:
 
 
 def _records(table) -> list[dict]:
-    """Rows of a table as JSON has them: null for what is missing."""
+    """Rows of a table for JSON: missing values are null."""
     return json.loads(table.to_json(orient="records"))

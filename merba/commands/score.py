@@ -1,4 +1,4 @@
-"""UF1, UAR and accuracy of any file of predictions, as MEGC2019 counts them; or its difference to another one."""
+"""Print UF1, UAR and accuracy of a file of predictions, as MEGC2019 defines them, or its difference from another file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against",
         metavar="NAME|FILE",
-        help="compare with this file, or with a shipped one (a wrong name lists them), on the clips that both have",
+        help="compare with this file, or with a shipped one (a wrong name lists them), on the clips that are in both",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -1,4 +1,4 @@
-"""Remove what a killed Snakemake left (lock, old drafts), after checking that none is running in the folder."""
+"""Remove the lock and old drafts of a killed Snakemake, after checking that no Snakemake is running in the folder."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def check_rivals(experiments: Mapping[str, Mapping[str, Any]], sheet: pd.DataFra
                 of_split = "" if split == "all" else f" of {split}"
                 raise MerbaError(
                     f"experiments.{name}.against: {name} and {settings['against']} test no clip{of_split} in common; compare "
-                    "experiments whose `datasets`, `protocol` and `folds` overlap, or leave `against` out"
+                    "experiments whose `datasets`, `protocol` and `folds` overlap, or remove `against`"
                 )
 
 

@@ -120,16 +120,16 @@ def check_model(settings: Mapping[str, Any], num_classes: int) -> nn.Module:
 
 
 def check_experiment(experiment: Mapping[str, Any], num_classes: int) -> None:
-    """Raise MerbaError where the `model` of an experiment can't be made, wants a view or none, or can't stop by validation."""
+    """Raise MerbaError if an experiment's `model` can't be made, doesn't fit its view, or can't stop by validation."""
     from merba.models.fitted import FittedModel
 
     model = check_model(experiment["model"], num_classes)
     name, shape = model_name(experiment["model"]), "×".join(map(str, model.input_shape))
     takes_view = len(model.input_shape) != 3
     if takes_view and "view" not in experiment:
-        raise MerbaError(f"{name} takes inputs of {shape}, which flow is not: name its `view`, such as tim10")
+        raise MerbaError(f"{name} takes inputs of {shape}, but flow has another shape: name its `view`, for example tim10")
     if not takes_view and "view" in experiment:
-        raise MerbaError(f"{name} takes inputs of {shape}, which no view has: leave `view` out")
+        raise MerbaError(f"{name} takes inputs of {shape}, but views have other shapes: remove `view`")
     if getattr(model, "needs_pretrained", False) and not experiment["model"].get("pretrained"):
         raise MerbaError(f"{name} has an encoder that is not trained: name its weights, `pretrained: FILE`")
     if isinstance(model, FittedModel) and experiment["stopping"] != "none":

@@ -1,10 +1,10 @@
 """LBP-TOP and a linear SVM (Zhao & Pietikäinen, TPAMI 29(6), 2007), as the baseline of the MEGC2019 challenge.
 
-Stated by the challenge's guide: radii 1, 1 and 4 in XY, XT and YT, which are 1 px in space and 4 frames in time; 4 neighbours;
+From the challenge's guide: radii 1, 1 and 4 in XY, XT and YT, which are 1 px in space and 4 frames in time; 4 neighbours;
 5×5 blocks that don't overlap; clips of 10 frames by temporal interpolation (see `merba.preprocessing.views.selection`).
-Stated by ports of the authors' code: where the neighbours are, a bit of 1 where a neighbour is at least as bright, and centres
-only where all neighbours exist, which leaves two frames of ten. Ours: faces of 128 px, the whole clip from onset to offset,
-histograms of sum 1, and the classifier, a linear SVM whose C is chosen on training subjects (see `LinearSVM`).
+From ports of the authors' code: the places of the neighbours; a bit is 1 if the neighbour is at least as bright; centres are
+only where all neighbours exist, which leaves two frames of ten. Our choices: faces of 128 px, the whole clip from onset to
+offset, histograms of sum 1, and a linear SVM as classifier, with C chosen on training subjects (see `LinearSVM`).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ SIZES: dict[str, dict] = {"lbp_top": {}}
 NEIGHBOURS = 4
 PLANES = ("XY", "XT", "YT")
 CLIPS = 16
-"""Clips described at a time, so that their codes don't fill the memory."""
+"""Clips per step, so that their codes don't fill the memory."""
 
 
 class LBPTOP(FittedModel):
     """Histograms of local binary patterns on three orthogonal planes. Input grey levels (B, length, 1, image_size, image_size).
 
-    bins: `all` 16 patterns, or the 15 `uniform` ones, where the two with more than two changes share a bin.
+    bins: `all` (16 patterns), or `uniform` (15 bins; the two patterns with more than two changes share one).
     """
 
     candidates = tuple({"cost": cost} for cost in COSTS)
@@ -54,7 +54,7 @@ class LBPTOP(FittedModel):
             )
         self.input_shape = (length, 1, image_size, image_size)
         self.blocks, self.radius, self.interval = blocks, radius, interval
-        # 0101 and 1010 alone change four times around the circle; the others are uniform.
+        # Only 0101 and 1010 change four times around the circle; the others are uniform.
         own = [pattern for pattern in range(2**NEIGHBOURS) if bins == "all" or pattern not in (0b0101, 0b1010)]
         bin_of = [own.index(pattern) if pattern in own else len(own) for pattern in range(2**NEIGHBOURS)]
         self.bins = max(bin_of) + 1
@@ -86,13 +86,13 @@ class LBPTOP(FittedModel):
 def lbp_top_codes(clips: Tensor, radius: int, interval: int) -> Tensor:
     """Patterns 0..15 of clips (n, T, H, W) in XY, XT and YT: int64 (n, 3, T − 2 interval, H − 2 radius, W − 2 radius).
 
-    Bit p is 1 where the neighbour at the angle 2πp/4 is at least as bright as the centre. With four neighbours, all are pixels:
+    Bit p is 1 if the neighbour at the angle 2πp/4 is at least as bright as the centre. All four neighbours are pixels:
     (x + r, y − r, x − r, y + r) in XY, (x + r, t − L, x − r, t + L) in XT and (y − r, t − L, y + r, t + L) in YT.
     """
     frames, height, width = clips.shape[1:]
 
     def moved(t: int = 0, y: int = 0, x: int = 0) -> Tensor:
-        """The clips so that what is `t` frames later, `y` px lower and `x` px further right lies at each centre."""
+        """For each centre, the grey level `t` frames later, `y` px lower and `x` px further right."""
         t, y, x = interval + t, radius + y, radius + x
         inner = frames - 2 * interval, height - 2 * radius, width - 2 * radius
         return clips[:, t : t + inner[0], y : y + inner[1], x : x + inner[2]]

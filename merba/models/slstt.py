@@ -1,10 +1,10 @@
 """SLSTT (Zhang et al., IEEE TAFFC 13(4), 2022): short- and long-range relations by a ViT and an LSTM over long-term flows.
 
-Stated by its authors' code (github.com/Vision-Intelligence-and-Robots-Group/SLSTT): eleven frames around the apex, each as
+From its authors' code (github.com/Vision-Intelligence-and-Robots-Group/SLSTT): eleven frames around the apex, each as
 Farneback's flow from the onset, drawn as an image (hue: direction; brightness: length, scaled per frame); ViT-B/16 at 384 px,
 pretrained and never trained, because its blocks run without gradients; an LSTM of three layers over the class tokens, two
-linear layers, or the mean of a linear layer's logits. Ours: faces aligned as everywhere, flow at 224 px enlarged to 384, and
-tokens that the view caches, in evaluation mode and before the last norm, which is trained. `slstt_small` is a size of our own.
+linear layers, or the mean of a linear layer's logits. Our choices: faces aligned as for all methods; flow at 224 px, enlarged
+to 384; tokens cached by the view, in evaluation mode and before the last norm, which is trained; the size `slstt_small`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class SLSTT(nn.Module):
     """SLSTT; output logits (B, num_classes).
 
-    encoder: `cached`: the input are class tokens (B, length, width) of the view's frozen encoder; `frozen`: it is u and v
+    encoder: `cached`: the input is class tokens (B, length, width) of the view's frozen encoder; `frozen`: the input is u and v
     (B, length, 2, flow_size, flow_size), px, and the encoder runs without gradients; `train`: the encoder is trained as well.
     aggregator: `lstm`, or `mean` of the frames' logits.
     """
@@ -76,18 +76,18 @@ class SLSTT(nn.Module):
             return self.encoder(images)[:, 0].unflatten(0, flow.shape[:2])
 
     def train(self, mode: bool = True) -> SLSTT:
-        """As in every module, but a frozen encoder stays without dropout."""
+        """Set the mode, but leave a frozen encoder in evaluation mode, without dropout."""
         super().train(mode)
         if self.frozen:
             self.encoder.eval()
         return self
 
     def uncached(self) -> SLSTT:
-        """The method whole, with its encoder: what it is counted by."""
+        """The whole method with its encoder, to count its parameters and FLOPs."""
         return self if self.encoder is not None else SLSTT(self.num_classes, encoder="frozen", **self.whole)
 
     def load_pretrained(self, path: str | Path) -> None:
-        """Start from a ViT's file with timm's names: with its last norm, and with the encoder where there is one."""
+        """Load the last norm, and the encoder if the model has one, from a ViT's file with timm's names."""
         state = read_vit(Path(path))
         norm = {name.removeprefix("norm."): state.pop(name) for name in [name for name in state if name.startswith("norm.")]}
         load_strictly(self.norm, norm, path)
@@ -132,7 +132,7 @@ def flow_images(flow: Tensor, side: int) -> Tensor:
     length = torch.hypot(u, v)
     shortest, longest = length.amin((1, 2), keepdim=True), length.amax((1, 2), keepdim=True)
     brightness = torch.where(longest > shortest, (length - shortest) / (longest - shortest), 0.0)
-    # Of full saturation, a colour's channel is as far from the brightness as its hue is from the channel's own third.
+    # At full saturation, a colour channel depends only on how far the hue is from the channel's own third of the circle.
     turns = torch.stack([sextant, sextant + 4, sextant + 2], 1) % 6
     rgb = ((turns - 3).abs() - 1).clamp(0, 1) * brightness[:, None]
     if rgb.shape[2] != side:
@@ -142,7 +142,7 @@ def flow_images(flow: Tensor, side: int) -> Tensor:
 
 
 def frozen_encoder(path: Path, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
-    """What a view of tokens makes of a clip's flow (T, 2, H, W), px: class tokens, float32 (T, width), before the last norm."""
+    """A function from a clip's flow (T, 2, H, W), px, to class tokens, float32 (T, width), before the last norm."""
     encoder = vit_of(path).to(device)
 
     @torch.inference_mode()

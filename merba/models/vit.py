@@ -1,4 +1,4 @@
-"""ViT's encoder (Dosovitskiy et al., ICLR 2021) with timm's parameter names, so that timm's files load name by name."""
+"""ViT's encoder (Dosovitskiy et al., ICLR 2021) with timm's parameter names, so that timm's files can be loaded."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm: attention, then the MLP, each with dropout and added to what came in."""
+    """Pre-norm block: attention, then the MLP, each with dropout and a residual connection."""
 
     def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
@@ -71,7 +71,7 @@ class Block(nn.Module):
 class ViT(nn.Module):
     """Images (B, channels, image_size, image_size) → tokens (B, 1 + patches, width), the class token first, before the last norm.
 
-    The last norm belongs to who uses the tokens, and so does a head.
+    The last norm and the head are left to the code that uses the tokens.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class ViT(nn.Module):
 
 
 def read_vit(path: Path) -> dict[str, Tensor]:
-    """The tensors of a ViT's file with timm's names, but for the head's. Raises MerbaError where it is none."""
+    """The tensors of a ViT's file with timm's names, without the head. Raises MerbaError if it is not such a file."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -118,7 +118,7 @@ def read_vit(path: Path) -> dict[str, Tensor]:
 def vit_of(path: Path) -> ViT:
     """The frozen encoder of a file (see `read_vit`), in evaluation mode; its sizes are read from the tensors.
 
-    As in all of timm's ViTs, heads are 64 wide. Raises MerbaError where a tensor is missing or has another size.
+    As in all of timm's ViTs, heads are 64 wide. Raises MerbaError if a tensor is missing or has another size.
     """
     state = read_vit(path)
     width, channels, patch, _ = state["patch_embed.proj.weight"].shape
@@ -132,7 +132,7 @@ def vit_of(path: Path) -> ViT:
 
 
 def load_strictly(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Take a file's tensors over into `module`; MerbaError where names or sizes differ."""
+    """Load a file's tensors into `module`; MerbaError if names or sizes differ."""
     try:
         module.load_state_dict(state, assign=True)
     except RuntimeError as error:

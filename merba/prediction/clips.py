@@ -1,4 +1,4 @@
-"""One's own clips, as rows of a sample sheet: from videos, folders of frames, folders of clips, and tables of clips."""
+"""A user's clips as rows of a sample sheet: from videos, folders of frames, folders of clips, and tables of clips."""
 
 from __future__ import annotations
 
@@ -23,27 +23,26 @@ from merba.sheet import safe_id
 log = logging.getLogger(__name__)
 
 OWN = "own"
-"""The dataset of clips that no table names."""
+"""The dataset of clips that are in no table."""
 NUMBERS = ("onset", "apex", "offset", "fps", "bits")
-# What preprocessing reads of a sample sheet, the frame rate, the annotated emotion, and why a clip can't be used.
+# The columns that preprocessing reads, the frame rate, the annotated emotion, and why a clip can't be used.
 COLUMNS = ("dataset", "subject", "clip", "source", "kind", *NUMBERS, "emotion", "problem")
 
 
 def find_clips(
     paths: Iterable[str | Path], *, onset: int | None = None, apex: int | None = None, fps: float | None = None
 ) -> pd.DataFrame:
-    """A row for each clip in `paths`: columns COLUMNS, in the order given, folders by name.
+    """One row per clip in `paths`: columns COLUMNS, in the given order; clips in a folder by name.
 
-    A path is a video, a folder of frames, a folder with such clips, however deep, or a CSV file with the columns of the
-    adapter `clips` (docs/datasets.md), of which `emotion` is not needed. A clip in a folder is named by its path there. Every
-    clip is a subject of its own but in a table, which names them. onset and apex (frame numbers) are for a single clip; fps
-    (frames a second) overrides what a video or table says.
-    A clip with an apex but no onset begins with its first frame. A clip that can't be opened, and numbers out of order,
-    are a `problem`. Raises MerbaError where there is no clip at all, a table lacks a column, onset or apex is given for several
-    clips, or fps isn't above 0.
+    A path is a video, a folder of frames, a folder with such clips at any depth, or a CSV file with the columns of the adapter
+    `clips` (docs/datasets.md), where `emotion` is optional. A clip in a folder is named by its path in the folder. A table
+    names the subjects; every other clip is a subject of its own. onset and apex (frame numbers) are for a single clip; fps
+    (frames per second) overrides the video and the table. A clip with an apex but no onset begins with its first frame.
+    A clip that can't be opened, or has numbers out of order, gets a `problem`. Raises MerbaError if there are no clips, if a
+    table lacks a column, if onset or apex is given for several clips, or if fps isn't above 0.
     """
     if fps is not None and not 0 < fps < math.inf:
-        raise MerbaError(f"fps {fps} is not a number above 0; give frames a second")
+        raise MerbaError(f"fps {fps} is not a number above 0; give frames per second")
     clips: list[dict[str, Any]] = []
     for path in map(Path, paths):
         if path.suffix.lower() == ".csv" and path.is_file():
@@ -70,7 +69,7 @@ def find_clips(
 
 
 def file_stem(clip: str) -> str:
-    """A clip's name as a part of a file name; a video's is without its suffix."""
+    """A clip's name as a part of a file name, without the suffix of a video."""
     path = Path(clip)
     return safe_id(path.stem if path.suffix.lower() in VIDEO_SUFFIXES else clip)
 
@@ -83,13 +82,13 @@ def numbered_stem(number: int, clip: str) -> str:
 
 
 def _clips_in(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """The folder itself where it holds numbered images, and the videos and such folders in it, however deep, by name.
+    """The folder itself if it holds numbered images, and the videos and such folders in it, at any depth, by name.
 
-    What is left out is said in the log, a line each.
+    The log names each file and folder that is left out.
     """
     home = folder.resolve()
     if home in above:
-        log.warning("%s is a link to a folder that it lies in, and is left out", folder)
+        log.warning("%s is a link to a folder that contains it, and is left out", folder)
         return
     try:
         children = sorted(folder.iterdir())
@@ -113,7 +112,7 @@ def _clips_in(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Pa
 
 
 def _listed(table: Path) -> list[dict[str, Any]]:
-    """The rows of a table of clips; one whose numbers can't be read has a problem."""
+    """The rows of a table of clips; a row with unreadable numbers has a problem."""
     needed = {key: name for key, name in TABLE_COLUMNS.items() if key != "emotion"}
     optional = {name: name for name in (*NUMBERS, "emotion")}
     rows = []

@@ -1,4 +1,4 @@
-"""Flow of one's own clips as files for other code: arrays in px, or the flow images that STSTNet and HTNet read."""
+"""Flow of a user's clips as files for other code: arrays in px, or the flow images that STSTNet and HTNet read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from merba.preprocessing.packs import ClipFlow
 log = logging.getLogger(__name__)
 
 POINTS = tuple(f"{name}_{axis}" for name in ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth") for axis in "xy")
-"""Columns of the points that a face was aligned by, px of the aligned face; left in the image."""
+"""Columns of the points that a face was aligned by, px of the aligned face; "left" means left in the image."""
 COLUMNS = ("dataset", "subject", "clip", "source", "onset", "apex", "offset", "emotion", "backend", "turn", "head_motion")
 
 
@@ -30,17 +30,17 @@ class Files(Protocol):
     """One way to write the flow of clips into a folder."""
 
     def names(self, rows: pd.DataFrame) -> dict[str, list[str]]:
-        """Columns that say what is written for each clip; `file` is its flow."""
+        """The columns to add to the table of clips; `file` is the file of the clip's flow."""
 
     def write(self, row: Any, face: Mapping[str, Any], apex: Mapping[str, Any], flow: ClipFlow) -> None:
-        """Write one clip: its row with the columns of `names`, and what the stages found."""
+        """Write one clip, given its row with the columns of `names`, and the results of the stages."""
 
     def finish(self, clips: pd.DataFrame) -> None:
-        """Write what is about all clips; their table has the columns of `names`, COLUMNS, POINTS and problem."""
+        """Write the files about all clips; `clips` has the columns of `names`, COLUMNS, POINTS and problem."""
 
 
 class ArrayFiles:
-    """A float32 array (2, 224, 224) a clip, u and v in px of the aligned face, and clips.csv."""
+    """One float32 array (2, 224, 224) per clip, u and v in px of the aligned face, and clips.csv."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -69,10 +69,10 @@ def write_flow(
     apex: int | None = None,
     fps: float | None = None,
 ) -> pd.DataFrame:
-    """Write the onset-to-apex flow of the clips at `paths` (see `find_clips`) to a new folder, by the default settings.
+    """Write the onset-to-apex flow of the clips at `paths` (see `find_clips`) to a new folder, with the default settings.
 
-    form is one of FORMS. Gives the table of `Files.finish`, in which `problem` says why a clip was left out. Raises MerbaError
-    where the folder is not empty, or two clips would have one name.
+    form is one of FORMS. Returns the table of `Files.finish`; its column `problem` says why a clip was left out. Raises
+    MerbaError if the folder is not empty, or if two clips would have the same name.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise MerbaError(f"--out: {folder} already holds something; name a new folder")

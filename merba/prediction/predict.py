@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cpu", "cuda")
 MODEL = Path("models/public_flow.safetensors")
-"""What `make model` writes, and what is taken where no checkpoint is given."""
+"""The file that `make model` writes; the default checkpoint."""
 NO_MOVEMENT = "no movement"
 LEAST_MOVEMENT = 0.2
 """A face that moves less, px of an aligned face of 224 px, gets no class; noise alone gives about 0.1 (docs/prediction.md)."""
@@ -231,7 +231,7 @@ def _doubts(row: Any, face: Mapping[str, Any], apex: Mapping[str, Any], seconds:
             "cut the video to the face that is meant"
         )
     if face["turn"]:
-        yield f"the face lies on its side; it was found in the frame turned by {face['turn']}° (anticlockwise)"
+        yield f"the face is turned on its side; it was found in the frame turned by {face['turn']}° (anticlockwise)"
     if apex["source"] == "detected" and seconds and (lasts := seconds["offset"] - seconds["onset"]) > LONG:
         yield f"it lasts {lasts:.1f} s, a micro-expression at most {LONGEST} s: give onset and apex, or search it (spot)"
 

@@ -1,4 +1,4 @@
-"""Flow images of one's own clips in the files of the public release, which STSTNet, HTNet and their followers read."""
+"""Flow images of a user's clips, in the files of the public release, which STSTNet, HTNet and their followers read."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from merba.sheet import safe_id
 log = logging.getLogger(__name__)
 
 FACES, SPLITS = "combined_datasets_whole", "three_norm_u_v_os"
-"""HTNet's folders of apex faces, and of the flow images once more for each fold."""
+"""HTNet's folders: of apex faces, and of the flow images sorted by fold."""
 FACE_SIZE = 224
 """Side of HTNet's apex faces, px."""
 
 
 class ReleaseFiles:
-    """Flow images, apex faces in the same crop, the table, and, where every clip has a class, the folds."""
+    """Flow images, apex faces in the same crop, the table, and the folds if every clip has a class."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -42,8 +42,8 @@ class ReleaseFiles:
     def names(self, rows: pd.DataFrame) -> dict[str, list[str]]:
         """Columns of the release's table, and `file`, the name of the flow image.
 
-        The dataset is called like the table that lists the clip. Other clips are of the dataset `own`, each its own subject.
-        Raises MerbaError where two clips would have one name.
+        The dataset has the name of the table that lists the clip. Other clips get the dataset `own`, each with its own subject.
+        Raises MerbaError if two clips would have the same name.
         """
         listed = rows["dataset"] != OWN
         numbered = pd.Series([f"own{number:03}" for number in range(1, len(rows) + 1)], index=rows.index)
@@ -86,7 +86,7 @@ class ReleaseFiles:
             self._write_folds(usable)
 
     def _write_folds(self, clips: pd.DataFrame) -> None:
-        """One folder a subject: its images in u_test, those of all others in u_train, by class."""
+        """One folder per subject: its images in u_test, those of all others in u_train, by class."""
         datasets = self.folder / "datasets"
         for tested in clips["sub"].unique():
             for clip in clips.itertuples():

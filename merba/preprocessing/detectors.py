@@ -19,11 +19,11 @@ import numpy as np
 from merba.errors import MerbaError
 
 DETECTION_WIDTH = 960
-"""Wider frames are searched for faces on a copy of this width: detectors need no more, and time grows with area."""
+"""Wider frames are searched on a copy of this width: detectors need no more pixels, and time grows with area."""
 CNN_AREA = 640 * 480
 """Pixels of the largest copy that dlib's CNN searches: a second's work for one core."""
 BORDER = 0.1
-"""Width of the black border, as a share of the frame's longer side: with it HOG finds 147 of 148 faces that fill the image."""
+"""Width of the black border, as a share of the frame's longer side. With it, HOG finds 147 of 148 faces that fill the image."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Face:
 
 
 class Detector(Protocol):
-    """What the faces stage needs of a backend."""
+    """The interface of a backend of the faces stage."""
 
     name: str
 
@@ -65,7 +65,7 @@ class Detector(Protocol):
 
 
 def detectors(backend: str, upsample: int, network: str, weights: str | None) -> Iterator[Detector]:
-    """The detectors to try one after the other: one, or for `auto` dlib's, and face_alignment where it is installed whole."""
+    """The detectors to try in turn: one, or for `auto` dlib's three, and face_alignment if it is installed with its weights."""
     if backend == "none":
         yield WholeFrame()
     if backend in ("dlib", "auto"):
@@ -140,7 +140,7 @@ class WholeFrame:
         return [Face((0.0, 0.0, width - 1.0, height - 1.0), np.nan)]
 
     def landmarks(self, images: Sequence[np.ndarray], face: Face) -> np.ndarray:
-        """By dlib's predictor (Kazemi & Sullivan, CVPR 2014), in boxes that are fitted to a first guess."""
+        """Landmarks by dlib's predictor (Kazemi & Sullivan, CVPR 2014), in boxes fitted to a first guess."""
         first = _predict(cv2.cvtColor(images[0], cv2.COLOR_BGR2RGB), face.centre, face.size)
         centre, side = _box_of(first)
         return np.mean([_predict(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), centre, side) for image in images], axis=0)
@@ -161,9 +161,9 @@ class Dlib(WholeFrame):
         self.upsample = upsample
 
     def faces(self, image: np.ndarray) -> list[Face]:
-        """Faces in the frame as it is, and enlarged twofold (`upsample` times at most) only while it shows none.
+        """Faces in the frame; while there are none, it is doubled in size and searched again, at most `upsample` times.
 
-        Enlarging finds small faces, but also takes cloth and background for faces.
+        Larger frames show small faces, but also give false faces in cloth and background.
         """
         scale = min(1.0, DETECTION_WIDTH / image.shape[1])
         grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
@@ -181,7 +181,7 @@ class Dlib(WholeFrame):
 
 
 class BorderedDlib(Dlib):
-    """The HOG detector in the frame with a black border, in which it also finds faces that reach to the frame's edge."""
+    """The HOG detector in the frame with a black border, where it also finds faces that reach the frame's edge."""
 
     name = "dlib_border"
 
@@ -194,8 +194,8 @@ class BorderedDlib(Dlib):
 class DlibCnn(WholeFrame):
     """dlib's CNN detector (King, "Max-Margin Object Detection", 2015), in the frame upright and turned by 90° either way.
 
-    It also answers to a face that lies on its side, but less surely than to the same face upright. So the frame is always
-    looked at in all three ways, and the best score says which is upright.
+    It also finds a face turned on its side, but with a lower score than the same face upright. So it always searches the frame
+    in all three positions, and the best score decides which is upright.
     """
 
     name = "dlib_cnn"
@@ -204,7 +204,7 @@ class DlibCnn(WholeFrame):
         self.upsample = upsample
 
     def faces(self, image: np.ndarray) -> list[Face]:
-        """Faces in a copy of CNN_AREA at most, and enlarged towards that (`upsample` times at most) while it shows none."""
+        """Faces in a copy of at most CNN_AREA; while there are none, it is enlarged up to that area, at most `upsample` times."""
         largest = (CNN_AREA / (image.shape[0] * image.shape[1])) ** 0.5
         for scale in sorted({min(1.0, largest), min(2.0**self.upsample, largest)}):
             size = round(image.shape[1] * scale), round(image.shape[0] * scale)
@@ -242,7 +242,7 @@ def _cnn_faces(image: np.ndarray, scale: float, turn: int) -> list[Face]:
 
 
 def _turned(points: np.ndarray, size: tuple[int, int], quarters: int) -> np.ndarray:
-    """Where points (n, 2), px, of a frame of this width and height lie after quarter turns of it, as by np.rot90."""
+    """Points (n, 2), px, of a frame of this width and height, after quarter turns of the frame as by np.rot90."""
     width, height = size
     for _ in range(quarters % 4):
         points = np.stack([points[:, 1], width - 1 - points[:, 0]], axis=1)

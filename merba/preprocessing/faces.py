@@ -114,7 +114,7 @@ def _alignment(row: Any, detector: Detector, face: Face, settings: FaceSettings)
 
 def _how_found(detector: Detector, face: Face, backends: Sequence[Detector]) -> str:
     in_vain = ", ".join(other.name for other in backends[: backends.index(detector)])
-    turned = f", turned by {90 * face.turn}° (anticlockwise): the face lies on its side" if face.turn else ""
+    turned = f", turned by {90 * face.turn}° (anticlockwise): the face is turned on its side" if face.turn else ""
     return f"the face was found by {detector.name}, not by {in_vain}{turned}"
 
 

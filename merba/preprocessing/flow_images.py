@@ -1,4 +1,4 @@
-"""Flow images of one's own clips, made like the public ones of the MEGC2019 composite, and how far a face moves in them."""
+"""Flow images of a user's clips, made like the public ones of the MEGC2019 composite, and how far a face moves in them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from merba.preprocessing.packs import RELEASED, ImageForm
 def flow_images(flow: np.ndarray, points: np.ndarray, form: ImageForm) -> np.ndarray:
     """Images, uint8 (n, 3, size, size), of flow (n, 2, H, W) in px of aligned faces with the five `points` (n, 5, 2).
 
-    Channels are u, v and strain. A channel without any difference is 0.
+    Channels are u, v and strain. A constant channel is 0.
     """
     cut = np.stack([_cut(*clip, form) for clip in zip(flow, points, strict=True)])
     low, high = cut.min((2, 3), keepdims=True), cut.max((2, 3), keepdims=True)
@@ -20,9 +20,9 @@ def flow_images(flow: np.ndarray, points: np.ndarray, form: ImageForm) -> np.nda
 
 
 def movement(flow: np.ndarray, points: np.ndarray) -> float:
-    """How far a face moves beside its head, px of the aligned face, by its flow (2, H, W) and five `points` (5, 2).
+    """How far a face moves relative to its head, px of the aligned face, from its flow (2, H, W) and five `points` (5, 2).
 
-    It is the 95th percentile of the flow's length, less the median flow, over the crop of RELEASED at its resolution.
+    The 95th percentile of the length of the flow minus its median, over the crop of RELEASED at its resolution.
     """
     inside = _cut(flow, points, RELEASED)[:2]
     return float(np.quantile(np.hypot(*(inside - np.median(inside, axis=(1, 2), keepdims=True))), 0.95))

@@ -1,4 +1,4 @@
-"""Problems of single clips, which a stage records and goes on."""
+"""Problems of single clips: a stage records them and continues."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def name_of(row: Any) -> str:
 
 @contextmanager
 def recorded(record: dict[str, Any], row: Any) -> Iterator[None]:
-    """Write the message of a ClipProblem that the block raises to the `record`'s `problem`, and to the log."""
+    """If the block raises a ClipProblem, write its message to the `record`'s `problem` and to the log, and continue."""
     try:
         yield
     except ClipProblem as problem:

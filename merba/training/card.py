@@ -1,4 +1,4 @@
-"""The model card that lies beside a checkpoint: what it was trained on, how its inputs are made, and how wrong it is."""
+"""The model card of a checkpoint: what it was trained on, how its inputs are made, and how wrong it is."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ A model of short facial movements: {model}, classes {classes}. Made by merba {ve
 
 - **Trained on** {trained_on}: {clips}.
 - **Input**: {inputs}.
-- **It names the category that annotators gave to such movements.** It reads no feelings and detects no lies. Its probabilities
-  are not calibrated. No decision about a person may rest on it.
+- **It names the category that annotators gave to such movements.** It does not read feelings or detect lies. Its
+  probabilities are not calibrated. Never base a decision about a person on it.
 
 ## Measured error
 
@@ -26,7 +26,7 @@ A model of short facial movements: {model}, classes {classes}. Made by merba {ve
 HOLDS_CLIPS = """\
 **This file contains the flow of its training clips**, because the model predicts by comparing with them. Pass it on only where
 the terms of the recordings allow that."""
-HOLDS_NONE = "The file holds weights alone. The terms under which you got the clips apply to what is trained on them."
+HOLDS_NONE = "The file holds only weights. The terms under which you got the clips also apply to models trained on them."
 
 
 def model_card(checkpoint: Checkpoint, name: str) -> str:
@@ -60,8 +60,8 @@ def _error(checkpoint: Checkpoint) -> str:
     if checkpoint.error is None:
         return "Not known. Measure it with labelled clips of your own (`merba score`)."
     lines = [
-        "This model has seen every clip, so its own error can't be measured. The nearest is that of models trained in the same",
-        "way, each without one subject, on that subject's clips:",
+        "This model was trained on every clip, so its own error can't be measured. The closest measurement is of models trained",
+        "in the same way, each without one subject, and tested on that subject's clips:",
         "",
         "| clips | n | subjects | UF1 | UAR |",
         "| --- | --- | --- | --- | --- |",

@@ -1,4 +1,4 @@
-"""One model of all clips of ready-made flow, for new faces: it needs the images, and no run of the workflow."""
+"""Train one model on all clips of ready-made flow, for new faces. This needs only the images, not a run of the workflow."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ log = logging.getLogger(__name__)
 
 
 def train_on_images(config: Mapping[str, Any], name: str) -> Checkpoint:
-    """One model of all clips of the experiment `name` on flow images, by its settings and to its last epoch.
+    """Train one model on all clips of the experiment `name` on flow images, with its settings and to its last epoch.
 
-    Images without a configured root are cloned first, as the workflow does. Nobody is held out: the error of this model can't
-    be measured, and that of the experiment's folds is the nearest there is. Raises MerbaError where the configuration has no
+    Images without a configured root are cloned first, as in the workflow. No subject is held out, so the error of this model
+    can't be measured; the closest measurement is that of the experiment's folds. Raises MerbaError if the configuration has no
     such experiment, has other clips than images, or chooses the epoch on held-out subjects.
     """
     _clone_missing(config["datasets"])
@@ -59,7 +59,7 @@ def _clone_missing(datasets: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _packed(config: Mapping[str, Any], experiment: Mapping[str, Any], sheet: pd.DataFrame, folder: Path) -> Fold:
-    """The images of the experiment's datasets, packed in `folder` as the workflow does, and loaded with nobody left out."""
+    """The images of the experiment's datasets, packed in `folder` as in the workflow, and loaded with all subjects."""
     packs = []
     for dataset in experiment["datasets"]:
         rows = sheet[sheet["dataset"] == dataset].reset_index(drop=True)

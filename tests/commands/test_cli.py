@@ -65,7 +65,7 @@ def test_every_help_has_an_example_and_the_exit_statuses(capsys, arguments):
         main([*arguments, "--help"])
     text = capsys.readouterr().out
     assert re.search(r"examples?:\s+merba \w+", text)
-    assert "exit status: 0 all went well; 1 " in text
+    assert "exit status: 0 success; 1 " in text
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What adapters say about a copy that differs: where what was expected, what is there, the nearest, and how to mend it."""
+"""What adapters say about a copy that differs: where what was expected, what is there, the nearest, and how to fix it."""
 
 import shutil
 from pathlib import Path

@@ -31,7 +31,7 @@ FARNEBACK = {"pyr_scale": 0.5, "levels": 3, "winsize": 15, "iterations": 3, "pol
 
 
 def view_format(view: ViewSettings) -> FlowFormat:
-    """What a view's pack holds: grey levels 0..255, flow in px of the aligned face, or tokens, which have no unit."""
+    """The contents of a view's pack: grey levels 0..255, flow in px of the aligned face, or tokens (no unit)."""
     units = {"grey": "grey", "tokens": "token"}
     return FlowFormat(CHANNELS[view.keep], units.get(view.keep, "px"))
 
@@ -46,10 +46,10 @@ def views_of_clips(
     flow_settings: Mapping[str, Any] | None = None,
     encode: Encoder | None = None,
 ) -> Iterator[ClipFlow]:
-    """The view of one subject's clips in sheet order, one at a time, as float16 arrays of the view's shape.
+    """The views of one subject's clips in sheet order, one at a time, as float16 arrays of the view's shape.
 
-    `faces` and `apexes` are the tables of these stages. A clip with a problem, its own or one of theirs, has a view of zeros.
-    `grey_flow` wants the settings of flow, `tokens` an encoder.
+    `faces` and `apexes` are the tables of these stages. If a clip has a problem, here or in these tables, its view is zeros.
+    `grey_flow` needs the settings of flow, `tokens` an encoder.
     """
     cv2.setNumThreads(1)
     settings = FaceSettings.of({**face_settings, "size": view.size})
@@ -80,7 +80,7 @@ def views_of_clips(
 
 
 def shown_view(view: ViewSettings) -> ViewSettings:
-    """The view that a person can look at: of tokens, the flow that they are made of."""
+    """The view to show in figures: for tokens, the flow that they are made of."""
     return replace(view, keep="flow") if view.keep == "tokens" else view
 
 
@@ -91,7 +91,7 @@ def long_term_flow(onset: np.ndarray, frames: np.ndarray) -> np.ndarray:
 
 
 def _resized(transform: np.ndarray | None, scale: float) -> np.ndarray | None:
-    """A row's transform to an aligned face of another size, whose pixel centres are whole numbers too."""
+    """A row's transform to an aligned face of another size; pixel centres are whole numbers in both."""
     if transform is None:
         return None
     larger = np.array([[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2]])
@@ -101,7 +101,7 @@ def _resized(transform: np.ndarray | None, scale: float) -> np.ndarray | None:
 def _frames(
     row: Any, face: Mapping[str, Any], apex: Mapping[str, Any], view: ViewSettings, settings: FaceSettings
 ) -> tuple[np.ndarray | None, np.ndarray]:
-    """The aligned grey face at the onset, uint8 (H, W), where flow starts from it, and the view's frames, uint8 (T, H, W)."""
+    """The aligned grey face at the onset, uint8 (H, W), if flow starts from it, and the view's frames, uint8 (T, H, W)."""
     clip, transform = clip_of(row), transform_of(face)
     offset = None if pd.isna(apex["offset"]) else int(apex["offset"])
     numbers = frame_numbers(clip, int(apex["onset"]), offset)

@@ -14,9 +14,9 @@ from merba.preprocessing.views.settings import CHANNELS, ViewSettings
 
 
 def plot_view(rows: pd.DataFrame, clips: Iterable[ClipFlow], view: ViewSettings, path: Path) -> None:
-    """A line for each clip of `rows`, whose views, of grey levels or flow, are `clips`: its frames in order of time.
+    """One line per clip of `rows`, with its frames in order of time; `clips` are their views, of grey levels or flow.
 
-    Flow is in colours, hue for direction and full colour at the clip's 99th percentile of length.
+    Flow is shown in colours: hue is the direction, and full colour is the clip's 99th percentile of length.
     """
     channels = CHANNELS[view.keep]
     columns = view.length * (1 + (view.keep == "grey_flow"))

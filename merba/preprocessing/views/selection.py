@@ -13,21 +13,21 @@ from merba.frames import Clip, FrameFolder
 def frame_numbers(clip: Clip, onset: int, offset: int | None) -> list[int]:
     """The numbers of a clip's frames from onset to offset; without an offset, to the last one.
 
-    ClipProblem where the onset or the offset is missing in a folder; in a video, where it is read.
+    Raises ClipProblem if a folder lacks the onset or the offset; for a video, this is noticed when it is read.
     """
     if isinstance(clip, FrameFolder):
         for end in {onset, offset} - {None, *clip.numbers}:
-            clip.read(end)  # which says what is missing
+            clip.read(end)  # raises ClipProblem
         return [number for number in clip.numbers if onset <= number and (offset is None or number <= offset)]
-    if offset is None:  # a video says how long it is by being decoded
+    if offset is None:  # only decoding tells how long a video is
         return [number for number, _ in clip.frames(onset)]
     return list(range(onset, offset + 1))
 
 
 def key_frames(numbers: Sequence[int], apex: int, length: int) -> list[int]:
-    """Frames in equal steps from onset to apex, which is number length // 2, and from there to the offset.
+    """Frames in equal steps from onset to apex, and from there to the offset; the apex has the index length // 2.
 
-    `numbers` are those of all frames; the nearest is taken, so that a short phase repeats some.
+    `numbers` are the numbers of all frames. The nearest frame is used, so a short phase repeats frames.
     """
     middle = length // 2
     wanted = [*np.linspace(numbers[0], apex, middle + 1), *np.linspace(apex, numbers[-1], length - middle)[1:]]
@@ -38,7 +38,7 @@ def key_frames(numbers: Sequence[int], apex: int, length: int) -> list[int]:
 def around_apex(numbers: Sequence[int], apex: int, length: int) -> list[int]:
     """At most `length` frames in a row, with the apex in the middle: the first after the onset, the last at most the offset.
 
-    Where the onset is near, they begin with the frame after it. Stated by SLSTT's code (preprocess/data_init.py).
+    If the onset is near, they begin with the frame after it. As in SLSTT's code (preprocess/data_init.py).
     """
     if len(numbers) < 2:
         raise ClipProblem(f"it has {len(numbers)} frames from onset to offset; at least 2 are needed")
@@ -48,10 +48,10 @@ def around_apex(numbers: Sequence[int], apex: int, length: int) -> list[int]:
 
 
 def spread(count: int, length: int) -> np.ndarray:
-    """Where `length` frames lie among `count` ≤ length: 1.5 is half-way between frames 1 and 2.
+    """The places of `length` frames among `count` ≤ length frames: 1.5 is half-way between frames 1 and 2.
 
-    Every frame stays. The missing ones are shared out equally among the gaps, and what is left over goes to the gaps in the
-    middle: stated by SLSTT's code. A single frame is repeated.
+    Every frame stays. The missing frames are divided equally among the gaps; the remainder goes to the gaps in the middle, as in
+    SLSTT's code. A single frame is repeated.
     """
     if count == 1:
         return np.zeros(length)
@@ -72,11 +72,11 @@ def between(frames: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def tim_matrix(count: int, length: int) -> np.ndarray:
-    """What temporal interpolation by the curves of a path graph makes of time, float64 (length, count); rows sum to 1.
+    """Temporal interpolation by the curves of a path graph, as a matrix on time, float64 (length, count); rows sum to 1.
 
-    Zhou, Zhao & Pietikäinen, CVPR 2011: frames are embedded by the path graph's Laplacian, whose curves
-    sin(πkt + π(n − k)/2n) are read at `length` equal steps of t from 1/n to 1, and mapped back. The curves at the frames are
-    the DCT-II basis, which is orthogonal, so that the same matrix serves every pixel:
+    Zhou, Zhao & Pietikäinen, CVPR 2011: frames are embedded by the path graph's Laplacian. Its curves
+    sin(πkt + π(n − k)/2n) are read at `length` equal steps of t from 1/n to 1, and mapped back. At the frames, the curves are
+    the DCT-II basis, which is orthogonal, so the same matrix works for every pixel:
 
         W[j, i] = 1/n + 2/n Σ cos(πk(n t_j − ½)/n) cos(πk(i − ½)/n),   k = 1 … n − 1,   i = 1 … n
     """

@@ -1,4 +1,4 @@
-"""What is set about a view, and the shape of what it keeps of a clip."""
+"""The settings of a view, and its shape."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CHANNELS = {"grey": ("grey",), "flow": ("u", "v"), "grey_flow": ("grey", "u", "v
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """A view; each field is described in merba/config/schemas/config.schema.yaml. MerbaError where they don't fit together."""
+    """A view; merba/config/schemas/config.schema.yaml describes each field. MerbaError if they don't fit together."""
 
     name: str
     frames: str
@@ -34,13 +34,13 @@ class ViewSettings:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one clip: (T, C, H, W), or (T, width) of tokens. MerbaError where the file of weights can't be read."""
+        """Shape of one clip: (T, C, H, W), or (T, width) for tokens. MerbaError if the file of weights can't be read."""
         if self.keep == "tokens":
             return self.length, token_width(self)
         return self.length, len(CHANNELS[self.keep]), self.size, self.size
 
     def check_model(self, name: str, input_shape: tuple[int, ...]) -> None:
-        """MerbaError where the model `name` takes another input than this view's."""
+        """Raise MerbaError if the model `name` takes inputs of another shape than this view's."""
         if tuple(input_shape) != self.shape:
             wanted, given = ("×".join(map(str, shape)) for shape in (input_shape, self.shape))
             raise MerbaError(
