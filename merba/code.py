@@ -22,7 +22,7 @@ PACKAGE = Path(__file__).parent
 MODELS = "merba.models"
 """The module whose dictionary MODELS registers the models."""
 LAYOUT = {"ctx", "kind", "type_comment"}
-"""Fields of syntax trees that change with their place or their writing, and no behaviour."""
+"""Fields of syntax trees that depend on place or notation and don't affect behaviour."""
 
 
 def code_digest(module: str, models: Iterable[str] = ()) -> str:
@@ -45,7 +45,7 @@ def file_digest(name: str) -> str:
 
 
 def modules_of(module: str, models: Iterable[str] = ()) -> set[str]:
-    """The modules whose code `code_digest` is of."""
+    """The modules that `code_digest` hashes."""
     files = {name: f"{MODELS}.{file}" for name, (file, _) in _registry().items()}
     own = {files[name] for name in models if name in files}
     return _reached({module}, without=set(files.values())) | _reached(own)
@@ -144,7 +144,7 @@ def canonical(node: object) -> str:
 
 
 def _is_bare_string(node: object) -> bool:
-    """A docstring, or another text that stands for itself."""
+    """A docstring, or another expression that is only a string."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 

@@ -35,7 +35,7 @@ RELEASED_SIZE = 28
 SHEET_CLIPS = 48
 """Clips on a page of a contact sheet."""
 PAPER_MODEL = "merba_base"
-"""The model whose costs the published rows of Table VII have."""
+"""The published rows of Table VII have the costs of this model."""
 
 
 class Plan:
@@ -110,7 +110,7 @@ class Plan:
         return self.config["on_problem"] == "stop" and checked.exists() and checked.stat().st_size > 0
 
     def made(self, dataset: str) -> list[str]:
-        """The folders that rules make and clips of a dataset lie in: of the rendered demo, or clones of ready-made flow.
+        """The folders with clips of a dataset that rules make: of the rendered demo, or clones of ready-made flow.
 
         Raises MerbaError for a dataset that isn't configured.
         """
@@ -127,12 +127,12 @@ class Plan:
         return next((folder for folder, placed in self._made.items() if source.startswith(f"{placed}/")), None)
 
     def _placed(self, path: str) -> Path:
-        """Where a file or folder lies that rules call by `path`."""
+        """The place of a file or folder that rules call `path`."""
         return self.results / Path(path).relative_to(RESULTS)
 
     @cached_property
     def _made(self) -> dict[str, Path]:
-        """The folders of the rendered demo, or of clones of ready-made flow, and where each lies."""
+        """The folders of the rendered demo, or of clones of ready-made flow, and the place of each."""
         settings = self.config["datasets"].items()
         clones = [str(CLONES / name) for name, own in settings if own["adapter"] == CLONED and not own.get("root")]
         return {folder: self._placed(folder) for folder in [*self.demo, *clones]}
@@ -165,7 +165,7 @@ class Plan:
         return max(LEAST_MINUTES, int(180 * (self.fold_hours(experiment) or 0)))
 
     def warnings(self, *, ablations: bool) -> list[str]:
-        """What of a plan without a GPU will take longer than most want to wait."""
+        """Warnings about experiments of a plan without a GPU that will take very long."""
         found = []
         for name in [] if self.on_gpu else self.trained(ablations=ablations):
             cost, hours, folds = self.network(name), self.fold_hours(name) or 0, len(self.folds(name))
@@ -306,7 +306,7 @@ class Plan:
         return self.origin | {"changed": self.origin["changed"] | changed_by_experiments(self.config)}
 
     def times(self, *, ablations: bool) -> list[str]:
-        """The files that say how long each job took, except trainings, whose records say so."""
+        """The files with the time of each job, except of trainings, which record it themselves."""
         alone = ["results/times/samples.tsv", "results/times/problems.tsv"]
         named = self._timed(ablations=ablations).items()
         return alone + [f"results/times/{stage}/{job}.tsv" for stage, jobs in named for job in jobs]
@@ -389,7 +389,7 @@ class Plan:
         return [safe_id(subject) for subject in dict.fromkeys(row["subject"] for row in self.sheet_clips(dataset, page))]
 
     def sheet_title(self, dataset: str, page: str) -> str:
-        """What stands at the head of such a page."""
+        """The title of such a page."""
         first, clips = (int(page) - 1) * SHEET_CLIPS, len(self._rows[dataset])
         last = min(first + SHEET_CLIPS, clips)
         return f"{dataset}, page {int(page)} of {self._sheet_pages(dataset)}: clips {first + 1} to {last} of {clips}"

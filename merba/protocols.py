@@ -1,6 +1,6 @@
 """Which subjects train and which test: leave-one-subject-out, DFME's own splits, all subjects, and held-out training subjects.
 
-A split is a function of the sheet and the seed alone.
+A split depends only on the sheet and the seed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Split:
 
 
 HOLDOUT = "holdout"
-"""What stands for the subject in the only fold of an experiment with protocol holdout."""
+"""The name used instead of a subject in the only fold of an experiment with protocol holdout."""
 TESTS = ("test_a", "test_b")
 EVERYBODY = "everybody"
 """The protocol of a model for new faces: trained on every clip, tested on none. No experiment has it."""
@@ -89,7 +89,7 @@ def loso_split(sheet: pd.DataFrame, dataset: str, subject: str, *, stopping: str
     test, rest = np.flatnonzero(is_test), np.flatnonzero(~is_test)
     if not len(rest):
         raise MerbaError(f"{dataset} {subject}: without this subject there is no one to train on")
-    # From fold to fold the parts take turns. The first part alone would mostly be the same people: the splitter deals out
+    # From fold to fold the parts take turns. The first part would mostly be the same people, because the splitter assigns
     # the largest and most uneven subjects first.
     number = loso_subjects(sheet, sorted(sheet["dataset"].unique())).index((dataset, subject)) if len(test) else 0
     return _with_validation(sheet, rest, test, stopping=stopping, seed=seed, part=number)

@@ -30,8 +30,8 @@ def run(options: argparse.Namespace) -> int:
 def unlock(folder: Path) -> bool:
     """Remove Snakemake's stale lock from a working folder, and old drafts from its results; returns whether there was a lock.
 
-    Raises MerbaError, and leaves the lock, where a Snakemake of this machine is still running in that folder, or where that
-    can't be known: the latest run was on another machine, or another user's process doesn't show its folder.
+    Raises MerbaError and leaves the lock if a Snakemake of this machine is still running in that folder, or if that can't be
+    known: the latest run was on another machine, or the folder of another user's process can't be seen.
     """
     folder = Path(folder).resolve()
     if not folder.is_dir():
@@ -49,8 +49,8 @@ def _check_nobody_works(folder: Path) -> None:
     machine = last_run(folder / "results").get("machine", platform.node())
     if machine != platform.node():
         raise MerbaError(
-            f"{folder}: the latest run was on {machine}, whose processes can't be seen from {platform.node()}; {BY_HAND}, or run "
-            "`merba unlock` there"
+            f"{folder}: the latest run was on {machine}, and processes there can't be seen from {platform.node()}; {BY_HAND}, "
+            "or run `merba unlock` there"
         )
     for worker, place in _snakemakes():
         if place is None:
@@ -62,7 +62,7 @@ def _check_nobody_works(folder: Path) -> None:
 
 
 def _snakemakes() -> Iterator[tuple[int, Path | None]]:
-    """Process id and working folder of every Snakemake of this machine; None where the folder can't be seen."""
+    """Process id and working folder of every Snakemake of this machine; None if the folder can't be seen."""
     import psutil
 
     for process in psutil.process_iter():

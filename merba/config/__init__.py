@@ -165,7 +165,7 @@ def _resolved(name: str, source: Mapping[str, Any], origin: str, heirs: tuple[st
     inherited = _resolved(parent, home, origin, (*heirs, name) if home is source else ())
     if "model" in own:
         inherited.pop("method", None)  # the name of another model
-    inherited.pop("optional", None)  # who names an experiment wants it
+    inherited.pop("optional", None)  # an experiment that the user names is not optional
     merged = {**inherited, **own}
     if "model" in own and not {"name", "file"} & set(own["model"]):
         merged["model"] = {**inherited.get("model", {}), **own["model"]}
@@ -286,10 +286,10 @@ def pack_folder(experiment: Mapping[str, Any]) -> str:
 
 
 def origin_of(config: Mapping[str, Any], file: str) -> dict[str, Any]:
-    """Whose results these are: the complete configuration's `file`, and its settings that differ from the defaults.
+    """The origin of results: the complete configuration's `file`, and its settings that differ from the defaults.
 
-    `changed` has them by path, such as `training.epochs`. Where the data lies is none of them, and what experiments set stands
-    in their own settings.
+    `changed` has them by path, for example `training.epochs`. It leaves out the places of the data, and the settings of
+    experiments.
     """
     changed = {}
     for key, node in schema("config")["properties"].items():

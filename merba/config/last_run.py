@@ -14,7 +14,7 @@ FILE = "last_run.json"
 
 
 def configuration_name(path: Path, *bases: Path) -> str:
-    """A configuration's file as results name it: from the first of the folders `bases` that it lies in, so that both can move."""
+    """A configuration's file as results name it: relative to the first of the folders `bases` that contains it."""
     path = Path(path).resolve()
     return next((str(path.relative_to(base)) for base in bases if path.is_relative_to(base)), str(path))
 
@@ -35,12 +35,12 @@ def sign(results: Path, configuration: str) -> None:
 
 
 def others_results(results: Path, configuration: str) -> str | None:
-    """What to warn of where the folder holds another configuration's results, which this one would overwrite."""
+    """A warning if the folder holds another configuration's results, which this run would overwrite."""
     others = [name for name in last_run(results).get("configurations", []) if name != configuration]
     if not others:
         return None
     return (
-        f"{results} holds results of {', '.join(others)}, and this run is of {configuration}: "
-        "where the two have names in common, the second overwrites the first. "
+        f"{results} holds results of {', '.join(others)}, but this run is of {configuration}. "
+        "It overwrites results of the same name. "
         "`snakemake --directory FOLDER` keeps runs side by side, each in a folder of its own"
     )

@@ -29,7 +29,7 @@ def defaults(section: str) -> dict[str, Any]:
 
 
 class Section:
-    """Settings of a section of the configuration: a dataclass of its keys, whose defaults are the schema's."""
+    """Settings of a section of the configuration: a dataclass of its keys, with the schema's defaults."""
 
     section: ClassVar[str]
 

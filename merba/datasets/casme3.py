@@ -23,7 +23,7 @@ COLUMNS = {
     "emotion": "emotion",
 }
 CLIPS = ("Part_A_ME_clip/frame", "part_A/Part_A_ME_clip/frame", "part_A/frame", "frame")
-"""Where the release's cut clips may lie, a folder each, which many download in place of the videos."""
+"""Possible folders of the release's cut clips, which many download instead of the videos."""
 FRAMES = (*CLIPS, "part_A", "data", "RGB", "")
 FPS = 30.0
 
@@ -52,7 +52,7 @@ def read(
     clips["clip"] = clips["video"].str.lower() + "_" + clips["onset"]
     clips = label_rows(clips, ADAPTER, table, task, None, missing)
     clips = checked_frames(clips, ADAPTER, table, late_apex=True)
-    # The cut clips' depth images have folders of the same names beside `frame`.
+    # The cut clips' depth images have folders of the same names next to `frame`.
     folder = find_folder(
         home,
         [f"{frames}/frame", frames] if frames else FRAMES,
@@ -64,7 +64,7 @@ def read(
     def parts(clip: Mapping[str, str]) -> tuple[str, ...]:
         if not cut:
             return clip["subject"], clip["video"], "color"
-        # A corrected onset may stand in the folder's name, or not.
+        # The folder's name may have the corrected onset or the released one.
         names = [f"{clip['subject']}_{clip['video']}_{onset}" for onset in (clip["onset"], clip["released"])]
         return (next(filter(folder.folder, names), names[0]),)
 

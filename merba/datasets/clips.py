@@ -74,7 +74,7 @@ def read(
 
 
 def composed_alike(path: Path) -> Path:
-    """The path, or where it doesn't exist the one whose accented letters are composed otherwise, as macOS writes them."""
+    """The path, or, if it doesn't exist, the same path in another Unicode form of accents, as macOS writes them."""
     if str(path).isascii() or path.exists():
         return path
     parent = composed_alike(path.parent)

@@ -182,7 +182,7 @@ def _drawn(draw: Callable[[Path], None], caption: str, kind: str = "svg") -> Fig
 
 
 def _contact_sheets(pages: Sequence[Path], folder: Path) -> list[Figure]:
-    """The pages, embedded as long as there is room; the others are read from beside the report, in `folder`, when seen."""
+    """The pages, embedded while there is room; the others are files in `folder`, next to the report."""
     figures, room = [], SHEETS
     for page in pages:
         name, number = page.stem.removeprefix("samples_").rsplit("_", 1)

@@ -82,7 +82,7 @@ def plain_table(rows: pd.DataFrame) -> Table:
 
 
 def score_tables(rows: pd.DataFrame, data: str) -> list[tuple[bool, str, Table]]:
-    """A results table in parts that never mix data: (whether they hold rows of this run, whose clips, table).
+    """A results table in parts that never mix data: (whether the part has rows of this run, which clips, table).
 
     Where this run's `data` is the paper's, the published rows are in the same part.
     """

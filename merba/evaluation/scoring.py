@@ -21,7 +21,7 @@ NAMES = (*NEEDED, "dataset", "clip", "split")
 def read_predictions(path: Path) -> pd.DataFrame:
     """Predictions of a CSV (also .csv.gz) or Parquet file: one row per clip, all columns text except `seed`.
 
-    It needs columns subject, true and predicted (class names, or numbers that stand for them); dataset, clip, split,
+    It needs columns subject, true and predicted (class names or numbers); dataset, clip, split,
     selection and seed are used where they are there. Spaces around a name don't count, and 1.0 is the class 1. Raises MerbaError
     that names file and column, or a clip that is there twice.
     """

@@ -29,9 +29,9 @@ VIDEO_SUFFIXES = (
     | {".m2t", ".m2ts", ".mpeg", ".mpg", ".mts", ".ts", ".vob"}
 )
 COUNTED = ISO_SUFFIXES | {".avi"}
-"""Videos whose header holds how many frames there are; of others FFmpeg guesses that from the duration and the rate."""
+"""Videos with the number of frames in the header; for others, FFmpeg estimates it from the duration and the rate."""
 GAP = 4
-"""Frames of the mean rate from which on a gap between time stamps is said: more than a camera varies its rate."""
+"""The log reports a gap between time stamps from this many frames of the mean rate on: more than a camera's rate varies."""
 
 
 def read_image(path: Path, white: Callable[[], int] = lambda: 65535) -> np.ndarray:

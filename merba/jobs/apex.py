@@ -23,7 +23,7 @@ def run(
     output: str,
     log: str,
 ) -> None:
-    """Write `apexes_of_subject` of the plain rows of a subject, whose faces are in the file `faces`."""
+    """Write `apexes_of_subject` for the plain rows of a subject; its faces are in the file `faces`."""
     with job_log(log, f"apexes of {rows[0]['dataset']} {rows[0]['subject']}"):
         apexes = apexes_of_subject(from_plain_rows(rows), pd.read_parquet(faces), settings, face_settings)
         with atomic(Path(output)) as draft:

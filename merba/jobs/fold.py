@@ -36,6 +36,6 @@ def run(
         keep_compiled(results / "compiled")
         sheet, packs = pd.read_parquet(labels), [(Path(array), Path(array).with_suffix(".parquet")) for array in arrays]
         fold = load_fold(config, experiment, dataset=dataset, subject_id=subject, sheet=sheet, packs=packs)
-        # Snakemake deletes outputs before a job, and those of a failed one: what a training goes on from lies elsewhere.
+        # Snakemake deletes outputs before a job and after a failed one, so a training keeps its saved state elsewhere.
         progress, kept = (results / place / name / dataset / subject for place in ("progress", "trained"))
         run_fold(config, experiment, fold, Path(predictions).parent, progress=progress, kept=kept, origin=origin)

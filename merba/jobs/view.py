@@ -28,7 +28,7 @@ def run(
     output: str,
     log: str,
 ) -> None:
-    """Write the view of the plain rows of a subject, whose faces and apexes are in these files.
+    """Write the view of the plain rows of a subject; its faces and apexes are in these files.
 
     Tokens are made on the `device`, the configuration's.
     """

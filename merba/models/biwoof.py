@@ -3,7 +3,7 @@
 Stated by its authors' code (github.com/christy1206/biwoof): TV-L1 flow from onset to apex and its optical strain, 5×5 blocks,
 eight bins of 45° over [−180°, 180°), pixels weighted by their magnitude, each block's histogram divided by its sum and
 multiplied by the block's sum of strain, the whole vector divided by its norm. Ours: blocks that don't overlap, an empty
-block's histogram of zeros, and the classifier, a linear SVM whose C is chosen on training subjects (see `LinearSVM`).
+block's histogram of zeros, and the classifier, a linear SVM with C chosen on training subjects (see `LinearSVM`).
 """
 
 from __future__ import annotations

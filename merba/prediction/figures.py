@@ -17,7 +17,7 @@ from merba.training.checkpoint import Checkpoint
 def plot_prediction(prediction: Prediction, checkpoint: Checkpoint, path: Path) -> None:
     """Onset, apex, flow, occlusion saliency and class probabilities of a prediction made with `explain`, and its warnings.
 
-    `checkpoint` made it; what that was trained on and its error are under the title. `path` ends in .png, .svg or .pdf.
+    `checkpoint` made it; its training data and error are under the title. `path` ends in .png, .svg or .pdf.
     """
     figure, panels = pyplot().subplots(1, 5, figsize=(15, 4.4))
     figure.subplots_adjust(left=0.01, right=0.99, top=0.8, bottom=0.2, wspace=0.06)
@@ -64,7 +64,7 @@ def _plot_flow(axes, prediction: Prediction) -> None:
     y, x = np.mgrid[step // 2 : size : step, step // 2 : size : step]
     axes.quiver(x, y, *motion[:, y, x], angles="xy", scale_units="xy", scale=longest / step / 1.5, width=0.004)
     axes.set_title("flow onset → apex")
-    # The same colours on a disc whose rim is the longest flow.
+    # The same colours on a disc; its rim is the longest flow.
     key = axes.inset_axes((0.0, -0.24, 0.2, 0.2))
     wheel = key.imshow(flow_colours(np.mgrid[-1:1:81j, -1:1:81j][::-1], 1.0), extent=(-1, 1, 1, -1))
     wheel.set_clip_path(Circle((0, 0), 1, transform=key.transData))
@@ -133,7 +133,7 @@ def plot_search(search: Search, *, moving: Collection[int], title: str, path: Pa
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.xaxis.set_major_formatter(lambda frame, _: f"{frame:.0f}\n{np.interp(frame, firsts, times):.1f} s")
     axes.set(
-        xlabel="frame (a window stands at its first)",
+        xlabel="first frame of the window",
         ylabel="score: return of the motion, px",
         title=f"{title}: search for candidates, to be judged by a person",
     )

@@ -102,7 +102,7 @@ def _squares(height: int, width: int) -> Iterator[tuple[slice, slice]]:
 
 
 def _rest(x: Tensor, form: FlowFormat) -> Tensor:
-    """What stands for no motion in flow x (n, C, H, W): (n, C, 1, 1), 0, or in images the median of each u and v."""
+    """The value of no motion in flow x (n, C, H, W): (n, C, 1, 1), 0, or in images the median of each u and v."""
     rest = torch.zeros_like(x[:, :, :1, :1])
     if form.unit == "image":
         for channel, name in enumerate(form.channels[: x.shape[1]]):

@@ -120,8 +120,8 @@ def predict(
         checkpoint = load_checkpoint(Path(checkpoint or find_model()))
     if checkpoint.view:
         raise MerbaError(
-            f"the checkpoint was trained on the view {checkpoint.view['name']}, and new clips are predicted from flow alone; use "
-            "one of a model that takes flow"
+            f"the checkpoint was trained on the view {checkpoint.view['name']}, but new clips are predicted only from flow; use "
+            "the checkpoint of a model that takes flow"
         )
     rows = find_clips([clips] if isinstance(clips, str | Path) else clips, onset=onset, apex=apex, fps=fps)
     predictions: dict[int, list[Prediction]] = {}

@@ -120,7 +120,7 @@ def _windows(clip: Clip, fps: float, faces: FaceSettings, apex: ApexSettings) ->
 def window_frames(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
     """The frames of each window: those of LONGEST seconds, from a first one that comes LONGEST / OVERLAP after the one before.
 
-    A window is whole when a frame has come that lies behind it. Those with fewer than FEWEST frames are left out.
+    A window is complete when a later frame has been read. Windows with fewer than FEWEST frames are left out.
     """
     held: deque[Frame] = deque()
     due = -math.inf

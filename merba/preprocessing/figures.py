@@ -30,7 +30,7 @@ FONT = 11
 LETTERS = 52
 """Letters in a line as wide as a clip's pictures."""
 CONTRAST, LARGEST_GAIN = 100, 20
-"""Grey levels that the largest differences are amplified to, and the most that they are multiplied by: beyond lies noise."""
+"""The largest differences are amplified to this many grey levels, at most by this factor: more would show noise."""
 
 
 @dataclass(frozen=True)

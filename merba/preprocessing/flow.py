@@ -52,7 +52,7 @@ class Pair(NamedTuple):
     head_motion: float
 
     def with_flow(self, flow: np.ndarray, settings: FlowSettings) -> ClipFlow:
-        """What is kept of the clip, whose flow from onset to apex is (2, H, W)."""
+        """The result of the clip, given its flow from onset to apex (2, H, W)."""
         if settings.head_motion == "shift":
             flow = flow - np.median(flow, axis=(1, 2), keepdims=True)
         channels = flow_channels(flow, settings.channels)

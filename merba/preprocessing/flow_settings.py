@@ -18,7 +18,7 @@ FLAT = 1.1920929e-07
 class FlowSettings(Section, name="flow"):
     """Channels, solver and TV-L1 parameters; each field is described in merba/config/schemas/config.schema.yaml.
 
-    The solver `cuda` is what `auto` stands for where training uses a GPU (see `with_solver`).
+    The solver `cuda` is what `auto` means if training uses a GPU (see `with_solver`).
     """
 
     channels: Sequence[str]

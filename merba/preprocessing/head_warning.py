@@ -7,7 +7,7 @@ LIMIT = 0.02
 
 
 def head_warning(length: float, size: int, limit: float = LIMIT) -> str | None:
-    """What to say of a clip whose head moves `length` px of an aligned face that is `size` px wide; None where it is little.
+    """A warning if the head moves much: `length` px of an aligned face that is `size` px wide; None if it moves little.
 
     `length` is that of `merba.preprocessing.head_motion`, NaN for ready-made flow, of which nothing is known.
     """

@@ -1,6 +1,6 @@
 """`merba.preprocessing.tv_l1` for many pairs at once, in PyTorch's operations: for GPUs.
 
-The steps are the same, and so are the symbols; a pair whose iterations have stopped waits for the others. Resizing, remapping and
+The steps and the symbols are the same; a pair that has stopped iterating waits for the others. Resizing, remapping and
 median do what OpenCV's functions do there, but for the last digits.
 """
 
@@ -123,7 +123,7 @@ def _cubic(part: Tensor, a: float = -0.75) -> Tensor:
 
 
 def median(images: Tensor, side: int) -> Tensor:
-    """The median of side × side pixels of images (n, c, H, W), whose edges are repeated.
+    """The median of side × side pixels of images (n, c, H, W); edges are repeated.
 
     By forgetful selection, which needs minimum and maximum alone: of a few more than half of the values neither the least nor the
     greatest can be the median; another value takes their place, until one is left.

@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file with the weights of a model, or of an ensemble, and all that using them needs.
 
 The tensors are those of the state dict; an ensemble's names have the member's number before them (`0.`, `1.`, …).
-What else is needed stands as one JSON text under `merba` in the file's metadata.
+Everything else is one JSON text, under `merba` in the file's metadata.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Checkpoint:
 
     @property
     def measured(self) -> str:
-        """The error in words; that of the demo is beside the point."""
+        """The error in words; the error of the demo means nothing."""
         if self.data == "demo":
             return "its predictions for real faces mean nothing"
         if self.error is None:

@@ -67,7 +67,7 @@ def ensemble_of_folds(folder: Path, model_file: Path | None = None) -> Checkpoin
 
 
 def retrained(config: Mapping[str, Any], folder: Path) -> Checkpoint:
-    """One model trained on every clip of the experiment whose folds are in `results/folds/EXPERIMENT`.
+    """Train one model on every clip of the experiment with folds in `results/folds/EXPERIMENT`.
 
     It is trained as they were, for as many epochs as they chose in the median, with no subject held out. Its error
     can't be measured; the folds' error is the closest estimate. Raises MerbaError where there are no folds, or where settings

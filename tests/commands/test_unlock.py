@@ -66,7 +66,7 @@ def test_a_snakemake_in_another_folder_does_not_count(locked, tmp_path_factory):
 def test_a_lock_of_another_machines_run_stays(locked):
     (locked / "results").mkdir()
     (locked / "results" / "last_run.json").write_text(json.dumps({"configuration": "a.yaml", "machine": "elsewhere"}))
-    with pytest.raises(MerbaError, match="the latest run was on elsewhere, whose processes can't be seen from .*--unlock"):
+    with pytest.raises(MerbaError, match="the latest run was on elsewhere, and processes there can't be seen from .*--unlock"):
         unlock(locked)
     assert len(list((locked / ".snakemake" / "locks").iterdir())) == 2
     sign(locked / "results", "a.yaml")

@@ -193,7 +193,7 @@ def test_without_a_checkpoint_the_one_of_make_model_is_taken(tmp_path, samm_clip
 
 
 def test_a_checkpoint_of_a_view_is_refused(samm_clips):
-    with pytest.raises(MerbaError, match="trained on the view tim10, and new clips are predicted from flow alone"):
+    with pytest.raises(MerbaError, match="trained on the view tim10, but new clips are predicted only from flow"):
         predict(samm_clips["source"][0], checkpoint(view={"name": "tim10"}))
 
 
