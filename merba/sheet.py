@@ -69,8 +69,8 @@ def check_sheet(sheet: pd.DataFrame) -> None:
             faults.append(f"{_name(sheet, index)}: {first} {a} is not before {last} {b}; correct the row in the annotation table")
     for name, group in sheet.groupby("dataset")["subject"]:
         faults += [
-            f"dataset {name}: the subjects {first!r} and {second!r} differ in case, zeros or spaces alone; write a person's name "
-            "always alike, or two people's so that they differ in more"
+            f"dataset {name}: the subjects {first!r} and {second!r} differ only in case, zeros or spaces; write a person's name "
+            "always in the same way, or give two people names that differ in more"
             for first, second in alike(group.unique())
         ]
     if sheet.empty:

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="an experiment's folder in results/folds (an ensemble needs `keep_weights: true`), or, for --onnx, a checkpoint",
     )
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--retrain", type=Path, metavar="CONFIG", help="train one model on all clips, with this configuration of the run")
+    kind.add_argument("--retrain", type=Path, metavar="CONFIG", help="train one model on all clips, with the run's configuration")
     kind.add_argument("--onnx", action="store_true", help="write a checkpoint's network for programs without PyTorch")
     parser.add_argument("--model-file", type=Path, metavar="PY", help="the Python file of a model of your own; this file is run")
     parser.add_argument("--out", type=Path, required=True, help="the file to write")

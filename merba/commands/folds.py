@@ -1,4 +1,4 @@
-"""Write the split of every fold of an experiment, without training: for a training loop of your own."""
+"""Write the split of every fold of an experiment, for a training loop of your own; nothing is trained."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EXAMPLE = "merba folds --config config/3db.yaml --experiment merba"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, required=True, help="a configuration of the workflow, after its preprocessing")
-    parser.add_argument("--experiment", help="the name of one of its experiments (default: all that its datasets are enough for)")
+    parser.add_argument("--experiment", help="the name of one of its experiments (default: all that can run)")
     parser.add_argument("--results", type=Path, default=Path("results"), help="the workflow's results (default: results)")
 
 

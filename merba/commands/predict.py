@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _rate(text: str) -> float:
     if not 0 < (rate := float(text)) < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no number of frames a second")
+        raise argparse.ArgumentTypeError(f"{text} is not a number of frames per second")
     return rate
 
 

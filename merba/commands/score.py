@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     subjects = [("subjects", sorted(set(part))) for _, part in predictions.groupby("dataset")["subject"]]
     for what, names in [("classes", sorted(true)), *subjects]:
         for pair in alike(names):
-            said = f"the {what} {' and '.join(map(repr, pair))} differ in case, zeros or spaces alone, and count as two"
+            said = f"the {what} {' and '.join(map(repr, pair))} differ only in case, zeros or spaces, and count as two"
             print(f"merba: {said}", file=sys.stderr)
     if predicted - true:
         print(f"merba: predicted, but never true: {', '.join(sorted(predicted - true))}", file=sys.stderr)
