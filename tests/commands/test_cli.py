@@ -148,8 +148,8 @@ def test_score_warns_of_names_that_differ_in_case_zeros_or_spaces_alone(capsys, 
     path.write_text("subject,true,predicted\ns1,negative,negative\ns01,Negative,negative\ns2,positive,positive\n")
     assert main(["score", str(path)]) == 0
     said = capsys.readouterr().err
-    assert "the classes 'Negative' and 'negative' differ in case" in said
-    assert "the subjects 's01' and 's1' differ in case" in said
+    assert "the classes 'Negative' and 'negative' differ only in case" in said
+    assert "the subjects 's01' and 's1' differ only in case" in said
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])

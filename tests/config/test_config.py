@@ -368,9 +368,9 @@ def test_another_configurations_results_are_noticed_and_ones_own_are_not(tmp_pat
     assert others_results(tmp_path, "a.yaml") is None
     sign(tmp_path, "b.yaml")
     sign(tmp_path, "b.yaml")
-    assert "holds results of a.yaml, and this run is of b.yaml" in others_results(tmp_path, "b.yaml")
+    assert "holds results of a.yaml, but this run is of b.yaml" in others_results(tmp_path, "b.yaml")
     sign(tmp_path, "c.yaml")
-    assert "holds results of a.yaml, b.yaml, and this run is of c.yaml" in others_results(tmp_path, "c.yaml")
+    assert "holds results of a.yaml, b.yaml, but this run is of c.yaml" in others_results(tmp_path, "c.yaml")
 
 
 @pytest.mark.parametrize(

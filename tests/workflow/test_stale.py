@@ -102,7 +102,7 @@ def test_new_flow_of_a_subject_retrains_the_experiments_of_its_dataset(moved, da
 def test_settings_that_decide_no_result_rerun_only_the_report_which_names_them(moved, tmp_path):
     output = plan_of(moved, configured(tmp_path, on_problem="drop", threads=2, device="cpu"))
     assert planned(output) == {"summary": 1, "all": 1, "total": 2}
-    assert re.search(rf"results holds results of \S*tests/micro.yaml, and this run is of {tmp_path}/config.yaml", output)
+    assert re.search(rf"results holds results of \S*tests/micro.yaml, but this run is of {tmp_path}/config.yaml", output)
 
 
 def test_more_seeds_and_other_names_retrain_one_experiment_or_none(moved, tmp_path):
