@@ -45,19 +45,19 @@ LONG = 1.0
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was found in one clip; where nothing could be, `problem` says why, and all else but the clip is empty.
+    """The result for one clip; if there is none, `problem` says why, and everything but the clip is empty.
 
-    dataset is the table that lists the clip, subject its subject there, and true the class of its emotion; clips that no table
-    lists have none. onset, apex, offset are frame numbers, and seconds says when each is shown (empty where the frame rate is
-    unknown). box is the face (x0, y0, x1, y1) in px of the onset frame, faces how many that frame shows. predicted is a class,
-    or NO_MOVEMENT, without probabilities, where `movement` is too little: what the face moves beside its head, px of the
-    aligned face (see `flow_images.movement`; None where the flow lacks u or v).
-    head_motion is what the head moves from onset to apex, px of the aligned face, and head_moves whether that is more than an
-    expression does (see `merba.preprocessing.head_warning`). score is a candidate interval's, px, None for whole clips; search
-    is what it comes from (see `merba.prediction.spotting`). A candidate has no true class. flow is float16 (C, H, W), in px of
+    dataset is the table that lists the clip, subject its subject there, and true the class of its emotion; clips in no table
+    have none. onset, apex, offset are frame numbers, and seconds their times (empty if the frame rate is unknown). box is the
+    face (x0, y0, x1, y1) in px of the onset frame, and faces the number of faces there. predicted is a class; or NO_MOVEMENT,
+    without probabilities, if `movement` is too small: how far the face moves relative to its head, px of the aligned face (see
+    `flow_images.movement`; None if the flow lacks u or v). head_motion is how far the head moves from onset to apex, px of the
+    aligned face, and head_moves whether that is more than in an expression (see `merba.preprocessing.head_warning`). score is
+    the score of a candidate interval, px, None for whole clips; search is the search that found it (see
+    `merba.prediction.spotting`). A candidate has no true class. flow is float16 (C, H, W), in px of
     the aligned face, points are that face's (10 values, see `merba.preprocessing.packs`). With `explain`: images, the aligned
     onset and apex, uint8 RGB (2, size, size, 3), and saliency, float32 (H, W) of the model's input (see
-    `merba.prediction.inference.classify`), or (size, size) of the aligned face where that input is an image, which is cut out.
+    `merba.prediction.inference.classify`), or (size, size) of the aligned face if the input is an image, a crop of it.
     """
 
     clip: str

@@ -1,9 +1,9 @@
-"""The scan without a loop over tokens, in plain PyTorch operators: what an exporter of models can write down.
+"""The scan without a loop over tokens, in plain PyTorch operators, so that models can be exported.
 
 A step of the scan, h → a h + b, followed by another, h → a' h + b', is again such a step: h → a' a h + (a' b + b'). So the
 steps of all tokens are joined by doubling (Hillis & Steele 1986, "Data parallel algorithms"): after k rounds, each token has the
-step over itself and the 2^k − 1 tokens before it. A window of 49 tokens takes 6 rounds. Decays, at most 1, are only multiplied,
-so that nothing overflows.
+step over itself and the 2^k − 1 tokens before it. A window of 49 tokens takes 6 rounds. Decays are at most 1
+and only multiplied, so nothing overflows.
 
 Arguments are those of `merba.scan.ops`, in float32. The states of all tokens are in memory at once.
 """

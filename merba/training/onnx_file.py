@@ -19,14 +19,14 @@ FAMILIES = ("merba", "mambavision", "ststnet", "htnet")
 """The modules of `merba.models` whose networks have been compared with their ONNX files."""
 OPSET = 17
 LARGEST = 2**31
-"""Bytes; no ONNX file without others beside it is larger."""
+"""Bytes; a single ONNX file can't be larger."""
 OUTSIDE = (
     "This file holds one network: float32 input `flow` (clips, channels, height, width), output `logits` (clips, classes); the "
-    "classes, in order, are in `merba`. It does not make flow into images (`image`), resize or decode it (`decode`), cut out "
+    "classes, in order, are in `merba`. It does not make flow into images (`image`), resize or decode it (`decode`), crop "
     "HTNet's regions (`arrange`), normalise ((flow - mean) / std, both in `members`), average with the mirror image "
-    "(`mirror_average`), join an ensemble, or tell a still face."
+    "(`mirror_average`), join an ensemble, or recognise a still face."
 )
-"""What the caller does; it stands in the file."""
+"""What the caller has to do; this text is in the file's metadata."""
 
 
 def write_onnx(path: Path, checkpoint: Checkpoint) -> None:

@@ -1,4 +1,4 @@
-"""What preprocessing packed for an experiment, and the splits of all its folds. PyTorch is not imported."""
+"""The packed inputs of an experiment, and the splits of all its folds. Imports no PyTorch."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from merba.training.loading import load_clips, split_rows
 
 
 def packed_sheet(results: Path) -> pd.DataFrame:
-    """The sample sheet of a folder of results. Raises MerbaError where it is missing."""
+    """The sample sheet of a folder of results. Raises MerbaError if it is missing."""
     return read_parquet(_packed(results / "samples.parquet", "packed"))
 
 
 def named_experiment(config: Mapping[str, Any], name: str, sheet: pd.DataFrame) -> dict[str, Any]:
-    """An experiment's settings for the clips of `sheet`; MerbaError where the configuration has none of that name."""
+    """An experiment's settings for the clips of `sheet`; MerbaError if the configuration has no experiment of this name."""
     if name not in config["experiments"]:
         raise MerbaError(f"the configuration has no experiment {name!r}; it has {', '.join(config['experiments'])}")
     return experiment_settings(config, name, sheet["dataset"].unique())
 
 
 def packs_of(experiment: Mapping[str, Any], results: Path) -> list[tuple[Path, Path]]:
-    """The (array, index) files of an experiment's datasets. Raises MerbaError where one is missing."""
+    """The (array, index) files of an experiment's datasets. Raises MerbaError if one is missing."""
     folder = results / pack_folder(experiment)
     target = f"packed_{experiment['view']['name']}" if "view" in experiment else "packed"
     return [
@@ -42,8 +42,8 @@ def packs_of(experiment: Mapping[str, Any], results: Path) -> list[tuple[Path, P
 def write_splits(config: Mapping[str, Any], results: Path, only: str | None = None) -> list[Path]:
     """Write `results`/splits/NAME.csv, the `split_table` of the experiment `only`, or of each one that the datasets allow.
 
-    Returns the files. Raises MerbaError where there is no such experiment, a file is missing, or clips have problems and aren't
-    to be dropped.
+    Returns the files. Raises MerbaError if there is no such experiment, if a file is missing, or if clips have problems and
+    `on_problem` is not `drop`.
     """
     sheet, written = packed_sheet(results), []
     for name in [only] if only else runnable_experiments(config, sheet["dataset"].unique())[0]:
@@ -60,11 +60,11 @@ def write_splits(config: Mapping[str, Any], results: Path, only: str | None = No
 def split_table(
     experiment: Mapping[str, Any], sheet: pd.DataFrame, packs: Sequence[tuple[Path, Path]], *, seed: int
 ) -> pd.DataFrame:
-    """The splits of all folds of a `named_experiment`: for each fold a row for each usable clip.
+    """The splits of all folds of a `named_experiment`: one row per fold and usable clip.
 
     Columns: fold (DATASET/SUBJECT, its folder in results/folds/EXPERIMENT), dataset, subject, clip, part (train, validation,
-    test or none, as in the fold's split.csv), label, and row, the clip's place in its dataset's array. A fold whose subject has
-    no usable clip is left out.
+    test or none, as in the fold's split.csv), label, and row, the clip's index in its dataset's array. If a subject has no
+    usable clip, its fold is left out.
     """
     _, clips, _ = load_clips(sheet, packs)
     tables = []
