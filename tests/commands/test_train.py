@@ -286,4 +286,4 @@ def test_results_of_another_configuration_are_told(results, tmp_path, caplog):
     other = configured(tmp_path, seed=2)
     assert train(results, "--folds", "samm/006") == 0
     assert train(results, "--folds", "samm/006", config=other) == 0
-    assert f"holds results of tests/micro.yaml, and this run is of {other.name}: " in caplog.text
+    assert f"holds results of tests/micro.yaml, but this run is of {other.name}. " in caplog.text
