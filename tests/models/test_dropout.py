@@ -113,5 +113,5 @@ def test_autocast_takes_pytorchs_own_too():
 
 
 def test_a_probability_that_does_not_fit():
-    with pytest.raises(ValueError, match="up to, but not including, 1"):
+    with pytest.raises(ValueError, match="at least 0 and below 1"):
         Dropout(1.0)

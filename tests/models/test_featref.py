@@ -108,5 +108,5 @@ def test_arguments_that_do_not_fit_say_what_would(wrong, says):
 
 
 def test_other_inputs_say_what_would_fit():
-    with pytest.raises(ValueError, match=r"\('batch', 2, 28, 28\) "):
+    with pytest.raises(ValueError, match=r"\('batch', 2, 28, 28\)"):
         create_model("featref", 3)(torch.zeros(1, 3, 28, 28))
