@@ -55,7 +55,7 @@ def test_a_face_that_fills_the_image_is_found_where_hog_alone_fails(caplog, tmp_
     crop = cv2.resize(photograph[y0:y1, x0:x1], None, fx=2.5, fy=2.5, interpolation=cv2.INTER_CUBIC)
     rows = rows_of(clip_of(tmp_path / "crop", [crop]))
     assert pd.notna(faces_of_subject(rows, {"backend": "dlib"})["problem"][0])
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="merba.preprocessing.faces"):
         (found,) = faces_of_subject(rows, {}).to_dict("records")
     assert (found["backend"], found["turn"], pd.isna(found["problem"])) == (finder, 0, True)
     assert f"the face was found by {finder}, not by dlib" in caplog.text
@@ -69,7 +69,7 @@ def test_a_face_that_lies_on_its_side_is_turned_upright_and_said(caplog, tmp_pat
     frame = photograph[:256, 96:352]
     lying = np.ascontiguousarray(np.rot90(frame, -turn // 90))
     rows = rows_of(clip_of(tmp_path / "upright", [frame]), clip_of(tmp_path / "lying", [lying]))
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="merba.preprocessing.faces"):
         faces = faces_of_subject(rows, {})
     assert faces["turn"].tolist() == [0, turn]
     assert f"lying: the face was found by dlib_cnn, not by dlib, dlib_border, turned by {turn}°" in caplog.text
