@@ -133,12 +133,12 @@ def test_holdout_trains_on_the_training_split_and_tests_on_both_tests(divided, s
 def test_people_who_are_trained_on_and_tested_are_named(divided, caplog):
     holdout_split(divided, stopping="none", seed=0)
     assert not caplog.records
-    one = divided[divided["split"] == "test_a"].index[0]
+    tested = divided[divided["split"] == "test_a"].index[0]
     known = divided[divided["split"] == "train"].iloc[0]
-    divided.loc[one, ["dataset", "subject"]] = known[["dataset", "subject"]]
+    divided.loc[tested, ["dataset", "subject"]] = known[["dataset", "subject"]]
     holdout_split(divided, stopping="none", seed=0)
     name = f"{known['dataset']}/{known['subject']}"
-    assert f"1 subjects are trained on and tested ({name})" in caplog.text
+    assert f"1 subjects are in both the training and the test part ({name})" in caplog.text
     assert shared_subjects(divided) == [name]
 
 
