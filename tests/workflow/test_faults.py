@@ -214,7 +214,7 @@ def preprocessed(rows):
 def test_an_empty_video_is_a_named_problem_of_its_clip(tmp_path):
     (tmp_path / "a.mp4").touch()
     (flow,) = preprocessed(one_clip(tmp_path / "a.mp4", "video", onset=0))
-    assert flow.problem == f"video {tmp_path / 'a.mp4'} can't be decoded"
+    assert flow.problem == f"video {tmp_path / 'a.mp4'} can't be decoded: it is no video that FFmpeg reads, or damaged"
     assert not flow.flow.any()
 
 
