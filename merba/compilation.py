@@ -8,13 +8,16 @@ from collections.abc import Callable
 from numba import njit
 
 
-def kernel(*freedoms: str) -> Callable[[Callable], Callable]:
+def kernel(*freedoms: str, inline: bool = False) -> Callable[[Callable], Callable]:
     """Compile without the GIL, cached on disk where a cache folder can be written.
 
     Freedoms are LLVM's fast-math flags. Only "contract" (fused a·b + c), "reassoc" (sums in any order) and "nsz" are used:
     NaN and infinity keep their meaning.
+
+    `inline` is for functions that kernels call. Not inlined, such a function is compiled on its own and again inside each kernel,
+    and the process that compiles them runs another copy than those that load the cache: sums may then differ in the last bit.
     """
-    options = {"nogil": True, "error_model": "numpy", "fastmath": set(freedoms)}
+    options = {"nogil": True, "error_model": "numpy", "fastmath": set(freedoms), "forceinline": inline}
 
     def compile_(function: Callable) -> Callable:
         try:

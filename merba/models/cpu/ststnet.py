@@ -16,11 +16,12 @@ from torch.autograd.function import once_differentiable
 from merba.compilation import kernel
 from merba.scan.cpu_threads import run
 
-_fast = kernel("reassoc", "contract", "nsz")  # sums in any order can use vector units
+_fast = kernel("reassoc", "contract", "nsz", inline=True)  # sums in any order can use vector units
 _exact = kernel()
+_part = kernel(inline=True)  # called by the kernels, see `merba.compilation.kernel`
 
 
-@_exact
+@_part
 def _pad(x, padded, width):
     """Clip (channels, H, W) into rows of W + 4, zeros around it: a 3×3 tap is then one constant offset."""
     for c in range(x.shape[0]):
@@ -116,7 +117,7 @@ def _pool(first, last, x, weight, bias, sign, pooled, sums):
                 _window_maxima(y, top, bottom, width, sign[f], column, pooled[n, f, i])
 
 
-@_exact
+@_part
 def _unpool(y, pooled, gradient, width, dy):
     """Add each gradient to dy where its window first holds the pooled value in raster order, as PyTorch breaks ties.
 
