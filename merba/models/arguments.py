@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from numbers import Integral
 
@@ -30,6 +31,28 @@ def check_ratio(name: str, value: object) -> None:
     """`value` must be a number above 0."""
     if not isinstance(value, int | float) or not value > 0:
         raise ValueError(f"{name} is {value!r}; it must be a number above 0")
+
+
+def height_and_width(image_size: int | Sequence[int]) -> Sequence[int]:
+    """Height and width, px, of an `image_size`: one number for both, or the two."""
+    if isinstance(image_size, Sequence):
+        check_counts("image_size", image_size, 2)
+        return image_size
+    check_positive(image_size=image_size)
+    return image_size, image_size
+
+
+def check_heads(heads: Sequence[int], dim: int) -> None:
+    """The heads of stages 2 to 4 must divide their channels, which double with each stage."""
+    check_positive(dim=dim)
+    check_counts("heads", heads, 3)
+    for stage, number in enumerate(heads, start=2):
+        channels = dim << (stage - 1)
+        if channels % number:
+            raise ValueError(
+                f"heads of stage {stage} is {number}, which does not divide its {channels} channels (dim {dim}); "
+                f"{math.gcd(channels, number)} would"
+            )
 
 
 def _counts(value: object) -> bool:

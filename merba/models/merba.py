@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from merba.models.arguments import check_choice, check_counts, check_positive, check_ratio
+from merba.models.arguments import check_choice, check_counts, check_heads, check_positive, check_ratio, height_and_width
 from merba.models.dropout import Dropout, DropPath, LinearGELUDropout
 from merba.models.heads import Outputs, make_head
 from merba.scan import DIRECTIONS, PRESETS, window_conv, window_paths, window_scan
@@ -332,7 +332,7 @@ class MERba(nn.Module):
         drop_path: float = 0.3,
     ):
         super().__init__()
-        height, width = _height_and_width(image_size)
+        height, width = height_and_width(image_size)
         check_choice("extractor", extractor, ("local", "global"))
         check_choice("attention", attention, ("local", "global"))
         check_choice("mixer", mixer, ("shared", "per_direction"))
@@ -340,7 +340,7 @@ class MERba(nn.Module):
         check_counts("depths", depths, 4)
         check_positive(in_channels=in_channels, stem_dim=stem_dim, global_blocks=global_blocks, window=window, state=state)
         check_ratio("mlp_ratio", mlp_ratio)
-        _check_heads(heads, dim)
+        check_heads(heads, dim)
         if stem_stride not in (None, *STEM_STRIDES):
             raise ValueError(f"stem_stride is {stem_stride}; it must be 1, 2, 4, or none to go by image_size")
         directions = _directions(directions)
@@ -373,27 +373,6 @@ class MERba(nn.Module):
         x = self.stem(flow.contiguous(memory_format=torch.channels_last))
         x = self.stage4(self.stage3(self.stage2(self.stage1(x))))
         return self.head(self.norm(x).mean((2, 3)))
-
-
-def _height_and_width(image_size: int | Sequence[int]) -> Sequence[int]:
-    if isinstance(image_size, Sequence):
-        check_counts("image_size", image_size, 2)
-        return image_size
-    check_positive(image_size=image_size)
-    return image_size, image_size
-
-
-def _check_heads(heads: Sequence[int], dim: int) -> None:
-    """The heads of stages 2 to 4 must divide their channels, which double with each stage."""
-    check_positive(dim=dim)
-    check_counts("heads", heads, 3)
-    for stage, number in enumerate(heads, start=2):
-        channels = dim << (stage - 1)
-        if channels % number:
-            raise ValueError(
-                f"heads of stage {stage} is {number}, which does not divide its {channels} channels (dim {dim}); "
-                f"{math.gcd(channels, number)} would"
-            )
 
 
 def _directions(directions: str | Sequence[str]) -> Sequence[str]:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared_data import shared_data
-from textures import moved, texture
+from textures import CHANGES, FEW, moved, texture
 
 from merba.frames import open_clip
 from merba.preprocessing.faces import FaceSettings, aligned_grey, faces_of_subject, transform_of
@@ -20,7 +20,6 @@ from merba.preprocessing.flow import FlowSettings, opencv_tv_l1
 from merba.preprocessing.tv_l1 import tv_l1
 
 DEFAULTS = FlowSettings.of()
-FEW = {"epsilon": 1e-6, "scales": 3, "warps": 2, "inner_iterations": 5, "outer_iterations": 2}
 SIZES = st.tuples(st.integers(1, 50), st.integers(1, 50))
 
 
@@ -44,14 +43,7 @@ def test_a_shift_is_found_as_by_opencv(shift):
     assert np.percentile(difference(flow, opencv(first, second)), 99) < 0.05
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {}, {"tau": 0.1}, {"lambda_": 0.05}, {"theta": 0.5}, {"scales": 1}, {"warps": 1}, {"epsilon": 0.1},
-        {"inner_iterations": 2}, {"outer_iterations": 1}, {"scale_step": 0.5}, {"median": 1}, {"median": 3},
-    ],
-    ids=str,
-)  # fmt: skip
+@pytest.mark.parametrize("change", CHANGES, ids=str)
 def test_after_so_many_iterations_it_is_opencv_to_rounding(change):
     """With every parameter; where the iterations' number is fixed, rounding can't decide when they stop."""
     first = texture((80, 96))

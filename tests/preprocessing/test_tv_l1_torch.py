@@ -10,7 +10,7 @@ import torch
 from face_clips import clip_of, rows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from textures import moved, texture
+from textures import CHANGES, FEW, moved, texture
 
 from merba.frames import open_clip
 from merba.jobs import flow as flow_job
@@ -21,7 +21,6 @@ from merba.preprocessing.tv_l1 import tv_l1
 from merba.preprocessing.tv_l1_torch import median, remap, resize, tv_l1_batch
 from merba.sheet import plain_rows
 
-FEW = {"epsilon": 1e-6, "scales": 3, "warps": 2, "inner_iterations": 5, "outer_iterations": 2}
 SIZES = st.tuples(st.integers(17, 60), st.integers(17, 60))
 
 
@@ -62,14 +61,7 @@ def test_remapping_is_opencvs(size, seed):
     )
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {}, {"tau": 0.1}, {"lambda_": 0.05}, {"theta": 0.5}, {"scales": 1}, {"warps": 1}, {"epsilon": 0.1},
-        {"inner_iterations": 2}, {"outer_iterations": 1}, {"scale_step": 0.5}, {"median": 1}, {"median": 3},
-    ],
-    ids=str,
-)  # fmt: skip
+@pytest.mark.parametrize("change", CHANGES, ids=str)
 def test_after_so_many_iterations_it_is_the_solver_of_one_pair(change):
     first, chosen = texture((80, 96)), FlowSettings.of(FEW | change)
     second = moved(first, 1.3, -0.7)
