@@ -33,7 +33,7 @@ LEAST_MINUTES = 240
 """The shortest time that a training job asks for."""
 LONG_HOURS = 24
 """A plan without a GPU warns of experiments that take more CPU hours than this."""
-PREPROCESSING = {"faces": 0.4, "apex": 0.65, "flow": 0.15}
+PREPROCESSING = {"faces": 0.11, "apex": 0.26, "flow": 0.07}
 """CPU seconds per clip of 20 frames of 2040×1088 px (bench/results/preprocess.json)."""
 
 
