@@ -38,7 +38,7 @@ EXIT_STATUS = "exit status: 0 success; 1 something is wrong, see the message on 
 
 
 def command_parser() -> argparse.ArgumentParser:
-    """The command line's parser; parsed options have the subcommand's `run`, and the parser itself as `parser`."""
+    """The parser of the command line. Parsed options have the subcommand's `run`, and this parser as `parser`."""
     examples = "\n".join(f"  {command.EXAMPLE}" for command in COMMANDS)
     parser = argparse.ArgumentParser(
         prog="merba",
@@ -63,15 +63,18 @@ def command_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand. Returns 0 on success, 1 if something is wrong (the message says what), 2 for wrong usage."""
+    """Run one subcommand. Returns 0 on success, 1 if something is wrong (the message says what), 130 if interrupted.
+
+    Wrong usage exits with status 2.
+    """
     gc.set_threshold(100_000)  # imports make many objects and little garbage; the usual 700 costs a tenth of a start
     options = command_parser().parse_args(arguments)
     try:
         status = options.run(options)
         sys.stdout.flush()
         return status
-    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python's last flush would fail as well
+    except BrokenPipeError:  # the program that reads the output, such as `head`, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python's last flush fails too
         return 0
     except KeyboardInterrupt:
         print("merba: interrupted; what was finished is kept", file=sys.stderr)

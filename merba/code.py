@@ -1,8 +1,8 @@
 """Digests of the package's own code: what a result depends on besides settings and data.
 
-A stage depends on the module of its job and on all that this imports, found from import statements, those within functions
-included. Nothing is imported to find out. Comments, docstrings and formatting don't count, and a digest is the same under every
-Python from 3.11 on.
+A stage depends on the module of its job and on everything that this module imports. Imports are read from the source, those
+inside functions too; no module is imported for this. Comments, docstrings and formatting don't count, and a digest is the same
+under every Python from 3.11 on.
 """
 
 from __future__ import annotations
@@ -22,15 +22,14 @@ PACKAGE = Path(__file__).parent
 MODELS = "merba.models"
 """The module whose dictionary MODELS registers the models."""
 LAYOUT = {"ctx", "kind", "type_comment"}
-"""Fields of syntax trees that depend on place or notation and don't affect behaviour."""
+"""Fields of syntax trees that depend on position or notation and don't affect behaviour."""
 
 
 def code_digest(module: str, models: Iterable[str] = ()) -> str:
     """A short hash of the code of `module`, such as `merba.jobs.faces`, and of the package's modules that it imports.
 
-    Of the registered models only those in `models` count, so that a new or changed model concerns no other; so do those of other
-    packages (see `merba.plugins`). Unknown names are left out. `merba/__init__.py` never counts: it has the version and nothing
-    that computes.
+    Of the registered models, and of those of other packages (see `merba.plugins`), only those in `models` count: a change of one
+    model doesn't affect the others. Unknown names are ignored. `merba/__init__.py` never counts, because it computes nothing.
     """
     names = set(models)
     own_lines = sorted(repr((name, entry)) for name, entry in _registry().items() if name in names)
@@ -53,7 +52,7 @@ def modules_of(module: str, models: Iterable[str] = ()) -> set[str]:
 
 @cache
 def model_arguments(name: str) -> tuple[str, dict[str, Any]]:
-    """The module of a registered model and its arguments, read as text: defaults and SIZES; ("", {}) for another name."""
+    """A registered model's module and arguments (defaults and SIZES), read without importing it; ("", {}) for other names."""
     if name not in _registry():
         return "", {}
     file, class_name = _registry()[name]
@@ -75,7 +74,7 @@ def _reached(modules: Set[str], without: Set[str] = frozenset()) -> set[str]:
 
 
 def _file(module: str) -> Path | None:
-    """The file of a module of the package; None for another name, such as that of a function."""
+    """The file of a module of the package; None for any other name, such as a function's."""
     root, *parts = module.split(".")
     if root != PACKAGE.name or not parts:
         return None
@@ -121,16 +120,15 @@ def _assigns(node: ast.stmt, name: str) -> bool:
 
 @cache
 def _syntax(module: str) -> str:
-    """A module's syntax, hashed; of the registry, each model's own line counts only for that model."""
+    """A hash of a module's syntax, without the dictionary MODELS: `code_digest` adds the lines of the models that count."""
     body = [node for node in _tree(module).body if module != MODELS or not _assigns(node, "MODELS")]
     return hashlib.sha256(canonical(body).encode()).hexdigest()
 
 
 def canonical(node: object) -> str:
-    """A syntax tree, or a list of them, as text that says what it does.
+    """A syntax tree, or a list of them, as text that is the same under every version of Python.
 
-    `ast.dump` and `ast.unparse` would differ from one version of Python to the next: in fields that have come since, in the
-    pieces of f-strings, in how they quote.
+    `ast.dump` and `ast.unparse` differ between versions: in new fields, in the pieces of f-strings, in quotation marks.
     """
     if isinstance(node, list):
         return f"[{','.join(canonical(item) for item in node if not _is_bare_string(item))}]"
@@ -149,7 +147,7 @@ def _is_bare_string(node: object) -> bool:
 
 
 def _joined(pieces: list[ast.expr]) -> list[ast.expr]:
-    """The pieces of an f-string, neighbouring texts as one and none of them empty."""
+    """The pieces of an f-string, with neighbouring texts joined and empty ones removed."""
     joined: list[ast.expr] = []
     for piece in pieces:
         text = piece.value if isinstance(piece, ast.Constant) else None

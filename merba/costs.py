@@ -32,14 +32,14 @@ LEAST_MB = 4000
 LEAST_MINUTES = 240
 """The shortest time that a training job asks for."""
 LONG_HOURS = 24
-"""A plan without a GPU warns of experiments that take more CPU hours than this."""
+"""A plan without a GPU warns about experiments that take more CPU hours than this."""
 PREPROCESSING = {"faces": 0.11, "apex": 0.26, "flow": 0.07}
 """CPU seconds per clip of 20 frames of 2040×1088 px (bench/results/preprocess.json)."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Parameters, the places where they are applied, and per place the values kept and the operations `more` than parameters."""
+    """The number of parameters, of places where they are applied, and per place: values kept, operations beyond `parameters`."""
 
     parameters: int
     places: int
@@ -61,11 +61,11 @@ class Network:
         return 4 * self.parameters / 1e6
 
     def job_memory_mb(self, batch: int) -> int:
-        """Memory that a training job asks for, without its clips: half as much again as a step, for gaps between arrays."""
+        """Memory in MB that a training job asks for, without its clips: 1.5 times that of a step, because arrays leave gaps."""
         return max(LEAST_MB, PROGRAM_MB + self.step_memory_mb(batch) * 3 // 2)
 
     def step_memory_mb(self, batch: int) -> int:
-        """Memory of a training step in float32: kept values of the batch; weights, gradients and the optimiser's two moments."""
+        """Memory of a training step in MB, float32: kept values of the batch; weights, gradients, the optimiser's two moments."""
         return int((4 * batch * self.values + 16 * self.parameters) / 1e6)
 
     def seconds(self, clips: int, epochs: int, *, on_gpu: bool) -> float:
@@ -113,7 +113,7 @@ def _convolutions(dim: int, depth: int, places: int) -> Layer:
 
 
 def _blocks(dim: int, count: int, places: int, mixer: Layer, mlp_ratio: float, layer_scale: float | None) -> Layer:
-    """Blocks of a token mixer and an MLP; `mixer` is the layer of one place."""
+    """Blocks of a token mixer and an MLP; `mixer` has the mixer's costs at one place."""
     hidden = int(dim * mlp_ratio)
     around = 4 * dim + 2 * dim * hidden + hidden + dim + (0 if layer_scale is None else 2 * dim)
     return Layer(count * (mixer.parameters + around), places, count * (mixer.values + 3 * dim + 2 * hidden), count * mixer.more)
@@ -121,7 +121,7 @@ def _blocks(dim: int, count: int, places: int, mixer: Layer, mlp_ratio: float, l
 
 def _mamba(dim: int, *, state: int = 8, directions: int = 1, sets: int = 1) -> Layer:
     inner, rank = dim // 2, ceil(dim / 16)
-    along = 3 * dim + inner * (2 * rank + 3 * state + 2)  # for the tokens of every direction
+    along = 3 * dim + inner * (2 * rank + 3 * state + 2)  # for the tokens of each direction
     values = dim + directions * (3 * dim + rank + 2 * state)
     return Layer(dim**2 + sets * (dim**2 + along), 1, values, directions * (along + 2 * inner * state) - sets * along)
 
@@ -136,7 +136,7 @@ def _halved(*sides: int) -> tuple[int, ...]:
 
 def _merba(a: SimpleNamespace, classes: int) -> Iterable[Layer]:
     height, width = a.image_size if isinstance(a.image_size, list | tuple) else (a.image_size, a.image_size)
-    # As merba.models.merba.stride_for, which can't be imported without PyTorch.
+    # The same rule as merba.models.merba.stride_for, which can't be imported without PyTorch.
     stride = a.stem_stride or next((stride for stride in (4, 2) if min(height, width) >= 56 * stride), 1)
     size, dim = (ceil(height / stride), ceil(width / stride)), a.dim
     directions = 4 if a.directions == "merba" else len(a.directions.split() if isinstance(a.directions, str) else a.directions)
@@ -178,7 +178,7 @@ def _htnet(a: SimpleNamespace, classes: int) -> Iterable[Layer]:
         inner = dim // (a.heads << level) * (a.heads << level)
         layer = 4 * dim + 4 * dim * inner + dim + 2 * dim**2 * a.mlp_ratio + dim * a.mlp_ratio + dim
         yield Layer(depth * layer, side**2, depth * (4 * dim + 4 * inner + 2 * dim * a.mlp_ratio))
-        yield Layer((side // 2 ** (levels - 1 - level)) ** 2, 1, 0)  # of positions, which all blocks share
+        yield Layer((side // 2 ** (levels - 1 - level)) ** 2, 1, 0)  # one parameter per position, shared by all blocks
         if level < levels - 1:
             yield Layer(18 * dim**2 + 6 * dim, side**2, 4 * dim)
             dim, side = 2 * dim, side // 2
@@ -219,7 +219,7 @@ def _slstt(a: SimpleNamespace, classes: int) -> Iterable[Layer]:
 
 
 def _fitted(a: SimpleNamespace, classes: int) -> Iterable[Layer]:
-    """Methods without gradients: no parameters, and less time than the start of their job."""
+    """Methods without gradients: no parameters, and less time than their job needs to start."""
     return ()
 
 

@@ -1,4 +1,4 @@
-"""The two errors that users of merba meet, and the words for a name that isn't known."""
+"""The package's two exceptions, and the message for an unknown name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 
 class MerbaError(Exception):
-    """The run can't go on; the message says what was found where, and what to do about it."""
+    """The run can't continue; the message says what is wrong, where, and what to do about it."""
 
 
 class ClipProblem(Exception):
@@ -18,13 +18,13 @@ class ClipProblem(Exception):
 
 
 def did_you_mean(name: object, known: Iterable[object]) -> str:
-    """` (did you mean …?)` where one of the known names is close to `name`, whatever its case; otherwise an empty string."""
+    """` (did you mean …?)` if a known name is close to `name`, ignoring case; otherwise an empty string."""
     by_case = {str(other).casefold(): str(other) for other in known}
     close = get_close_matches(str(name).casefold(), by_case, n=1)
     return f" (did you mean {by_case[close[0]]!r}?)" if close else ""
 
 
 def unknown(name: object, known: Iterable[object]) -> str:
-    """What to say of a name that is not among the known ones: the nearest of them, and all to choose from."""
+    """The message for a name that is not among the known ones: the closest one, and the list of all."""
     known = list(known)
     return f"{name!r} is unknown{did_you_mean(name, known)}; choose one of {', '.join(map(str, known))}"

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 DPI = 130
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#777777"
-"""Of Okabe and Ito's palette, which colour-blind people tell apart."""
+"""From Okabe and Ito's palette, which colour-blind people can tell apart."""
 
 
 def pyplot():
-    """matplotlib.pyplot, which only draws to files. Text in SVG stays text, and equal figures give equal files."""
+    """matplotlib.pyplot, set up to draw only to files. Text in SVG stays text, and equal figures give equal files."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -34,7 +34,7 @@ def pyplot():
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write the figure to `path`, which ends in .png, .svg or .pdf, and forget it."""
+    """Write the figure to `path`, which ends in .png, .svg or .pdf, and close it."""
     figure.savefig(path, dpi=DPI, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot().close(figure)
 

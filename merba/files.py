@@ -1,4 +1,4 @@
-"""Writing files so that a half-written one is never taken for a whole one, and checksums of what was read."""
+"""Writing files so that a half-written one is never mistaken for a complete one, reading tables, and checksums."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FOLD_FILES = {
     "split": "split.csv",
     "record": "run.json",
 }
-"""What the folder of a trained fold holds; and WEIGHTS, with `keep_weights`."""
+"""The files in the folder of a trained fold; with `keep_weights` also WEIGHTS."""
 WEIGHTS = "model.safetensors"
 REFUSALS = {
     errno.ENOSPC,
@@ -39,9 +39,9 @@ REFUSALS = {
     errno.ENOTDIR,
     errno.EISDIR,
 }
-"""What a file system says that has no room, must not be written to, or has something else at the place."""
+"""Errors that mean: disk full, not allowed to write, or something else already has that path."""
 DRAFT = ".draft-"
-"""How the names of unfinished files begin."""
+"""The beginning of unfinished files' names."""
 IDLE = 3600.0
 """Seconds; no writer pauses that long between two writes."""
 
@@ -50,8 +50,8 @@ IDLE = 3600.0
 def atomic(path: Path) -> Generator[Path]:
     """An empty file next to `path` to write to; renamed to `path` when the block succeeds, removed when it fails.
 
-    Writers of the same file, on whatever machine, don't meet: each has a draft of its own. What a killed one leaves is for
-    `remove_drafts`. Raises MerbaError that names `path` where the disk is full or the folder can't be written to.
+    Several processes, also on different machines, can write the same file: each has its own draft. `remove_drafts` removes
+    those of killed processes. Raises MerbaError that names `path` if the disk is full or the folder can't be written to.
     """
     path = Path(path)
     # The suffix stays last, because numpy and matplotlib choose the format by it.
@@ -59,7 +59,7 @@ def atomic(path: Path) -> Generator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft.touch()
-        mode = draft.stat().st_mode  # as umask says, whatever the writer takes (safetensors: 600)
+        mode = draft.stat().st_mode  # as umask says; some writers use another (safetensors: 600)
         yield draft
         draft.chmod(mode)
         draft.replace(path)
@@ -78,7 +78,7 @@ def atomic(path: Path) -> Generator[Path]:
 def remove_drafts(folder: Path) -> None:
     """Remove the drafts of killed writers below `folder`: those not written to for IDLE seconds.
 
-    Younger ones may be of a job that still works, on another machine too.
+    Newer ones may belong to a job that is still running, perhaps on another machine.
     """
     latest = time.time() - IDLE
     for draft in folder.rglob(f"{DRAFT}*"):
@@ -88,7 +88,7 @@ def remove_drafts(folder: Path) -> None:
 
 
 def _refusal(error: Exception, draft: Path) -> str | None:
-    """Why the file system refuses to write the draft, where that is what the error is about."""
+    """Why the file system refuses to write the draft; None if the error is about something else."""
     if isinstance(error, OSError):
         of_another = error.filename is not None and Path(error.filename) not in (draft, *draft.parents)
         return None if of_another or error.errno not in REFUSALS else os.strerror(error.errno)
@@ -98,8 +98,8 @@ def _refusal(error: Exception, draft: Path) -> str | None:
 
 
 def read_parquet(path: Path) -> pd.DataFrame:
-    """A table that a stage wrote; MerbaError that names the file where it can't be read."""
-    import pandas as pd  # most of what needs this module reads no table
+    """A table that a stage wrote. Raises MerbaError that names the file if it can't be read."""
+    import pandas as pd  # most users of this module read no table
 
     try:
         return pd.read_parquet(path)

@@ -1,4 +1,4 @@
-"""The log of one job: its first line says what is done, its last line the outcome; failures also reach the terminal."""
+"""The log of one job: its first line names the task, its last line the outcome; warnings and failures also go to the terminal."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def job_log(path: str | Path, task: str) -> Generator[None]:
 
 
 def failures(logs: Path, since: float) -> list[str]:
-    """The last entries of the job logs in a folder that were written after a time, s, and end in a failure."""
+    """The log's path and the error, for each job log in a folder that was written after a time (s) and ends in a failure."""
     failed = []
     for path in sorted(path for path in logs.rglob("*") if path.is_file() and path.stat().st_mtime >= since):
         _, failure, message = path.read_text(errors="replace").rpartition(" ERROR failed: ")
@@ -56,9 +56,9 @@ def failures(logs: Path, since: float) -> list[str]:
 
 
 def counted(items: Iterable[Item], total: int, unit: str) -> Iterator[Item]:
-    """The items, while a line in the log says every PERIOD seconds how many are done, at what rate, and what is left.
+    """Yield the items, and log every PERIOD seconds how many are done, the rate and the time left.
 
-    A total of 0 is one that isn't known.
+    A total of 0 means that it isn't known.
     """
     started = said = time.monotonic()
     for done, item in enumerate(items):

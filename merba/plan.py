@@ -1,4 +1,4 @@
-"""What runs for a configuration: its experiments, their folds, and the tables and figures that come of them."""
+"""What runs for a configuration: its experiments, their folds, and the tables and figures made from them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from merba.sheet import KEY, PREPROCESSING, check_subjects_apart, class_names, p
 ABLATIONS = ("table_6_lgfi", "table_7_scanning")
 """Tables of ablations, which a configuration with `ablations: false` leaves out."""
 EVERY_METHOD = "_every_method"
-"""End of the name of a table with the experiments that a plain run leaves out."""
+"""The end of a table's name if it includes the experiments that a plain run leaves out."""
 RELEASED_SIZE = 28
 """Side of the public release's flow images, px."""
 SHEET_CLIPS = 48
@@ -39,20 +39,20 @@ PAPER_MODEL = "merba_base"
 
 
 class Plan:
-    """What Snakemake is asked to make. Nothing is written, no frame is opened, and PyTorch is not imported.
+    """What Snakemake is asked to make. Planning writes nothing, opens no frame and doesn't import PyTorch.
 
-    `config` is the configuration with every default filled in, `origin` says which configuration the results are of (see
-    `merba.config.origin_of`), and `sheet` is the sample sheet; `experiments` has the settings of those that run, `left_out` why
-    the others can't, by name; `flow` are the settings of flow with the solver that runs; `views` are the views. `results` is
-    the folder of results, relative to that of the run; rules' files begin with `results/` wherever it is, as rules name them.
+    `config` is the configuration with every default filled in, `origin` says which configuration the results come from (see
+    `merba.config.origin_of`), and `sheet` is the sample sheet. By name, `experiments` has the settings of those that run, and
+    `left_out` why the others can't. `flow` has the settings of flow, with the solver that runs, and `views` the views. `results`
+    is the folder of results, relative to the run's folder; the paths in rules always begin with `results/`, wherever it is.
     """
 
     def __init__(
         self, config: Mapping[str, Any], origin: str = "configuration", given: Collection[str] = (), results: Path = RESULTS
     ) -> None:
-        """Raises MerbaError where the configuration, named by `origin`, or the data that it names can't be used.
+        """Raises MerbaError if the configuration, called `origin` in the message, or its data can't be used.
 
-        `given` are the keys that the command line set, which the message names too.
+        `given` are the keys that the command line set; the message names them too.
         """
         self.config = complete(dict(config), f"{origin} with --config {', '.join(given)}" if given else origin)
         self.origin = origin_of(self.config, origin)
@@ -92,25 +92,25 @@ class Plan:
         return {dataset: self.sheet[self.sheet["dataset"] == dataset] for dataset in self.datasets}
 
     def clips(self, dataset: str, subject: str) -> list[dict[str, Any]]:
-        """A subject's rows as preprocessing needs them."""
+        """A subject's rows, with the columns that preprocessing needs."""
         if (dataset, subject) not in self._clips:
             raise MerbaError(f"the sample sheet has no subject {subject} in {dataset}")
         return self._clips[dataset, subject]
 
     def file_state(self, dataset: str, subject: str) -> str:
-        """A hash that changes when a file does that the subject's clips are read from and no rule makes."""
+        """A hash that changes when a file of the subject's clips changes, without files that rules make."""
         key = dataset, subject
         if key not in self._file_states:
             self._file_states[key] = file_state(clip for clip in self._clips[key] if self._maker(clip["source"]) is None)
         return self._file_states[key]
 
     def gate_refuses(self, pack: str) -> bool:
-        """Whether the gate of a pack, such as packed/samm or views/tim10/samm, that let clips be dropped must refuse them now."""
+        """Whether the gate of a pack (packed/samm, views/tim10/samm) let clips be dropped before and must refuse them now."""
         checked = self.results / f"{pack}.checked"
         return self.config["on_problem"] == "stop" and checked.exists() and checked.stat().st_size > 0
 
     def made(self, dataset: str) -> list[str]:
-        """The folders with clips of a dataset that rules make: of the rendered demo, or clones of ready-made flow.
+        """The folders of a dataset's clips that rules make: the rendered demo, or clones of ready-made flow.
 
         Raises MerbaError for a dataset that isn't configured.
         """
@@ -120,19 +120,19 @@ class Plan:
 
     @cached_property
     def demo(self) -> list[str]:
-        """The folders of the rendered demo, one a dataset; none for other data."""
+        """The folders of the rendered demo, one per dataset; empty for other data."""
         return [str(DEMO_ROOT / name) for name in self.config["datasets"]] if self.config["data"] == "demo" else []
 
     def _maker(self, source: str) -> str | None:
         return next((folder for folder, placed in self._made.items() if source.startswith(f"{placed}/")), None)
 
     def _placed(self, path: str) -> Path:
-        """The place of a file or folder that rules call `path`."""
+        """Where a file or folder that rules call `path` is on disk."""
         return self.results / Path(path).relative_to(RESULTS)
 
     @cached_property
     def _made(self) -> dict[str, Path]:
-        """The folders of the rendered demo, or of clones of ready-made flow, and the place of each."""
+        """The folders of the rendered demo, or of clones of ready-made flow, and where each is on disk."""
         settings = self.config["datasets"].items()
         clones = [str(CLONES / name) for name, own in settings if own["adapter"] == CLONED and not own.get("root")]
         return {folder: self._placed(folder) for folder in [*self.demo, *clones]}
@@ -150,18 +150,18 @@ class Plan:
         return {dataset for dataset, rows in self._rows.items() if (rows["kind"] != "flow").any()}
 
     def network(self, experiment: str) -> Network | None:
-        """What an experiment's network costs; None where the package doesn't know it."""
+        """The cost of an experiment's network; None if the package doesn't know the model."""
         settings = self.experiments[experiment]
         return network(settings["model"], len(class_names(self.sheet, settings["datasets"])))
 
     def fold_hours(self, experiment: str) -> float | None:
-        """Estimated hours of a fold, all its seeds and epochs, on one core or GPU; None where the network is unknown."""
+        """Estimated hours of a fold, all its seeds and epochs, on one core or GPU; None if the network is unknown."""
         settings, clips = self.experiments[experiment], len(self._composite(experiment))
         cost, epochs = self.network(experiment), settings["training"]["epochs"]
         return None if cost is None else cost.seconds(clips, epochs, on_gpu=self.on_gpu) * len(settings["seeds"]) / 3600
 
     def fold_minutes(self, experiment: str) -> int:
-        """Time that a training job asks for: thrice the estimate, as it may be on a slower machine."""
+        """Minutes that a training job asks for: three times the estimate, because the machine may be slower."""
         return max(LEAST_MINUTES, int(180 * (self.fold_hours(experiment) or 0)))
 
     def warnings(self, *, ablations: bool) -> list[str]:
@@ -174,7 +174,7 @@ class Plan:
         return found
 
     def fold_memory(self, experiment: str) -> int:
-        """Memory of a training, MB: that of its network and program, and the packed flow and its inputs in float32."""
+        """Memory of a training, MB: the network and program, the packed flow, and the model's inputs in float32."""
         rows, settings = self._composite(experiment), self.config
         cost, batch = self.network(experiment), self.experiments[experiment]["training"]["batch_size"]
         program = LEAST_MB if cost is None or self.on_gpu else cost.job_memory_mb(min(batch, len(rows)))
@@ -187,21 +187,21 @@ class Plan:
         return program + pixels * (2 * side**2 + 2 * 4 * model_side**2) // 10**6
 
     def packs(self, experiment: str, suffix: str = ".npy") -> list[str]:
-        """The packs that an experiment's folds read, a file a dataset; with `.checked` their gates."""
+        """The packs that an experiment's folds read, one file per dataset; with `.checked` as suffix, their gates' files."""
         settings = self.experiments[experiment]
         return [f"results/{pack_folder(settings)}/{dataset}{suffix}" for dataset in settings["datasets"]]
 
     # Folds
 
     def labels(self, experiment: str) -> list[dict[str, Any]]:
-        """The rows of an experiment's datasets, as training needs them."""
+        """The rows of an experiment's datasets, with the columns that training needs."""
         return plain_rows(self._composite(experiment), [*KEY, "label", "split"])
 
     def _composite(self, experiment: str) -> pd.DataFrame:
         return self.sheet[self.sheet["dataset"].isin(self.experiments[experiment]["datasets"])]
 
     def folds(self, experiment: str) -> list[tuple[str, str]]:
-        """(dataset, subject's safe id) of every fold of an experiment; the id is `holdout` where the protocol is."""
+        """(dataset, subject's safe id) of every fold of an experiment; the id is `holdout` if the protocol is."""
         return list(self._folds[experiment])
 
     @cached_property
@@ -212,7 +212,7 @@ class Plan:
         }
 
     def check_fold(self, experiment: str, dataset: str, subject: str) -> None:
-        """MerbaError for a fold that is asked for, but isn't one."""
+        """Raise MerbaError if there is no such experiment or fold."""
         if experiment not in self.experiments:
             hint = f"{did_you_mean(experiment, self.experiments)}; those that run are {', '.join(self.experiments)}"
             raise MerbaError(f"there is no experiment {experiment!r}{hint}")
@@ -222,11 +222,11 @@ class Plan:
             raise MerbaError(f"experiment {experiment} has no fold {fold!r}{hint}")
 
     def fold_files(self) -> dict[str, str]:
-        """The names of a fold's files, by what they are."""
+        """The names of a fold's files, by what they hold."""
         return FOLD_FILES | ({"weights": WEIGHTS} if self.config["keep_weights"] else {})
 
     def predictions(self, experiment: str) -> list[str]:
-        """The files of predictions of every fold of an experiment."""
+        """The prediction files of an experiment's folds."""
         return self._predictions[experiment]
 
     @cached_property
@@ -244,7 +244,7 @@ class Plan:
     # Tables
 
     def in_table(self, table: str, *, every_method: bool = False) -> list[str]:
-        """The experiments with rows in a table, such as `table_5_3db`; those marked `optional` where every method is in."""
+        """The experiments with rows in a table, such as `table_5_3db`; with `every_method` also those marked `optional`."""
         names = self.experiments if every_method else self._usual
         return [name for name in names if table in self.experiments[name]["tables"]]
 
@@ -253,17 +253,17 @@ class Plan:
         return [name for name, own in self.experiments.items() if self.config["every_method"] or not own.get("optional")]
 
     def whole_table(self, table: str) -> str:
-        """The file of a table with every method; a plain run's own table where that has them all."""
+        """The file of a table with every method; this is a plain run's table if that has them all."""
         whole = self.in_table(table) == self.in_table(table, every_method=True)
         return f"results/{table}{'' if whole else EVERY_METHOD}.csv"
 
     def result_tables(self, *, ablations: bool) -> list[str]:
-        """Tables IV to VII, those that any experiment has rows in."""
+        """The names of those of Tables IV to VII that an experiment has rows in."""
         names = sorted({table for name in self._usual for table in self.experiments[name]["tables"]})
         return [name for name in names if ablations or name not in ABLATIONS]
 
     def trained(self, *, ablations: bool) -> list[str]:
-        """The experiments of those tables."""
+        """The experiments with rows in `result_tables`."""
         tables = set(self.result_tables(ablations=ablations))
         return [name for name in self._usual if tables & set(self.experiments[name]["tables"])]
 
@@ -276,7 +276,7 @@ class Plan:
         return [f"results/{name}.csv" for name in names]
 
     def models(self) -> list[tuple[str | None, dict[str, Any], int]]:
-        """(name, arguments, classes) of the experiments' models, each once, for Table I; the name of a file's class is None."""
+        """(name, arguments, classes) of the experiments' models, each once, for Table I; name is None for a class in a file."""
         models: list[tuple[str | None, dict[str, Any], int]] = []
         for settings in (self.experiments[name] for name in self.trained(ablations=False)):
             arguments = {key: value for key, value in settings["model"].items() if key not in ("name", "pretrained")}
@@ -286,13 +286,13 @@ class Plan:
         return models
 
     def model_files(self, experiments: Iterable[str]) -> list[str]:
-        """The users' files that experiments' models are classes of."""
+        """The users' files that define the experiments' models."""
         return sorted(
             {self.experiments[name]["model"]["file"] for name in experiments if "file" in self.experiments[name]["model"]}
         )
 
     def runs(self, experiments: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """Settings and files of predictions of experiments, by name: what tables and the summary are made from."""
+        """Settings and prediction files of experiments, by name: tables and the summary are made from these."""
         return {
             name: {
                 "settings": self.experiments[name],
@@ -302,17 +302,17 @@ class Plan:
         }
 
     def whose(self) -> dict[str, Any]:
-        """`origin`, with what the experiments set."""
+        """`origin`, with the settings that experiments change."""
         return self.origin | {"changed": self.origin["changed"] | changed_by_experiments(self.config)}
 
     def times(self, *, ablations: bool) -> list[str]:
-        """The files with the time of each job, except of trainings, which record it themselves."""
+        """The files with the time of each job; trainings record theirs themselves."""
         alone = ["results/times/samples.tsv", "results/times/problems.tsv"]
         named = self._timed(ablations=ablations).items()
         return alone + [f"results/times/{stage}/{job}.tsv" for stage, jobs in named for job in jobs]
 
     def jobs(self, *, ablations: bool) -> dict[str, int]:
-        """How many jobs each stage has where nothing is made yet, in the order of the stages."""
+        """How many jobs each stage has if nothing is made yet, in the order of the stages."""
         counts = {stage: len(jobs) for stage, jobs in self._timed(ablations=ablations).items()}
         folds = len(self.every_prediction(ablations=ablations))
         after = {stage: counts.pop(stage) for stage in ("table", "confusion", "samples_figure")}
@@ -341,7 +341,7 @@ class Plan:
     # Figures
 
     def confusions(self, experiments: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """`experiment` and `split` of their confusion matrices, by name: of the whole composite, or one a test set."""
+        """`experiment` and `split` of their confusion matrices, by name: one for all clips, or one per test set."""
         matrices = {}
         for name in experiments:
             if self.experiments[name]["protocol"] == "loso":
@@ -352,7 +352,7 @@ class Plan:
         return matrices
 
     def matrices(self, *, ablations: bool, kind: str = "csv") -> list[str]:
-        """The files of the confusion matrices: tables, or pictures where `kind` is png."""
+        """The files of the confusion matrices: tables, or pictures if `kind` is png."""
         names = self.confusions(self.trained(ablations=ablations))
         return [f"results/figures/figure_3_confusion_{name}.{kind}" for name in names]
 
@@ -375,7 +375,7 @@ class Plan:
         return math.ceil(len(self._rows[dataset]) / SHEET_CLIPS)
 
     def sheet_clips(self, dataset: str, page: str) -> list[dict[str, Any]]:
-        """The rows on one page of a contact sheet. Raises MerbaError where there is no such page."""
+        """The rows on one page of a contact sheet. Raises MerbaError if there is no such page."""
         if not 1 <= int(page) <= self._sheet_pages(dataset):
             raise MerbaError(f"there is no page {page} of the samples of {dataset}: it has {self._sheet_pages(dataset)}")
         return self._sheet_rows[dataset][(int(page) - 1) * SHEET_CLIPS : int(page) * SHEET_CLIPS]
@@ -385,11 +385,11 @@ class Plan:
         return {dataset: plain_rows(rows, [*KEY, "source", "kind", "bits", "label"]) for dataset, rows in self._rows.items()}
 
     def sheet_subjects(self, dataset: str, page: str) -> list[str]:
-        """Safe ids of the subjects with clips on such a page, in its order."""
+        """Safe ids of the subjects with clips on a page of a contact sheet, in its order."""
         return [safe_id(subject) for subject in dict.fromkeys(row["subject"] for row in self.sheet_clips(dataset, page))]
 
     def sheet_title(self, dataset: str, page: str) -> str:
-        """The title of such a page."""
+        """The title of a page of a contact sheet."""
         first, clips = (int(page) - 1) * SHEET_CLIPS, len(self._rows[dataset])
         last = min(first + SHEET_CLIPS, clips)
         return f"{dataset}, page {int(page)} of {self._sheet_pages(dataset)}: clips {first + 1} to {last} of {clips}"

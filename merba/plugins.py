@@ -1,6 +1,6 @@
 """Models and datasets from outside: entry points of installed packages, and a user's own file.
 
-Nothing of a package is imported to list or digest what it brings: planning stays without PyTorch.
+Listing and hashing them imports nothing, so that planning needs no PyTorch.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ MODELS, DATASETS = "merba.models", "merba.datasets"
 
 @cache
 def plugins(group: str) -> dict[str, EntryPoint]:
-    """What installed packages bring to a group, by name."""
+    """The entry points of a group in all installed packages, by name."""
     return {entry.name: entry for entry in entry_points(group=group)}
 
 
 def loaded(entry: EntryPoint) -> Any:
-    """The class or function of an entry point. Raises MerbaError where its package can't be imported."""
+    """The class or function of an entry point. Raises MerbaError if its package can't be imported."""
     try:
         return entry.load()
     except Exception as error:  # whatever another package raises
@@ -51,10 +51,10 @@ def entry_digest(entry: EntryPoint) -> str:
 
 
 def class_of_file(path: Path, name: str) -> type:
-    """The class `name` of a Python file, which is run. Raises MerbaError where there is none."""
+    """Run a Python file and return its class `name`. Raises MerbaError if the file can't be run or has no such class."""
     if not path.is_file():
         raise MerbaError(f"model.file: {path} doesn't exist; a relative path starts at the folder of the run")
-    # Under a name of its own content: a changed file is another module, and the same one is run once.
+    # The module's name comes from the content: a changed file is a new module, and an unchanged one is run only once.
     module_name = f"merba_own_{checksum(path)[:16]}"
     if module_name not in sys.modules:
         module = sys.modules[module_name] = ModuleType(module_name)

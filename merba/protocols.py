@@ -35,10 +35,10 @@ EVERYBODY = "everybody"
 
 
 def folds(sheet: pd.DataFrame, experiment: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The (dataset, subject) pairs that name an experiment's folds; holdout has one, of its first dataset.
+    """The (dataset, subject) pairs that name an experiment's folds; holdout has one fold, named after its first dataset.
 
-    `experiment` comes from `merba.config.experiment_settings`. Raises MerbaError where holdout meets a dataset without
-    a training or a test split.
+    `experiment` comes from `merba.config.experiment_settings`. Raises MerbaError if the protocol is holdout and a dataset has
+    no training or no test split.
     """
     if experiment["protocol"] == "loso":
         most = None if experiment["folds"] == "all" else experiment["folds"]["most_clips"]
@@ -54,7 +54,7 @@ def folds(sheet: pd.DataFrame, experiment: Mapping[str, Any]) -> list[tuple[str,
 
 
 def honest_name(experiment: Mapping[str, Any]) -> str:
-    """What the honest selection is called in predictions and tables: `validation` or `last` (epoch)."""
+    """The name of the honest choice of epoch in predictions and tables: `validation` or `last`."""
     return "validation" if experiment["stopping"] == "validation" else "last"
 
 
@@ -68,9 +68,9 @@ def make_split(clips: pd.DataFrame, protocol: str, dataset: str, subject: str, *
 
 
 def loso_subjects(sheet: pd.DataFrame, datasets: list[str], most_clips: int | None = None) -> list[tuple[str, str]]:
-    """The (dataset, subject) pairs of a composite, one a fold; or only the `most_clips` with most clips.
+    """The (dataset, subject) pairs of a composite, one per fold; with `most_clips`, only that many, those with the most clips.
 
-    A subject is (dataset, subject): ids repeat across datasets.
+    A subject is (dataset, subject), because ids repeat across datasets.
     """
     sizes = sheet[sheet["dataset"].isin(datasets)].groupby(["dataset", "subject"]).size()
     if most_clips is not None:
@@ -81,22 +81,25 @@ def loso_subjects(sheet: pd.DataFrame, datasets: list[str], most_clips: int | No
 def loso_split(sheet: pd.DataFrame, dataset: str, subject: str, *, stopping: str, seed: int) -> Split:
     """The fold that tests (dataset, subject) and trains on all others in `sheet` (columns dataset, subject, label).
 
-    With `stopping` "validation" a tenth of the training clips, of subjects of their own, is held out (see
-    `hold_out_subjects`); with "none" the validation part is empty, and so is the test part of a subject none of whose clips
-    are usable. Raises MerbaError for a subject without whom there is no one to train on.
+    With `stopping` "validation", about a tenth of the training clips is held out, by subject (see `hold_out_subjects`); with
+    "none", the validation part is empty. The test part is empty if the subject has no usable clip. Raises MerbaError if there
+    is no other subject to train on.
     """
     is_test = ((sheet["dataset"] == dataset) & (sheet["subject"] == subject)).to_numpy()
     test, rest = np.flatnonzero(is_test), np.flatnonzero(~is_test)
     if not len(rest):
         raise MerbaError(f"{dataset} {subject}: without this subject there is no one to train on")
-    # From fold to fold the parts take turns. The first part would mostly be the same people, because the splitter assigns
+    # Each fold holds out the next part in turn. The first part would mostly be the same people, because the splitter assigns
     # the largest and most uneven subjects first.
     number = loso_subjects(sheet, sorted(sheet["dataset"].unique())).index((dataset, subject)) if len(test) else 0
     return _with_validation(sheet, rest, test, stopping=stopping, seed=seed, part=number)
 
 
 def holdout_split(sheet: pd.DataFrame, *, stopping: str, seed: int) -> Split:
-    """Train on the clips of split `train` and test on those of `test_a` and `test_b` (column split), as DFME is divided."""
+    """Train on the clips of split `train` and test on those of `test_a` and `test_b` (column split), as DFME is divided.
+
+    Raises MerbaError if there are no clips to train on or to test.
+    """
     train, test = (np.flatnonzero(sheet["split"].isin(names)) for names in (["train"], TESTS))
     if not len(train) or not len(test):
         raise MerbaError(f"holdout: {len(train)} usable training and {len(test)} test clips; see results/problems.csv")
@@ -111,13 +114,13 @@ def holdout_split(sheet: pd.DataFrame, *, stopping: str, seed: int) -> Split:
 
 
 def shared_subjects(sheet: pd.DataFrame) -> list[str]:
-    """The subjects, "dataset/subject", with clips of split `train` and of a test split, whom DFME's division should not have."""
+    """The subjects ("dataset/subject") with clips both of split `train` and of a test split; there should be none."""
     people = sheet["dataset"] + "/" + sheet["subject"]
     return sorted(set(people[sheet["split"] == "train"]) & set(people[sheet["split"].isin(TESTS)]))
 
 
 def _with_validation(sheet: pd.DataFrame, rest: np.ndarray, test: np.ndarray, *, stopping: str, seed: int, part: int) -> Split:
-    """Rows `rest` to train on, less, with `stopping` "validation", a tenth of them."""
+    """The split that trains on rows `rest`; with `stopping` "validation", about a tenth of them is held out."""
     if stopping == "none":
         return Split(rest, np.empty(0, np.int64), test)
     people = (sheet["dataset"] + "/" + sheet["subject"]).to_numpy(str)[rest]
@@ -128,8 +131,8 @@ def _with_validation(sheet: pd.DataFrame, rest: np.ndarray, test: np.ndarray, *,
 def hold_out_subjects(labels: np.ndarray, subjects: np.ndarray, *, seed: int, part: int) -> tuple[np.ndarray, np.ndarray]:
     """Positions of (training, validation): about a tenth of the clips, subject-disjoint, stratified by class.
 
-    `part` says which of the ten, counted round and round. With fewer than ten subjects one of them is held out, or a few,
-    and with two, half. Raises MerbaError for a single one.
+    `part` is the number of the part, modulo the number of parts: ten, or fewer with fewer subjects. Raises MerbaError for a
+    single subject.
     """
     if len(np.unique(subjects)) < 2:
         raise MerbaError("validation needs at least two training subjects; use `stopping: none` or add subjects")
@@ -140,17 +143,17 @@ def hold_out_subjects(labels: np.ndarray, subjects: np.ndarray, *, seed: int, pa
 def subject_parts(labels: np.ndarray, subjects: np.ndarray, count: int, *, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Positions of (the others, a part) for each of `count` parts of the clips: subject-disjoint, stratified by class.
 
-    There are fewer where there are fewer subjects, of whom there must be two.
+    There are fewer parts if there are fewer subjects. At least two subjects are needed.
     """
-    from sklearn.model_selection import StratifiedGroupKFold  # half a second that planning a workflow does not need
+    from sklearn.model_selection import StratifiedGroupKFold  # takes half a second, and planning doesn't need it
 
     folds = StratifiedGroupKFold(n_splits=min(count, len(np.unique(subjects))), shuffle=True, random_state=seed)
-    # The splitter warns of a class with fewer clips than folds; a held-out part without that class is what follows.
+    # The splitter warns if a class has fewer clips than folds; then some held-out parts lack that class.
     every = folds.split(np.zeros(len(labels)), _codes(labels, folds.n_splits), subjects)
-    return [(others, part) for others, part in every if len(part)]  # few subjects can leave a part empty
+    return [(others, part) for others, part in every if len(part)]  # with few subjects, a part can be empty
 
 
 def _codes(labels: np.ndarray, folds: int) -> np.ndarray:
-    """Labels for the splitter, which refuses data in which every class is rarer than its folds: then all are one."""
+    """Integer labels for the splitter; all 0 if every class has fewer clips than folds, which it refuses."""
     _, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     return codes if counts.max() >= folds else np.zeros_like(codes)

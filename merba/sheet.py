@@ -85,10 +85,10 @@ def _report(faults: Sequence[str]) -> None:
 
 
 def check_subjects_apart(rows: pd.DataFrame) -> None:
-    """Raise MerbaError that names every source of which two subjects, of whatever datasets, share frames.
+    """Raise MerbaError that names every source from which two subjects, of any datasets, share frames.
 
-    Such frames would be in the training and in the test part of one fold. `rows` are those of an experiment. A file is
-    known by its inode, so that links are no disguise; none is opened. One recording may belong to two subjects where
+    Such frames would be in the training and in the test part of one fold. `rows` are those of an experiment. Files are
+    compared by inode, so that links count as the same file; none is opened. One recording may belong to two subjects if
     their frames don't overlap.
     """
     of_file: dict[Hashable, list[dict[str, Any]]] = {}
@@ -106,7 +106,7 @@ def check_subjects_apart(rows: pd.DataFrame) -> None:
 
 
 def _file(source: str) -> Hashable:
-    """Device and inode of a file or folder; its path where it doesn't exist yet."""
+    """Device and inode of a file or folder; its path if it doesn't exist yet."""
     try:
         state = os.stat(source)  # noqa: PTH116 - a Path for every clip would take longer than all the rest
     except OSError:
@@ -115,10 +115,10 @@ def _file(source: str) -> Hashable:
 
 
 def _overlap(clips: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
-    """Two clips of one source that share a frame and belong to different subjects, if there are any.
+    """Two clips of one source that share a frame and belong to different subjects; None if there are none.
 
-    By onset, it is enough to compare each clip with the one that reaches furthest of those before it: where that is of
-    the same subject, another one before it would have overlapped with that.
+    In the order of onsets, it is enough to compare each clip with the earlier clip that ends last: any other earlier clip
+    that shares a frame with it shares one with that clip too, and was compared with it before.
     """
 
     def end(clip: Mapping[str, Any]) -> float:
@@ -169,14 +169,15 @@ def safe_id(name: str) -> str:
 
 
 def loose(name: str) -> str:
-    """A name without case, zero padding and the ways to write an accent: `s1` for `S01`, `ep2_1f` for `EP02_01f`."""
+    """A name in lower case, without zero padding, with accents in one form: `s1` for `S01`, `ep2_1f` for `EP02_01f`."""
     return re.sub(r"(?<!\d)0+(?=\d)", "", unicodedata.normalize("NFC", name).casefold())
 
 
 def alike(names: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """Pairs of names that are equal but for case, zeros, spaces and what can't be seen: one person, trained on and tested.
+    """Pairs of names that differ only in case, zeros, spaces and invisible characters.
 
-    Nor could file systems that don't know case keep them apart. A space between two numbers counts: `1 12` and `11 2`.
+    They are probably one person, who would be both trained on and tested, and some file systems ignore case. A space between
+    two numbers counts: `1 12` and `11 2` are different names.
     """
     seen: dict[str, str] = {}
     for name in names:
@@ -193,7 +194,7 @@ def class_names(sheet: pd.DataFrame, datasets: Sequence[str]) -> list[str]:
 
 
 def subject_rows(sheet: pd.DataFrame, dataset: str, subject_id: str) -> pd.DataFrame:
-    """The rows of one subject, given by its safe id, in sheet order."""
+    """The rows of one subject, given by its safe id, in sheet order. Raises MerbaError if there are none."""
     of_dataset = sheet[sheet["dataset"] == dataset]
     rows = of_dataset[of_dataset["subject"].map(safe_id) == subject_id].reset_index(drop=True)
     if rows.empty:
@@ -202,10 +203,10 @@ def subject_rows(sheet: pd.DataFrame, dataset: str, subject_id: str) -> pd.DataF
 
 
 def plain_rows(rows: pd.DataFrame, columns: Iterable[str]) -> list[dict[str, Any]]:
-    """Some columns of the sheet's rows as plain values, null as None: what a job's parameters can hold."""
+    """Some columns of the sheet's rows as plain values, null as None, which a job's parameters can hold."""
     names = list(columns)
     chosen = rows.loc[:, names].astype(object)
-    # Column by column: `to_dict("records")` takes several times as long, which planning 100,000 clips would feel.
+    # Column by column: `to_dict("records")` takes several times as long, too long for planning 100,000 clips.
     values = zip(*(column.tolist() for _, column in chosen.where(chosen.notna(), None).items()), strict=True)
     return [dict(zip(names, row, strict=True)) for row in values]
 
@@ -219,7 +220,7 @@ def rows_by_subject(sheet: pd.DataFrame, columns: Iterable[str]) -> dict[tuple[s
 
 
 def from_plain_rows(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """The rows that `plain_rows` made plain, with the sheet's types."""
+    """The table that `plain_rows` was made from, with the sheet's types."""
     sheet = pd.DataFrame(rows)
     return sheet.astype({column: "Int64" for column in ("onset", "apex", "offset", "bits") if column in sheet})
 

@@ -13,7 +13,7 @@ from typing import Any
 from merba.config.validation import explain, schema
 from merba.errors import MerbaError, did_you_mean, unknown
 
-# PyYAML, jsonschema and names of methods are imported where they are used: trainings need none of them.
+# PyYAML, jsonschema and the names of methods are imported where they are used, because trainings need none of them.
 
 LIBRARY = Path(__file__).with_name("experiments.yaml")
 """The paper's experiments, which a configuration without `experiments` runs and others may inherit from."""
@@ -22,7 +22,7 @@ VIEWS = Path(__file__).with_name("views.yaml")
 PROTOCOLS = {"table_4_dfme": "holdout", "table_5_3db": "loso"}
 """The tables that take experiments of one protocol only."""
 DECIDING = ("datasets", "protocol", "stopping", "control", "seeds", "model", "training")
-"""The settings of an experiment that decide a fold's result, and `decode`."""
+"""The settings of an experiment that decide a fold's result; `fold_settings` adds `decode` and `view`."""
 
 
 def load_config(path: Path) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def load_config(path: Path) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> Any:
-    """What the YAML file `path` holds; MerbaError where it can't be read or gives a key twice, of which YAML takes the last."""
+    """The content of the YAML file `path`. Raises MerbaError if it can't be read or has a key twice (YAML keeps the last)."""
     import yaml
 
     try:
@@ -64,7 +64,7 @@ def _repeated(node: Any) -> Iterator[tuple[str, int, int]]:
 def complete(config: Any, origin: str = "configuration") -> dict[str, Any]:
     """`config` validated against the schema, with every default filled in; the argument is not changed.
 
-    Raises MerbaError that lists every fault with the key's full path; `origin` names the file in it.
+    Raises MerbaError that lists every fault with the key's full path; `origin` is the file's name in the message.
     """
     from jsonschema import Draft202012Validator
 
@@ -83,9 +83,9 @@ def complete(config: Any, origin: str = "configuration") -> dict[str, Any]:
 
 
 def plain_values(given: Any) -> Any:
-    """What `snakemake --config` was given, as YAML reads it.
+    """Values given by `snakemake --config`, as YAML reads them.
 
-    Snakemake hands on text for `true`, and for every value in a mapping or list.
+    Snakemake passes on `true`, and every value in a mapping or list, as text.
     """
     import yaml
 
@@ -118,9 +118,9 @@ def _shipped(file: Path) -> dict[str, Any]:
 
 
 def view_settings(config: Mapping[str, Any], name: str, asked_by: str = "view: ") -> dict[str, Any]:
-    """The settings of view `name`: the shipped view's, where there is one, and over them those of the configuration.
+    """The settings of view `name`: those of the configuration, and for the rest those of the shipped view of this name.
 
-    Raises MerbaError where there is no such view, or a setting is missing.
+    Raises MerbaError if there is no such view, or a setting is missing.
     """
     shipped, own = _shipped(VIEWS), config["views"]
     if name not in shipped and name not in own:
@@ -133,7 +133,7 @@ def view_settings(config: Mapping[str, Any], name: str, asked_by: str = "view: "
 
 
 def _inherited(experiments: Mapping[str, Any] | None, origin: str) -> dict[str, Any]:
-    """The experiments, or the library's where none are given, each with what it inherits and the name of its row."""
+    """The experiments (None: the library's), each with the settings that it inherits and the name of its row."""
     from merba.config.method_names import method_name
 
     source = library() if experiments is None else experiments
@@ -155,7 +155,7 @@ def _resolved(name: str, source: Mapping[str, Any], origin: str, heirs: tuple[st
     own = dict(source[name])
     if (parent := own.pop("inherit", None)) is None:
         return own
-    # In the same file first; an experiment that has its parent's name means the library's.
+    # The same file comes first; an experiment that has its parent's name inherits from the library's.
     home = source if parent in source and parent != name else library()
     where = f"{origin}: experiments.{name}.inherit"
     if home is source and parent in heirs:
@@ -164,7 +164,7 @@ def _resolved(name: str, source: Mapping[str, Any], origin: str, heirs: tuple[st
         raise MerbaError(f"{where}: {unknown(parent, {**library(), **source})}")
     inherited = _resolved(parent, home, origin, (*heirs, name) if home is source else ())
     if "model" in own:
-        inherited.pop("method", None)  # the name of another model
+        inherited.pop("method", None)  # it names the parent's model
     inherited.pop("optional", None)  # an experiment that the user names is not optional
     merged = {**inherited, **own}
     if "model" in own and not {"name", "file"} & set(own["model"]):
@@ -179,9 +179,9 @@ def runnable_experiments(
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """The settings (see `experiment_settings`) of the experiments that the sheet's `datasets` allow, and why others can't run.
 
-    An experiment is left out where it needs a dataset of the paper that isn't configured, or a view that can't be made: of
+    An experiment is left out if it needs a dataset of the paper that isn't configured, or a view that can't be made: of
     `ready_made` datasets, which are flow without frames, or by an encoder without weights. Raises MerbaError for an
-    unknown dataset, and where nothing is left to run.
+    unknown dataset, and if no experiment is left.
     """
     papers = {dataset for experiment in library().values() for dataset in experiment.get("datasets", [])}
     settings, left_out = {}, {}
@@ -211,7 +211,7 @@ def runnable_experiments(
 
 
 def _view_is_impossible(settings: Mapping[str, Any], ready_made: Collection[str]) -> str | None:
-    """Why an experiment's view can't be made; None where it can, or there is none."""
+    """Why an experiment's view can't be made; None if it can, or if there is no view."""
     if (view := settings.get("view")) is None:
         return None
     if without := [name for name in settings["datasets"] if name in ready_made]:
@@ -224,10 +224,10 @@ def _view_is_impossible(settings: Mapping[str, Any], ready_made: Collection[str]
 
 
 def experiment_settings(config: Mapping[str, Any], name: str, datasets: Collection[str]) -> dict[str, Any]:
-    """Experiment `name` of a complete configuration with what it inherits: the sheet's `datasets`, training, tables, view.
+    """Experiment `name` of a complete configuration, filled in: datasets (by default all `datasets`), training, tables, view.
 
-    A view of tokens brings its encoder's weights to the model. Raises MerbaError where the experiment names a dataset that the
-    sheet doesn't have, a table of another protocol, or an unknown view, and where its settings are none for a view.
+    With a view of tokens, the model's `pretrained` is the view's. Raises MerbaError if the experiment names a dataset that the
+    sheet doesn't have, a table of another protocol or an unknown view, or if its settings don't fit its view.
     """
     experiment = dict(config["experiments"][name])
     if "view" in experiment:
@@ -254,7 +254,7 @@ def experiment_settings(config: Mapping[str, Any], name: str, datasets: Collecti
 
 
 def _check_view(name: str, experiment: Mapping[str, Any]) -> None:
-    """MerbaError where an experiment's settings make no sense for what its view keeps."""
+    """Raise MerbaError if an experiment's settings don't fit what its view keeps."""
     if (view := experiment.get("view")) is None:
         return
     if experiment["decode"] != "raw":
@@ -273,22 +273,22 @@ def _check_view(name: str, experiment: Mapping[str, Any]) -> None:
 
 
 def fold_settings(experiment: Mapping[str, Any]) -> dict[str, Any]:
-    """What of `experiment_settings` decides a fold's result: names of table rows and comparisons don't."""
-    # Named only where it isn't the default: what was trained before there was this setting stays valid.
+    """The part of `experiment_settings` that decides a fold's result; names of table rows and comparisons don't."""
+    # Only if it isn't the default, so that folds trained before this setting existed stay valid.
     decode = {} if experiment["decode"] == "raw" else {"decode": experiment["decode"]}
     view = {"view": experiment["view"]} if "view" in experiment else {}
     return {key: experiment[key] for key in DECIDING} | decode | view
 
 
 def pack_folder(experiment: Mapping[str, Any]) -> str:
-    """The folder of `results` that has the packs of an experiment: of flow, or of its view."""
+    """The folder in `results` with the packs of an experiment: of flow, or of its view."""
     return f"views/{experiment['view']['name']}" if "view" in experiment else "packed"
 
 
 def origin_of(config: Mapping[str, Any], file: str) -> dict[str, Any]:
     """The origin of results: the complete configuration's `file`, and its settings that differ from the defaults.
 
-    `changed` has them by path, for example `training.epochs`. It leaves out the places of the data, and the settings of
+    `changed` has them by path, for example `training.epochs`. It leaves out the paths of the data and the settings of
     experiments.
     """
     changed = {}
@@ -302,7 +302,7 @@ def origin_of(config: Mapping[str, Any], file: str) -> dict[str, Any]:
 
 
 def changed_by_experiments(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What experiments of a complete configuration set, by path: their models, and what isn't the default or `training`'s."""
+    """What experiments of a complete configuration set, by path: their models, and changes of defaults and of `training`."""
     known = schema("config")["properties"]["experiments"]["additionalProperties"]["properties"]
     defaults = {key: known[key]["default"] for key in (*DECIDING, "decode") if "default" in known[key]}
     changed = {}
@@ -319,7 +319,7 @@ def changed_by_experiments(config: Mapping[str, Any]) -> dict[str, Any]:
 def _fill(node: Mapping[str, Any], value: Any) -> Any:
     """`value` with the defaults of the schema `node`, and its keys in the schema's order, then others by name.
 
-    Snakemake compares parameters as they are written: a file with its keys in another order must not rerun a job.
+    Snakemake compares parameters as text: a file with its keys in another order must not rerun a job.
     Names that the user gives (of datasets, of experiments) keep their order; `$ref`s, inherited settings, are left as given.
     """
     if not isinstance(value, dict):
@@ -337,7 +337,7 @@ def _fill(node: Mapping[str, Any], value: Any) -> Any:
 
 
 def expects_gpu(device: str) -> bool:
-    """Whether trainings will run on CUDA, by the setting `device`: what planning asks for without PyTorch's two seconds."""
+    """Whether trainings will run on CUDA, by the setting `device`; found without importing PyTorch, which takes two seconds."""
     if device == "auto":
         return shutil.which("nvidia-smi") is not None and not version("torch").endswith("+cpu")
     return device == "cuda"

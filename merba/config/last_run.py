@@ -1,4 +1,4 @@
-"""Whose results a folder holds: of which configurations, and on which machine the latest run was."""
+"""The record in a results folder: which configurations its results come from, and the machine of the latest run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def configuration_name(path: Path, *bases: Path) -> str:
 
 
 def last_run(results: Path) -> dict[str, Any]:
-    """`configurations` (files, the latest last) and `machine` of the latest run in a folder of results; empty where unknown."""
+    """`configurations` (files, the latest last) and `machine` of the latest run in a folder of results; empty if unknown."""
     try:
         return json.loads((results / FILE).read_text())
     except (OSError, ValueError):
@@ -28,14 +28,14 @@ def last_run(results: Path) -> dict[str, Any]:
 
 
 def sign(results: Path, configuration: str) -> None:
-    """Say in the folder of results that this configuration runs here now, on this machine."""
+    """Record in the folder of results that this configuration runs on this machine now."""
     others = [name for name in last_run(results).get("configurations", []) if name != configuration]
     with atomic(results / FILE) as draft:
         draft.write_text(json.dumps({"configurations": [*others, configuration], "machine": platform.node()}, indent=2))
 
 
 def others_results(results: Path, configuration: str) -> str | None:
-    """A warning if the folder holds another configuration's results, which this run would overwrite."""
+    """A warning if the folder holds another configuration's results, which this run would overwrite; otherwise None."""
     others = [name for name in last_run(results).get("configurations", []) if name != configuration]
     if not others:
         return None

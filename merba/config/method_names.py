@@ -1,4 +1,4 @@
-"""What a row of the tables is called where its experiment doesn't say so: after its model, with the size."""
+"""Names of table rows for experiments that don't set one: the model's family and size."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ FAMILIES = {
     "lda": "PCA + LDA (ours)",
 }
 SIZES = {"tiny": "T", "tiny2": "T2", "small": "S", "base": "B", "large": "L", "large2": "L2", "large3": "L3"}
-"""Sizes as MambaVision's authors write them (Hatamizadeh & Kautz, CVPR 2025, Table 1); MERba's follow."""
+"""Sizes as MambaVision's authors write them (Hatamizadeh & Kautz, CVPR 2025, Table 1); MERba uses the same."""
 UNNAMED = ("name", "file", "class", "head", "in_channels", "pretrained")
-"""Arguments that are no deviation from the named size, or are said otherwise."""
+"""Arguments that don't change the named size, or that the name shows in another way."""
 
 
 def method_name(model: Mapping[str, Any]) -> str:
-    """The name of an experiment's `model`: family, size, DGCM where that is its head, and in brackets what else is set.
+    """The name of an experiment's `model`: family, size, DGCM if it has that head, and in brackets what else is set.
 
-    For example MERba-B for merba_base, and MERba-nano-DGCM (dim 8) for a merba_nano with that head and its width changed. A
-    model of no known family keeps its registered name, or that of its class.
+    For example MERba-B for merba_base, and MERba-nano-DGCM (dim 8) for a merba_nano with that head and another width. A
+    model of an unknown family keeps its registered name, or the name of its class.
     """
     registered = model.get("name") or model["class"]
     family, _, size = (registered, "", "") if registered in FAMILIES else registered.partition("_")

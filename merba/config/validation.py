@@ -1,4 +1,4 @@
-"""The schemas, and what is said of values that don't fit them. Stages need this, and not how a configuration is read."""
+"""The schemas, and the messages for values that don't fit them. Stages need this, but not the code that reads configurations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCHEMAS = Path(__file__).parent / "schemas"
 @cache
 def schema(name: str) -> dict[str, Any]:
     """The JSON Schema `merba/config/schemas/{name}.schema.yaml`."""
-    import yaml  # which training does without
+    import yaml  # training doesn't need it
 
     return yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text())
 
@@ -38,14 +38,14 @@ class Section:
 
     @classmethod
     def of(cls, given: Mapping[str, Any] | None = None) -> Self:
-        """The settings `given`, and the defaults of the others."""
+        """The settings `given`, with defaults for the others."""
         return cls(**defaults(cls.section) | dict(given or {}))
 
 
 def explain(error: ValidationError) -> str:
     """One line for a user: the key's path, what is wrong there, and what would be right."""
     where = ".".join(map(str, error.path)) or "top level"
-    node = error.schema if isinstance(error.schema, dict) else {}  # true and false are schemas too, though none of ours
+    node = error.schema if isinstance(error.schema, dict) else {}  # a schema can also be true or false, though none here is
     if error.validator == "additionalProperties":
         known = node.get("properties", {})
         strange = sorted(set(error.instance) - set(known), key=str)
@@ -68,7 +68,7 @@ def explain(error: ValidationError) -> str:
 
 
 def _number_as_text(value: Any) -> str:
-    """YAML 1.1 reads 1e-3 as text: the number needs a point."""
+    """A hint if text is a number: YAML 1.1 reads 1e-3 as text, because it has no decimal point."""
     try:
         return f"; write it as {float(value)!r}" if isinstance(value, str) else ""
     except ValueError:

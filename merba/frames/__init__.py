@@ -31,14 +31,14 @@ VIDEO_SUFFIXES = (
 COUNTED = ISO_SUFFIXES | {".avi"}
 """Videos with the number of frames in the header; for others, FFmpeg estimates it from the duration and the rate."""
 GAP = 4
-"""The log reports a gap between time stamps from this many frames of the mean rate on: more than a camera's rate varies."""
+"""The log reports gaps between time stamps longer than this many frames at the mean rate: a camera's rate varies less."""
 
 
 def read_image(path: Path, white: Callable[[], int] = lambda: 65535) -> np.ndarray:
     """An image file as uint8 BGR (H, W, 3), upright; grey is repeated in every channel.
 
-    Of 16 bits, values from 0 to `white()` are scaled to 8; a PGM or PPM file says itself what white is. Raises ClipProblem where
-    the file is missing, cut short, or not an image.
+    16-bit values from 0 to `white()` are scaled to 8 bits; a PGM or PPM file says itself which value is white. Raises
+    ClipProblem if the file is missing, cut short, or not an image.
     """
     image, own = _decoded(path)
     if image.dtype == np.uint16 or own:
@@ -49,16 +49,16 @@ def read_image(path: Path, white: Callable[[], int] = lambda: 65535) -> np.ndarr
 
 
 def _decoded(path: Path) -> tuple[np.ndarray, int | None]:
-    """The image as the file has it, BGR, and the value of white where the file says it (PGM, PPM), unless OpenCV heeds that."""
+    """The image as stored, BGR, and the value of white if the file says it (PGM, PPM) and OpenCV doesn't apply it, else None."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise ClipProblem(f"image {path} can't be read: {error.strerror}") from error
-    # From memory, because imdecode refuses a file that is cut short, where imread fills its rest with grey.
+    # From memory, because imdecode refuses a file that is cut short, but imread fills the missing part with grey.
     encoded = np.frombuffer(data, np.uint8)
     try:
         image = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if data else None
-    except cv2.error as error:  # as for one that claims more than a thousand million pixels
+    except cv2.error as error:  # for example, if the header says more than 10⁹ pixels
         raise ClipProblem(f"image {path} can't be decoded: {error.err}") from error
     if image is None:
         raise ClipProblem(f"image {path} is damaged ({len(data)} bytes)")
@@ -68,9 +68,9 @@ def _decoded(path: Path) -> tuple[np.ndarray, int | None]:
 
 
 class Clip(ABC):
-    """One clip: `source` (path), `fps` (NaN where unknown), `read(number)`, and `frames(onset, offset)` in order.
+    """One clip: `source` (path), `fps` (NaN if unknown), `read(number)`, and `frames(onset, offset)` in order.
 
-    `expected` is how many frames there are; of a video what its header says, 0 where it says nothing.
+    `expected` is the number of frames; for a video, the number that its header says, or 0 if it says none.
     """
 
     source: Path
@@ -82,12 +82,12 @@ class Clip(ABC):
         self._shape: tuple[int, ...] | None = None
 
     def time(self, number: int, fps: float) -> float:
-        """Seconds at which frame `number` is shown, where there are `fps` frames a second."""
+        """The time, s, at which frame `number` is shown, at `fps` frames per second."""
         return number / fps
 
     @abstractmethod
     def _first(self) -> int:
-        """Number of the first frame: the least of the file names, or 0 in a video."""
+        """Number of the first frame: the lowest in the file names, or 0 in a video."""
 
     @abstractmethod
     def _after(self, number: int) -> int | None:
@@ -97,7 +97,7 @@ class Clip(ABC):
     def _decode(self, number: int) -> np.ndarray: ...
 
     def read(self, number: int) -> np.ndarray:
-        """Frame `number`, uint8 BGR (H, W, 3); ClipProblem where it is missing, damaged or of another size."""
+        """Frame `number`, uint8 BGR (H, W, 3). Raises ClipProblem if it is missing, damaged or of another size."""
         image = self._decode(int(number))
         self._shape = self._shape or image.shape
         if image.shape != self._shape:
@@ -110,19 +110,18 @@ class Clip(ABC):
     def frames(self, onset: int | None = None, offset: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """Number and image (see `read`) of each frame from onset to offset, both included, decoded when asked for.
 
-        None stands for the first or the last frame. An onset or offset that isn't there is a ClipProblem, as is a
-        frame that can't be read.
+        None means the first or the last frame. Raises ClipProblem if the onset or offset is missing, or a frame can't be read.
         """
         number, last = (self._first() if onset is None else onset), None
         while number is not None and (offset is None or number <= offset):
             yield number, self.read(number)
             number, last = self._after(number), number
         if offset is not None and last != offset:
-            self.read(offset)  # which says what is missing
+            self.read(offset)  # raises ClipProblem that says what is missing
 
 
 class FrameFolder(Clip):
-    """A clip kept as a folder of images; `bits` are those that the values of 16-bit ones use, None to find them."""
+    """A clip stored as a folder of images. `bits` is how many bits the values of 16-bit images use; None to find out."""
 
     def __init__(self, source: Path, bits: int | None = None) -> None:
         super().__init__(source)
@@ -146,9 +145,9 @@ class FrameFolder(Clip):
 
     @cached_property
     def _white(self) -> int:
-        """The largest value of the bits that a 16-bit clip's pixels use: 4095 where a camera of 12 bits filled the files.
+        """The largest value of the bits that a 16-bit clip's pixels use: 4095 if the camera had 12 bits.
 
-        Unless it is given, every frame is looked at, because a single one may be dark.
+        Unless `bits` is given, every frame is read, because a single one may be dark.
         """
         if self._bits is not None:
             return 2**self._bits - 1
@@ -163,11 +162,11 @@ class FrameFolder(Clip):
 
 
 class Video(Clip):
-    """A clip kept as a video file, decoded forward only.
+    """A clip stored as a video file, decoded forward only.
 
-    Where the frame rate varies, seeking by frame number and the frame count of the header are guesses; counting
-    decoded frames is exact. Reading in ascending order decodes each frame once. Pixels that aren't square are made so, by
-    enlarging the side on which they are longer; what the header turns or mirrors comes out upright.
+    If the frame rate varies, seeking by frame number and the frame count of the header are guesses; counting
+    decoded frames is exact. Reading in ascending order decodes each frame once. Pixels that aren't square are made square by
+    enlarging the image along their longer side. Images that the header turns or mirrors come out upright.
     """
 
     def __init__(self, source: Path) -> None:
@@ -178,9 +177,9 @@ class Video(Clip):
         self._mirrored = is_mirrored(source)
 
     def time(self, number: int, fps: float) -> float:
-        """As of every clip, but by the time stamps, because the rate may vary.
+        """The time, s, of frame `number` by the video's time stamps, because the rate may vary.
 
-        Where `fps` isn't the video's own mean rate, they are scaled by it. ClipProblem where the frame is missing.
+        If `fps` isn't the video's own mean rate, the time is scaled to it. Raises ClipProblem if the frame is missing.
         """
         self._require(number)
         return number / fps if math.isnan(self.fps) else self._time * self.fps / fps
@@ -188,7 +187,7 @@ class Video(Clip):
     def _open(self) -> None:
         if not self.source.is_file():
             raise ClipProblem(f"video {self.source} is missing")
-        # An absolute path, because FFmpeg takes what precedes a colon in `22:57.mp4` for a protocol.
+        # An absolute path, because FFmpeg takes the text before the colon in `22:57.mp4` for a protocol.
         options = [cv2.CAP_PROP_N_THREADS, 1]
         self._capture = cv2.VideoCapture(str(self.source.absolute()), cv2.CAP_FFMPEG, options)
         if not self._capture.isOpened():
@@ -196,7 +195,7 @@ class Video(Clip):
         self._position, self._time = -1, 0.0  # number and time, s, of the frame decoded last
 
     def _reach(self, number: int) -> bool:
-        """Decode forward to a frame, or again from the start if it has passed; False where the video ends before it."""
+        """Decode forward to a frame, from the start if it has passed. Returns False if the video ends before it."""
         if number < self._position:
             self._open()
         while self._position < number:
@@ -223,10 +222,10 @@ class Video(Clip):
             raise ClipProblem(f"frame {number} is missing in {self.source} ({self._count} frames)")
 
     def _check_whole(self) -> None:
-        """ClipProblem where the frames that could be read are fewer than the header says: the file is cut, or has a hole.
+        """Raise ClipProblem if fewer frames could be read than the header says: the file is cut, or has a hole.
 
-        Not where an edit list leaves frames out, as lossless trimming does: then the time that it lasts must be reached.
-        Where the number is a guess, and a longer sound track makes it too high, a twentieth and half a second may be missing.
+        An edit list may leave frames out, as lossless trimming does: then the duration of the list must be reached. If the
+        number is a guess, which a longer sound track makes too high, a twentieth or half a second (the longer) may be missing.
         """
         frame = 1 / self.fps
         seconds, slack = self.expected * frame, max(self.expected * frame / 20, 0.5)
@@ -252,10 +251,10 @@ class Video(Clip):
         return self._as_shown(image)
 
     def _as_shown(self, image: np.ndarray) -> np.ndarray:
-        """The image, which OpenCV has turned, mirrored where the header says so, and with square pixels.
+        """The image, already turned by OpenCV, mirrored if the header says so, and with square pixels.
 
-        The header's matrix mirrors the picture from top to bottom before it turns it, and the ratio of the pixels' sides is that
-        before the turn too.
+        The header's matrix mirrors the picture from top to bottom before it turns it. The ratio of the pixels' sides also refers
+        to the picture before the turn.
         """
         sideways = bool(self._capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180)
         if self._mirrored:
@@ -270,7 +269,7 @@ class Video(Clip):
 def open_clip(source: Path | str, kind: str, bits: int | None = None) -> Clip:
     """The clip at `source`; kind: `frames` (a folder of images, see `FrameFolder` for `bits`) or `video`.
 
-    Raises ClipProblem where it can't be opened, ValueError for another kind.
+    Raises ClipProblem if it can't be opened, ValueError for another kind.
     """
     if kind == "frames":
         return FrameFolder(Path(source), bits)
@@ -285,10 +284,10 @@ def clip_of(row: Any) -> Clip:
 
 
 def file_state(rows: Iterable[Mapping[str, Any]]) -> str:
-    """A short hash of names, sizes and times of change of the files that rows of the sheet are read from.
+    """A short hash of the names, sizes and modification times of the files that rows of the sheet are read from.
 
-    Those are the frames from onset to offset (null: from the first, to the last), a video, or a flow image. Nothing is
-    opened; a missing file is left out, so that the hash changes when it comes.
+    These are the frames from onset to offset (null: the first, the last), a video, or a flow image. No file is opened. A missing
+    file is left out, so that the hash changes when it appears.
     """
     numbered = cache(_numbered)  # the clips of one long video share its folder
     state = hashlib.sha256()
@@ -301,7 +300,7 @@ def file_state(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _numbered(folder: str) -> dict[int, str]:
-    """Paths of a folder's frames by number; none where it can't be used, which its own job will say."""
+    """Paths of a folder's frames by number; empty if the folder can't be used, which its own job will report."""
     try:
         return {number: f"{folder}/{name}" for number, name in frame_names(Path(folder)).items()}
     except ClipProblem:

@@ -1,4 +1,4 @@
-"""What OpenCV doesn't tell of an MP4 or MOV file: how long it plays, and whether it is mirrored (ISO/IEC 14496-12)."""
+"""What OpenCV doesn't say about an MP4 or MOV file: how long it plays, and whether it is mirrored (ISO/IEC 14496-12)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def edited_seconds(path: Path) -> float | None:
-    """Seconds that the video's edit list shows; None where it has none, or the file is damaged or of another kind.
+    """Duration of the video's edit list in seconds; None if it has none, or if the file is damaged or of another kind.
 
-    An edit (8.6.6) has a duration, in units of the film's time scale (8.2.2), and a start, which is −1 where nothing is shown.
+    An edit (8.6.6) has a duration, in units of the film's time scale (8.2.2), and a start, which is −1 if nothing is shown.
     """
     try:
         film, track = _film_and_video(path)
@@ -25,7 +25,7 @@ def edited_seconds(path: Path) -> float | None:
 
 
 def is_mirrored(path: Path) -> bool:
-    """Whether the video's matrix (8.3.2), after the film's (8.2.2), mirrors it; not where the file is damaged or of another kind.
+    """Whether the video's matrix (8.3.2), after the film's (8.2.2), mirrors it; False if the file is damaged or of another kind.
 
     A matrix that mirrors has a negative determinant.
     """
@@ -44,7 +44,7 @@ def _determinant(header: bytes, place: int) -> int:
 
 
 def _film_and_video(path: Path) -> tuple[dict[bytes, list[bytes]], dict[bytes, list[bytes]]]:
-    """The boxes that describe the film, and those of its first video track; LookupError where there is none."""
+    """The boxes that describe the film, and those of its first video track. Raises LookupError if there is none."""
     film = _film(path)
     for track in map(_boxes, film[b"trak"]):
         if _boxes(track[b"mdia"][0])[b"hdlr"][0][8:12] == b"vide":
@@ -53,13 +53,13 @@ def _film_and_video(path: Path) -> tuple[dict[bytes, list[bytes]], dict[bytes, l
 
 
 def _film(path: Path) -> dict[bytes, list[bytes]]:
-    """The boxes in the box `moov`, which describes the film; none where there is none."""
+    """The boxes in the box `moov`, which describes the film; empty if there is no such box."""
     with path.open("rb") as file:
         while len(start := file.read(8)) == 8:
             size, kind = struct.unpack(">I4s", start)
-            if size == 1:  # the next eight bytes say it
+            if size == 1:  # the size is in the next eight bytes
                 size = struct.unpack(">Q", file.read(8))[0] - 8
-            if size < 8:  # 0 for the last one, which reaches to the end
+            if size < 8:  # 0 for the last box, which reaches to the end of the file
                 break
             if kind == b"moov":
                 return _boxes(file.read(size - 8))
@@ -68,7 +68,7 @@ def _film(path: Path) -> dict[bytes, list[bytes]]:
 
 
 def _boxes(data: bytes) -> dict[bytes, list[bytes]]:
-    """Contents of the boxes that follow each other in `data`, by kind; what is no box ends them."""
+    """Contents of the boxes that follow each other in `data`, by kind, up to anything that is not a box."""
     boxes: dict[bytes, list[bytes]] = {}
     while len(data) >= 8:
         size, kind = struct.unpack_from(">I4s", data)

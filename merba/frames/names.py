@@ -15,19 +15,19 @@ from merba.errors import ClipProblem
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff"})
 UNFINISHED = re.compile(rf"\d.*({'|'.join(map(re.escape, sorted(IMAGE_SUFFIXES)))})[.~]", re.IGNORECASE)
-"""What cloud drives, browsers and copying programs name an image that isn't wholly there: something behind its suffix."""
+"""How cloud drives, browsers and copying programs name an incomplete image: with something after its suffix."""
 OF_THE_SYSTEM = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 
 log = logging.getLogger(__name__)
 
 
 def frame_names(folder: Path) -> dict[int, str]:
-    """Names of the images in a frame folder by frame number, ascending; what else it holds is left out, with a line in the log.
+    """Names of the images in a frame folder by frame number, ascending; other files are left out, with a line in the log.
 
     Names differ only in their numbers, and the frame number is the one in which all of them differ: 46 for
-    `006_reg_img46.jpg` (see `_counting`). Raises ClipProblem where the folder is missing or holds no numbered image, and for
-    an image named unlike the others (a copy, a thumbnail), two images of one number, numbers that disagree about the order,
-    and an image that isn't wholly there (`.image100.png.icloud`, `image100.png.part`).
+    `006_reg_img46.jpg` (see `_counting`). Raises ClipProblem if the folder is missing or has no numbered image, and for
+    an image named unlike the others (a copy, a thumbnail), two images with one number, numbers that disagree about the order,
+    and an incomplete image (`.image100.png.icloud`, `image100.png.part`).
     """
     try:
         with os.scandir(folder) as entries:  # names only: planning lists thousands of folders
@@ -68,7 +68,7 @@ def frame_names(folder: Path) -> dict[int, str]:
 
 
 def _say_gap(folder: Path, numbers: Sequence[int]) -> None:
-    """Of ascending frame numbers: the first gap of more than twice the usual step, as an unfinished copy leaves it."""
+    """Log the first gap of more than twice the usual step in ascending frame numbers; an unfinished copy leaves such gaps."""
     steps = [after - before for before, after in pairwise(numbers)]
     usual = median(steps) if steps else 0
     if wide := [place for place, step in enumerate(steps) if step > 2 * usual]:
@@ -80,11 +80,11 @@ def _say_gap(folder: Path, numbers: Sequence[int]) -> None:
 
 
 def _counting(folder: Path, names: Mapping[str, Sequence[str]], texts: Sequence[str]) -> int:
-    """Which of the numbers in the names counts the frames: all names differ in it, and by it the others never fall.
+    """The position of the number that counts the frames: it differs in all names, and in its order the others never fall.
 
-    `names` gives each name's numbers, `texts` what stands before, between and behind them. The others are compared as a
-    whole, left to right, as the seconds and fractions of a time stamp rise: in `0.1` and `0.033` the later one is 0.1, which
-    is no order by 1 and 33. Where several could be meant, it is the one of the smallest steps, and of two such the last.
+    `names` gives each name's numbers, `texts` the texts before, between and after them. The others are compared as a whole,
+    left to right, like the seconds and fractions of a time stamp: `0.1` is later than `0.033`, though 1 is less than 33. If
+    several numbers could be meant, the one with the smallest range is taken, and among equal ones the last.
     """
     numbers = {name: list(map(int, digits)) for name, digits in names.items()}
     columns = list(zip(*numbers.values(), strict=True))
@@ -123,5 +123,5 @@ def _counting(folder: Path, names: Mapping[str, Sequence[str]], texts: Sequence[
 
 @cache
 def say_once(message: str) -> None:
-    """To the log, once a process: every stage opens a clip anew."""
+    """Log a warning, but only once per process: every stage opens a clip again."""
     log.warning("%s", message)
