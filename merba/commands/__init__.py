@@ -1,5 +1,5 @@
 """The subcommands of `merba`, one file each.
 
-A file's first docstring line is its help. It has EXAMPLE, `add_arguments(parser)` and `run(options)`, which gives the exit
-status; heavy imports happen in `run`, so that `merba --help` is quick.
+A file's docstring is its help. It has EXAMPLE, `add_arguments(parser)` and `run(options)`, which returns the exit status. Heavy
+imports are in `run`, so that `merba --help` is quick.
 """

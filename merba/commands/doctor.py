@@ -68,7 +68,7 @@ def _python() -> Finding:
 
 
 def _path() -> Finding:
-    """Snakemake gives the interpreter's path to the shell without quotes."""
+    """Check the interpreter's path, which Snakemake gives to the shell without quotes."""
     if re.search(r"[\s'\"$&;()]", sys.executable):
         return Finding(
             "path",

@@ -24,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
     from merba.config import load_config
     from merba.plan import Plan
 
-    load_config(options.config)  # whose errors name the file
+    load_config(options.config)  # its errors name the file
     plan = Plan(yaml.safe_load(options.config.read_text()), str(options.config))
     ablations, where = plan.config["ablations"], "a GPU" if plan.on_gpu else "one CPU core"
     kept = "kept" if plan.config["keep_weights"] else "not kept (`keep_weights`)"
@@ -60,7 +60,7 @@ def stages(plan: Plan, *, ablations: bool) -> pd.DataFrame:
 def experiments(plan: Plan, *, ablations: bool) -> pd.DataFrame:
     """Each experiment's folds, millions of parameters, hours, memory of a job in GB, and GB on disk with kept weights.
 
-    What the package can't know of a model of somebody else's is "?".
+    For other people's models, values that the package can't know are "?".
     """
     rows = []
     for name in plan.trained(ablations=ablations):
@@ -73,6 +73,6 @@ def experiments(plan: Plan, *, ablations: bool) -> pd.DataFrame:
 
 
 def _hours(plan: Plan, experiment: str) -> float | None:
-    """Of all folds of an experiment."""
+    """Estimated hours of all folds of an experiment; None if they can't be estimated."""
     hours = plan.fold_hours(experiment)
     return None if hours is None else hours * len(plan.folds(experiment))

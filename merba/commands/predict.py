@@ -151,9 +151,7 @@ def _scorable(predictions: Sequence[Prediction], classes: Sequence[str]) -> pd.D
 def _table(predictions: Sequence[Prediction], classes: Sequence[str], spot: bool) -> str:
     """A line for each prediction: frames, when they are shown (s), the head's motion (px), every class's probability.
 
-    What is unknown is a dash.
-
-    An exclamation mark after the motion means that it is more than an expression's.
+    A dash means unknown. An exclamation mark after the motion means that the head moves more than an expression does.
     """
     import pandas as pd
 

@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"merba: predicted, but never true: {', '.join(sorted(predicted - true))}", file=sys.stderr)
     if options.json and others is not None:
         shown = {"scores": table, "comparisons": pd.DataFrame(comparisons)}
-        plain = {name: json.loads(rows.to_json(orient="records")) for name, rows in shown.items()}  # what is unknown as null
+        plain = {name: json.loads(rows.to_json(orient="records")) for name, rows in shown.items()}  # unknown values as null
         print(json.dumps({"against": options.against} | plain, indent=2))
     elif options.json:
         print(table.to_json(orient="records", indent=2))

@@ -67,7 +67,7 @@ def _snakemakes() -> Iterator[tuple[int, Path | None]]:
 
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):
-            # As a program, or by `python -u -m snakemake`; jobs of a killed one are scripts and don't count.
+            # Started as a program or by `python -u -m snakemake`; jobs of a killed Snakemake are scripts and don't count.
             named = {Path(argument).name for argument in process.cmdline()[:4]}
             if "snakemake" not in named or process.pid == os.getpid():
                 continue

@@ -1,4 +1,4 @@
-"""Datasets as sample sheets: one adapter a layout on disk."""
+"""Datasets as sample sheets: one adapter per layout on disk."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _TYPES = {str: "text", float: "a number", int: "a whole number", bool: "true or 
 
 
 def plan_sheet(config: Mapping[str, Any], results: Path = RESULTS) -> pd.DataFrame:
-    """The sample sheet of a complete configuration, before anything ran: the demo's follows from its settings.
+    """The sample sheet of a complete configuration, before any job has run: the demo's follows from its settings.
 
-    `results` is the folder of results, which has what the workflow renders or clones itself.
+    `results` is the folder of results, which has the data that the workflow renders or clones.
     """
     if config["data"] != "demo":
         return read_sheet(config, results)
@@ -50,7 +50,7 @@ def load_dataset(name: str, settings: Mapping[str, object], results: Path = RESU
     """The sample sheet of the dataset `name`; settings: `adapter`, `root`, and what the adapter's `read` takes.
 
     Ready-made flow without a root is read from its clone in the folder `results`. Raises MerbaError for an unknown adapter or
-    setting, and for files that aren't as the adapter expects them.
+    setting, and for files that differ from what the adapter expects.
     """
     options = dict(settings)
     adapter = options.pop("adapter")
@@ -73,7 +73,7 @@ def load_dataset(name: str, settings: Mapping[str, object], results: Path = RESU
 
 
 def _kinds(hint: Any) -> list[type]:
-    """The types that a parameter's annotation allows, without what is inside them; the main one first."""
+    """The types that a parameter's annotation allows, without their type arguments; the main one first."""
     return [get_origin(kind) or kind for kind in (get_args(hint) if isinstance(hint, UnionType) else (hint,))]
 
 

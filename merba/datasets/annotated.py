@@ -1,4 +1,4 @@
-"""Releases of one layout: a table of annotations, and each clip's frames in `<frames>/<subject>/<clip>/`."""
+"""Releases with the same layout: a table of annotations, and each clip's frames in `<frames>/<subject>/<clip>/`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from merba.sheet import sample_rows
 
 @dataclass(frozen=True)
 class Annotated:
-    """What such a release names its files and columns.
+    """The names of such a release's files and columns.
 
-    tables: names of the table; columns: the table's by ours; frames: folders of frames by variant (raw, cropped); subjects: a
-    pattern of the subjects' folders, with an example; subject: the folders' names from the column of subjects.
+    tables: possible names of the table; columns: our names → the table's; frames: possible folders of frames by variant (raw,
+    cropped); subjects: a pattern for the subjects' folders, and an example; subject: turns the column of subjects into their
+    folders' names.
     """
 
     adapter: str
@@ -43,7 +44,7 @@ class Annotated:
         only: str | None = None,
         missing: str = "error",
     ) -> pd.DataFrame:
-        """Sample sheet of the release in `root`; an apex that is no frame number is null. Settings: docs/datasets.md."""
+        """Sample sheet of the release in `root`; an unknown apex is null (see `is_no_apex`). Settings: docs/datasets.md."""
         home = open_root(root, self.adapter)
         table = find_table(home, self.tables, annotations)
         clips = read_annotations(table, self.adapter, self.columns)

@@ -20,7 +20,7 @@ CORRECTABLE = ("casme2", "samm", "casme3", "dfme")
 HEADER_SEARCH = 60  # rows
 FRAMES = ("onset", "apex", "offset")
 NUMBER = r"[0-9]{1,9}"
-NO_APEX = ("", "/", "-1")  # the releases' own words
+NO_APEX = ("", "/", "-1")  # as the releases write it
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +30,10 @@ def read_annotations(
 ) -> pd.DataFrame:
     """The rows under the header, as text, in columns named by the keys of `columns` and `optional`.
 
-    Values are header cells, compared without case, spaces and underscores; the header is the first row that has all
+    Their values are header cells, compared without case, spaces and underscores. The header is the first row that has all
     of `columns`, on the visible sheet that has one. The index is the row number that a spreadsheet shows. Raises MerbaError
-    where a column is missing or there twice, a row names no subject or clip or is longer than the header, or a cell holds no
-    value (see `cells.Sheet`).
+    if the file can't be read, a column is missing or occurs twice, a row has no subject or clip or is longer than the header,
+    or a cell's text is in doubt (see `cells.Sheet`).
     """
     try:
         sheets = read_sheets(path.suffix.lower(), path.read_bytes())
@@ -73,7 +73,7 @@ def read_annotations(
     report(faults, adapter, path)
     table = pd.DataFrame.from_dict(rows, orient="index", columns=list(columns_of)).astype("str")
     for column in table.columns.intersection(FRAMES):
-        # What pandas writes for whole numbers in a column with gaps; three zeros may be those of a thousand.
+        # pandas writes `46.0` for whole numbers in a column with gaps. `1.000` stays, because it may be a thousand.
         table[column] = table[column].str.replace(rf"^(-?{NUMBER})[.,]00?$", r"\1", regex=True)
     return table
 
@@ -84,7 +84,7 @@ def is_no_apex(text: str) -> bool:
 
 
 def frame_rate(text: str) -> float:
-    """Frames a second, with a decimal point or comma; ValueError where it is none, or `1,000`, which may be a thousand."""
+    """Frames per second, with a decimal point or comma. Raises ValueError for other text, and `1,000`, which may be 1000."""
     if (
         not re.fullmatch(r"[0-9]+(\.[0-9]+|,([0-9]{1,2}|[0-9]{4,}))?", text)
         or not 0 < (rate := float(text.replace(",", "."))) < math.inf
@@ -94,18 +94,18 @@ def frame_rate(text: str) -> float:
 
 
 def bit_depth(text: str) -> int:
-    """Bits that a camera fills of a 16-bit grey level; ValueError where they are none."""
+    """The bits, 8 to 16, that a camera uses of a 16-bit grey level. Raises ValueError for other text."""
     if text not in map(str, range(8, 17)):
         raise ValueError(f"bits {text!r} is not a number from 8 to 16")
     return int(text)
 
 
 def correct(rows: pd.DataFrame, adapter: str, own: str | None = None) -> pd.DataFrame:
-    """The rows with the known errors of the release corrected, and those that the user's own table `own` lists.
+    """The rows with the release's known errors corrected, and those that the user's own table `own` lists.
 
-    A correction applies to a clip, and only where the cell holds the wrong value; without one, it replaces any. Where the
-    clip's name isn't known, it applies to a data row, if the table has that length and the row that apex: a table that was
-    sorted or cut has another clip there. Each correction made is logged with its reason.
+    A correction applies to a clip, and only if the cell has the wrong value that it names; if it names none, it replaces any
+    value. If the clip's name isn't known, it applies to a data row, provided that the table's length and the row's apex match: a
+    table that was sorted or cut has another clip there. Each correction is logged with its reason.
     """
     known = pd.read_csv(CORRECTIONS, dtype=str, keep_default_na=False)
     known = known[known["adapter"] == adapter]
@@ -137,9 +137,9 @@ def checked_frames(
 ) -> pd.DataFrame:
     """The rows with onset, apex and offset as nullable integers.
 
-    An apex that isn't known (see `is_no_apex`) is null: it will be detected; words are logged. With `late_apex`, so is
-    one that isn't after its onset; with `open_end`, an empty offset is null. Raises MerbaError that names every faulty row: an
-    onset, apex or offset that isn't a frame number otherwise, frames out of order, a clip listed twice.
+    An unknown apex (see `is_no_apex`) is null and will be detected; words are logged. With `late_apex`, an apex that isn't
+    after its onset is null too; with `open_end`, an empty offset is null. Raises MerbaError that names every faulty row: any
+    other onset, apex or offset that isn't a frame number, frames out of order, a clip listed twice.
     """
     faults = []
     for column in ("onset", "offset"):
@@ -174,7 +174,7 @@ def checked_frames(
 
 
 def report(faults: list[str], adapter: str, path: Path) -> None:
-    """Raises MerbaError that lists the faults of a table, if there are any."""
+    """Raise MerbaError that lists the faults of a table, if there are any."""
     if not faults:
         return
     listed = "\n  ".join(faults[:30] + ([f"… and {len(faults) - 30} more"] if len(faults) > 30 else []))
@@ -227,7 +227,7 @@ def _header(path: Path, adapter: str, sheets: Sequence[Sheet], columns: Mapping[
 
 
 def _columns(path: Path, adapter: str, sheet: Sheet, place: int, wanted: Mapping[str, str]) -> dict[str, int]:
-    """Where each wanted column is, of those that are there; MerbaError where a name is there twice."""
+    """The index of each wanted column that the header has. Raises MerbaError if a name occurs twice."""
     chosen = {}
     for key, name in wanted.items():
         columns = [column for column, cell in enumerate(sheet.cells[place]) if _plain(cell) == _plain(name)]

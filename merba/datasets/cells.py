@@ -19,10 +19,10 @@ ERRORS = ("#DIV/0!", "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!")
 
 @dataclass(frozen=True)
 class Sheet:
-    """A worksheet, or a CSV file read with one delimiter; empty cells are "", and cells merged over rows say the same in each.
+    """A worksheet, or a CSV file read with one delimiter; empty cells are "", and a cell merged over rows is repeated in each.
 
-    `doubts` says of a cell, by row and column from 0, why its text isn't what the author meant. A CSV file has no `name`;
-    `hidden_rows` are numbers from 1, and `broken` says why it can't be read behind these cells.
+    `doubts` says, by row and column from 0, why a cell's text isn't what the author meant. `hidden_rows` are numbers from 1,
+    and `broken` says why the file can't be read after these cells. A CSV file has no `name`.
     """
 
     cells: list[list[str]]
@@ -42,9 +42,9 @@ class Sheet:
 
 @lru_cache(maxsize=16)
 def read_sheets(suffix: str, data: bytes) -> tuple[Sheet, ...]:
-    """The worksheets of an XLSX file, hidden ones too, or a CSV file as each delimiter reads it: its header tells which is right.
+    """The worksheets of an XLSX file, hidden ones too; or a CSV file read with each delimiter: its header shows which is right.
 
-    Cached by content. Raises ValueError where the bytes aren't what the suffix says.
+    Cached by content. Raises ValueError if the bytes aren't what the suffix says.
     """
     if suffix == ".csv":
         return _read_csv(data)
@@ -74,10 +74,10 @@ def _read_csv(data: bytes) -> tuple[Sheet, ...]:
 
 
 def _decoded(data: bytes) -> str:
-    """The text in UTF-8, or in GB 2312, which Chinese spreadsheets write, where it can't be another encoding's letters.
+    """The text in UTF-8; or in GB 2312, which Chinese spreadsheets write, if it can't be in another encoding.
 
-    Most of the characters must be everyday ones (rows 1 to 55) and two stand side by side somewhere: accented letters of
-    Western encodings have no such neighbours, Cyrillic ones read as rare characters.
+    For GB 2312, most characters must be common ones (rows 1 to 55), and somewhere two must follow each other: accented letters
+    in Western encodings don't, and Cyrillic letters are read as rare characters. Raises ValueError otherwise.
     """
     try:
         return data.decode("utf-8-sig")
@@ -91,7 +91,7 @@ def _decoded(data: bytes) -> str:
 
 
 def _doubts(rows: list[tuple[Any, ...]] | list[list[str]]) -> dict[tuple[int, int], str]:
-    """Cells with a date or the spreadsheet's error: entered as `1-5`, or as a number in a column that shows dates."""
+    """Cells with a formula's error or a date: one entered as `1-5`, or a number in a column that shows dates."""
     doubts = {}
     for place, row in enumerate(rows):
         for column, value in enumerate(row):
@@ -116,7 +116,7 @@ def _read_workbook(data: bytes) -> tuple[Sheet, ...]:
 
 
 def _has_formulas(data: bytes) -> bool:
-    """Whether a second reading, of formulas instead of values, is worth its time."""
+    """Whether there are formulas, so that the file must be read a second time, for formulas instead of values."""
     with ZipFile(io.BytesIO(data)) as archive:
         sheets = [name for name in archive.namelist() if name.startswith("xl/worksheets/")]
         return any(re.search(rb"<(\w+:)?f[ />]", archive.read(name)) for name in sheets)

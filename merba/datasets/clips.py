@@ -29,10 +29,10 @@ def read(
     task: str = "3db",
     missing: str = "error",
 ) -> pd.DataFrame:
-    """Sample sheet of a table with subject, clip, source, emotion and, where known, onset, apex, offset, fps and bits.
+    """Sample sheet of a table with subject, clip, source, emotion and, if known, onset, apex, offset, fps and bits.
 
-    source: a video or a folder of frames, relative to the table and inside root. Without onset and offset a clip is
-    used whole; the offset of a video stays null then, as counting its frames would mean decoding it.
+    source: a video or a folder of frames, relative to the table and inside root. Without onset and offset, the whole clip is
+    used; then a video's offset stays null, because counting its frames would mean decoding it.
     """
     home = open_root(root, ADAPTER)
     table = find_table(home, (), annotations)
@@ -84,7 +84,7 @@ def composed_alike(path: Path) -> Path:
 
 
 def _opened(clip: Mapping[str, str], source: Path, is_file: bool) -> dict[str, str]:
-    """source, kind, onset and offset of a clip: where the table leaves these empty, the clip's first and last frame."""
+    """A clip's source, kind, and onset and offset if the table has none: the first and last frame (not the last of a video)."""
     if is_file:
         return {"source": str(source), "kind": "video", "onset": clip["onset"] or "0"}
     frames = {"source": str(source), "kind": "frames"}

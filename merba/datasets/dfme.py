@@ -31,11 +31,11 @@ def read(
     task: str = "emotion",
     missing: str = "error",
 ) -> pd.DataFrame:
-    """Sample sheet of three tables, one a split, and a folder of frames a clip.
+    """Sample sheet of three tables, one per split, and a folder of frames per clip.
 
     The release's headers and folders could not be verified, so both are settings. tables: split → file; columns: any
     of subject, clip, onset, apex, offset, emotion → header; frames: path of a clip's folder from root, with {clip},
-    {subject} and {split}; fps: 200 to 500 in this release, null where unknown.
+    {subject} and {split}; fps: 200 to 500 in this release, null if unknown.
     """
     home = open_root(root, ADAPTER)
     _known("tables", tables or {}, SPLITS)

@@ -1,4 +1,4 @@
-"""Ready-made optical flow of the MEGC2019 composite: one image a clip, and one CSV for three datasets."""
+"""Ready-made optical flow of the MEGC2019 composite: one image per clip, and one CSV for three datasets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ IMAGES = "STSNet_whole_norm_u_v_os"
 COLUMNS = {"dataset": "dataset", "subject": "sub", "clip": "filename_o", "label": "label"}
 DATASETS = {"smic": "smic_hs", "casme2": "casme2", "samm": "samm"}
 CLONES = Path("results/public_flow")
-"""Where the workflow clones releases without a configured root, one folder a configured name."""
+"""Where the workflow clones releases without a configured root, one folder per dataset."""
 
 
 def read(
@@ -39,7 +39,8 @@ def read(
 ) -> pd.DataFrame:
     """Sample sheet of the CSV and the images `<sub>_<filename_o> .png`; datasets are smic_hs, casme2, samm and any others.
 
-    Without root, the rows are those of the clone of `repository` at `commit` in `clones`, also before the workflow has made it.
+    Without root, the rows are those of the clone of `repository` at `commit` in `clones`; before the workflow has made the clone,
+    they come from the list of the composite.
     """
     if root is None:
         if not (repository and commit):
@@ -74,9 +75,9 @@ def read(
 
 
 def clone(repository: str, commit: str, target: Path) -> None:
-    """Fetches the CSV and the images of one commit of a Git repository into `target`, and nothing else of it.
+    """Fetch only the CSV and the images of one commit of a Git repository into `target`.
 
-    `target` is there when all of it is. Raises MerbaError with Git's own message where that fails.
+    `target` exists only when it is complete. Raises MerbaError with Git's own message if fetching fails.
     """
     draft = target.with_name(f"{DRAFT}{target.name}")
     for folder in (draft, target):
@@ -99,7 +100,7 @@ def clone(repository: str, commit: str, target: Path) -> None:
 
 
 def _image(clip: Mapping[str, str]) -> str:
-    return f"{clip['subject']}_{clip['clip']} .png"  # the space is the release's own
+    return f"{clip['subject']}_{clip['clip']} .png"  # the release has this space
 
 
 def _rows(clips: Iterable[Mapping[str, str]], images: Path) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Finding a release's folders and files on disk, and saying precisely what is missing."""
+"""Finding a release's folders and files on disk, and reporting precisely what is missing."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from merba.sheet import loose
 log = logging.getLogger(__name__)
 
 LISTED = 40
-"""Clips that a message names at most, but for those of the composite, which it names all."""
+"""The most clips that a message names; of the composite, it names all that are missing."""
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """`did_you_mean` among the names that have the same numbers: `sub_02` is meant by `sub02`, and not `sub03`."""
+    """`did_you_mean` among the names that have the same numbers: for `sub02`, it suggests `sub_02` but not `sub03`."""
 
     def numbers(text: str) -> list[str]:
         return re.findall(r"\d+", loose(text))
@@ -29,7 +29,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def shown(names: Sequence[str], limit: int = 12) -> str:
-    """The first of the names for a message, with the number of the others."""
+    """The first names, for a message, with the number of the others."""
     if not names:
         return "nothing"
     more = f" … and {len(names) - limit} more" if len(names) > limit else ""
@@ -42,7 +42,7 @@ def layout_error(adapter: str, message: str) -> MerbaError:
 
 
 class Folder:
-    """A folder of a release, whose children are found whatever their case and zero padding."""
+    """A folder of a release. Its children are found regardless of case and zero padding."""
 
     def __init__(self, path: Path, adapter: str) -> None:
         self.path = path
@@ -50,7 +50,7 @@ class Folder:
 
     @cached_property
     def names(self) -> list[str]:
-        """Names of the children, sorted, hidden ones left out; MerbaError where the folder can't be read."""
+        """Sorted names of the children, without hidden ones. Raises MerbaError if the folder can't be read."""
         try:
             return sorted(path.name for path in self.path.iterdir() if not path.name.startswith("."))
         except OSError as error:
@@ -64,7 +64,7 @@ class Folder:
         return by_name
 
     def child(self, name: str) -> Path | None:
-        """The path of the child `name`, or None; MerbaError where two children could be meant."""
+        """The path of the child `name`, or None. Raises MerbaError if two children could be meant."""
         matches = self._by_loose_name.get(loose(name), [])
         if name in matches:
             return self.path / name
@@ -80,7 +80,7 @@ class Folder:
         return Folder(path, self.adapter) if path is not None and path.is_dir() else None
 
     def reach(self, parts: Sequence[str]) -> tuple[Folder, str | None]:
-        """The deepest folder that is there on the way down by these names, and the name that is missing there, or None."""
+        """The deepest folder that exists when these names are followed, and the name that is missing there, or None."""
         folder = self
         for part in parts:
             below = folder.folder(part)
@@ -97,13 +97,13 @@ class Folder:
         return path if path is not None and path.is_file() else None
 
     def lacks(self, name: str | None) -> str:
-        """Says that the folder has no `name` (None: leaves that out), with the nearest of its children, and all of them."""
+        """A message: the folder has no `name` (left out if None), which child has the closest name, and all children."""
         absent = f"has no {name!r}{nearest(name, self.names)}; it " if name else ""
         return f"{self.path} {absent}holds {shown(self.names)}"
 
 
 def open_root(root: Path, adapter: str) -> Folder:
-    """The release's folder; MerbaError names the part of the path that doesn't exist."""
+    """The release's folder. Raises MerbaError that names the part of the path that doesn't exist."""
     if root.is_dir():
         return Folder(root, adapter)
     if root.is_symlink():
@@ -115,7 +115,7 @@ def open_root(root: Path, adapter: str) -> Folder:
 
 
 def reach_towards(path: Path, adapter: str) -> tuple[Folder, str]:
-    """The deepest folder that is there on the way to a path that isn't, and the name that is missing there."""
+    """The deepest existing folder on the way to a path that doesn't exist, and the name that is missing there."""
     parent = next(parent for parent in path.absolute().parents if parent.is_dir())
     return Folder(parent, adapter), path.absolute().relative_to(parent).parts[0]
 
@@ -123,7 +123,7 @@ def reach_towards(path: Path, adapter: str) -> tuple[Folder, str]:
 def frame_candidates(
     adapter: str, candidates: Mapping[str, Sequence[str]], variant: str, configured: str | None
 ) -> Sequence[str]:
-    """Where the frames of a variant (raw, cropped) may be, or only the configured folder."""
+    """The folders where the frames of a variant (raw, cropped) may be, or only the configured folder."""
     if variant not in candidates:
         raise MerbaError(f"variant of adapter {adapter}: {unknown(variant, candidates)}")
     return [configured] if configured else candidates[variant]
@@ -132,8 +132,8 @@ def frame_candidates(
 def find_folder(root: Folder, candidates: Sequence[str], children: str, example: str) -> Folder:
     """The first of the candidates (paths relative to root) with a child whose name the pattern `children` matches.
 
-    A folder deeper in a candidate will do too, because archives are often unpacked into one of their own; not so in
-    root itself, where other variants may be.
+    A folder one level below a candidate counts too, because archives are often unpacked into a folder of their own; but not
+    below root itself, where other variants may be. Raises MerbaError if there is none.
     """
     reached = []
     for candidate in candidates:
@@ -142,7 +142,7 @@ def find_folder(root: Folder, candidates: Sequence[str], children: str, example:
             if any(re.fullmatch(children, name, re.IGNORECASE) for name in place.names):
                 return place
         reached.append((folder, missing))
-    # What breaks off the candidate that is there for the longest part says most.
+    # The message is about the candidate of which the longest part exists.
     whole = [place for place in reached if place[1] is None and place[0].path != root.path]
     folder, missing = max(whole + reached, key=lambda place: len(place[0].path.parts))
     absent = [name for other, name in reached if name and other.path == folder.path]
@@ -167,7 +167,7 @@ def find_table(
 ) -> Path:
     """The annotation table: the file that `setting` configures, or the first of `names` (paths relative to root).
 
-    `others` are tables of another meaning, which the message doesn't propose.
+    `others` are other tables, which the message doesn't suggest. Raises MerbaError if there is no such file.
     """
     for path in [root.path / configured] if configured else map(root.file, names):
         if path is not None and path.is_file():
@@ -186,9 +186,9 @@ def find_table(
 def with_frames(
     rows: pd.DataFrame, frames: Folder, parts: Callable[[Mapping[str, str]], Sequence[str]], missing: str
 ) -> pd.DataFrame:
-    """The rows with their frame folder in `source`; parts gives the names that lead to it from `frames`.
+    """The rows with their frame folder in `source`; `parts` gives the names that lead to it from `frames`.
 
-    Raises MerbaError that names the clips without one, or logs and drops them where `missing` is drop.
+    Raises MerbaError that names the clips without one, or logs and drops them if `missing` is drop.
     """
 
     @cache  # a subject's folder is listed once
@@ -210,9 +210,9 @@ def with_frames(
 
 
 def report_absent(absent: Sequence[tuple[str, Folder, str]], what: str, adapter: str, missing: str, remedy: str = "") -> None:
-    """As `report_missing`, for clips with the deepest folder that is there on their paths and the name that is missing there.
+    """As `report_missing`, for clips given with the deepest existing folder on their path and the name that is missing there.
 
-    The nearest name is given once for each name, and what the folder holds for the first of them.
+    The closest existing name is given once per missing name, and what the folder holds only for the first clip.
     """
     clips, told = [], set()
     for clip, folder, name in absent:
@@ -224,7 +224,7 @@ def report_absent(absent: Sequence[tuple[str, Folder, str]], what: str, adapter:
 
 
 def report_missing(clips: list[str], what: str, adapter: str, missing: str, said: str = "", most: int = LISTED) -> None:
-    """Raises MerbaError that names the clips (at most so many) and says more, or logs them where `missing` is drop."""
+    """Raise MerbaError that names at most `most` of the clips, and adds `said`; or log the clips if `missing` is drop."""
     if missing not in ("error", "drop"):
         raise MerbaError(f"missing of adapter {adapter}: {unknown(missing, ('error', 'drop'))}")
     if not clips:

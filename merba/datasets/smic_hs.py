@@ -75,10 +75,10 @@ def read(
 
 
 def _clips_of(subject: Folder) -> list[tuple[str, str, Path]]:
-    """(subject folder's name, class, clip's folder) of every clip; a subject need not have every class."""
+    """(subject folder's name, class, clip's folder) of every clip; a subject may lack a class."""
     micro = subject.folder("micro")
     if micro is None:
-        others = [name for name in subject.names if name.casefold() != "non_micro"]  # the release's own
+        others = [name for name in subject.names if name.casefold() != "non_micro"]  # part of the release
         raise layout_error(
             ADAPTER, f"{subject.path}: expected folder micro{did_you_mean('micro', others)}; found {shown(subject.names)}"
         )

@@ -26,7 +26,7 @@ THREE_CLASSES = {
     **dict.fromkeys(("positive", "happiness"), "positive"),
     "surprise": "surprise",
 }
-# MEGC2019 takes disgust and repression of CASME II as negative, and leaves its few clips of fear and sadness out.
+# MEGC2019 counts disgust and repression of CASME II as negative, and leaves out its few clips of fear and sadness.
 THREE_CLASSES_OF_CASME2 = {
     "disgust": "negative",
     "repression": "negative",
@@ -51,11 +51,11 @@ def composite(dataset: str | None = None) -> pd.DataFrame:
 
 
 def label_rows(rows: pd.DataFrame, adapter: str, path: Path, task: str, only: str | None, missing: str) -> pd.DataFrame:
-    """The rows that belong to a task, with their class in `label`; what is left out is logged by emotion.
+    """The rows that belong to a task, with their class in `label`; the number of other rows is logged by emotion.
 
     task: `3db` (negative, positive, surprise) or `emotion` (the seven). only: `megc2019` keeps exactly the clips of the
-    composite, under the list's classes; a clip of the list without a row raises MerbaError, or is
-    logged with missing `drop`.
+    composite, with the list's classes. Raises MerbaError for an unknown emotion, and for listed clips without a row, which
+    are only logged if missing is `drop`.
     """
     if only:
         return _listed(rows, adapter, path, only, missing)
@@ -81,7 +81,7 @@ def label_rows(rows: pd.DataFrame, adapter: str, path: Path, task: str, only: st
 
 
 def true_class(emotion: str, classes: Collection[str]) -> str | None:
-    """The one of `classes` that an annotated emotion, or class, belongs to; None where none does. Case doesn't count."""
+    """The one of `classes` that an annotated emotion, or class, belongs to; None if none does. Case doesn't count."""
     known = {name.casefold(): name for name in classes}
     plain = emotion.strip().casefold()
     name = SYNONYMS.get(plain, plain)

@@ -1,7 +1,7 @@
-"""The jobs of the workflow's rules, one file each, which know nothing of Snakemake.
+"""The jobs of the workflow's rules, one file each; they know nothing about Snakemake.
 
 A file is named like its rule (`counts` serves two) and has `run`: it reads a job's files, calls the stage, writes the files, and
-keeps the log. What the file imports is the code that the rule's results depend on (`merba.code`).
+keeps the log. The rule's results depend on the code that the file imports (`merba.code`).
 """
 
 import os

@@ -38,7 +38,7 @@ def run(
 
 
 def _gpu() -> AbstractContextManager:
-    """The GPU for this job, held for the length of the block."""
+    """The GPU, reserved for this job during the block. Raises MerbaError if PyTorch finds none."""
     import torch
 
     from merba.training.devices import training_device

@@ -32,7 +32,7 @@ def run(
     `origin` says which configuration the results are of (see `merba.config.origin_of`).
     """
     with job_log(log, f"fold {dataset} {subject} of {name}"):
-        results = Path(predictions).parents[4]  # of results/folds/EXPERIMENT/DATASET/SUBJECT/predictions.parquet
+        results = Path(predictions).parents[4]  # the path is results/folds/EXPERIMENT/DATASET/SUBJECT/predictions.parquet
         keep_compiled(results / "compiled")
         sheet, packs = pd.read_parquet(labels), [(Path(array), Path(array).with_suffix(".parquet")) for array in arrays]
         fold = load_fold(config, experiment, dataset=dataset, subject_id=subject, sheet=sheet, packs=packs)

@@ -1,4 +1,4 @@
-"""Stop before training where clips can't be used."""
+"""Stop before training if clips can't be used."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from merba.preprocessing.same_flow import check_flow_differs
 
 
 def run(array: str, index: str, on_problem: str, output: str, *, log: str) -> None:
-    """Check the clips in a pack's `index`; fail with all their problems, or write these down where `on_problem` is drop.
+    """Check the clips in a pack's `index`; fail with all their problems, or list them in `output` if `on_problem` is drop.
 
-    Also fails where two subjects have the same flow in its `array`.
+    Also fails if two subjects have the same flow in the pack's `array`.
     """
     with job_log(log, f"gate before training on {Path(index).stem}"):
         dropped = check_packed([Path(index)], drop=on_problem == "drop")

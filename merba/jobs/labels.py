@@ -1,4 +1,4 @@
-"""Write the labels of an experiment's clips, and see whether the experiment can be trained."""
+"""Write the labels of an experiment's clips, and check that the experiment can be trained."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from merba.sheet import from_plain_rows
 
 
 def run(plain_rows: Sequence[Mapping[str, Any]], experiment: Mapping[str, Any], output: str, *, log: str) -> None:
-    """Write the plain rows as they are; `experiment` has the settings that decide a fold."""
+    """Check the settings of `experiment` (those that decide a fold), and write the plain rows unchanged."""
     with job_log(log, f"labels of {Path(output).stem}"):
         rows = from_plain_rows(plain_rows)
         classes = rows["label"].nunique()

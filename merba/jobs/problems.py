@@ -15,7 +15,7 @@ from merba.sheet import KEY
 
 
 def run(indexes: Sequence[str], size: int, head_motion: float, *, problems: str, warnings: str, summary: str, log: str) -> None:
-    """Write what the packs' `indexes` say of problems, clips with a `head_warning`, and the summary of each dataset.
+    """Write, from the packs' `indexes`, the clips with problems, those with a `head_warning`, and each dataset's summary.
 
     `size` is the side of the aligned face in px, `head_motion` the share of it that the head may move without a warning.
     """

@@ -13,7 +13,7 @@ from merba.joblog import job_log
 
 
 def run(settings: Mapping[str, Any], folder: str, *, log: str) -> None:
-    """Write the demo of `settings` that `folder`, named like its dataset, is to hold."""
+    """Render the dataset of the demo that `folder` is named after, from the demo's `settings`, into this folder."""
     target = Path(folder)
     with job_log(log, f"render demo {target.name}"):
         cv2.setNumThreads(1)

@@ -42,7 +42,7 @@ def run(
 
 
 def _tiles(clips: pd.DataFrame, faces: Path, apexes: Path, flow: Path, settings: FaceSettings, limit: float) -> Iterator[Tile]:
-    """One subject's tiles; one clip's flow is in memory."""
+    """One subject's tiles; only one clip's flow is in memory at a time."""
     tables = (read_parquet(path).to_dict("records") for path in (faces, apexes))
     with np.load(flow) as file:
         names, *numbers = (file[name] for name in ("channels", "clip", "head_motion", "problem"))

@@ -31,7 +31,7 @@ def run(
     output: str,
     log: str,
 ) -> None:
-    """Write the page of `experiments` (see `merba.plan.Plan.runs`); `matrices` are files with their method and test set."""
+    """Write the report of `experiments` (see `merba.plan.Plan.runs`); `matrices` are files with their method and test set."""
     with job_log(log, "summary of the run"), atomic(Path(output)) as draft:
         write_report(
             draft,

@@ -28,9 +28,9 @@ def run(
     output: str,
     log: str,
 ) -> None:
-    """Write the view of the plain rows of a subject; its faces and apexes are in these files.
+    """Write the view of the plain rows of a subject; its faces and apexes are in the files of these names.
 
-    Tokens are made on the `device`, the configuration's.
+    Tokens are made on `device`, as the configuration sets it.
     """
     task = f"view {view['name']} of {plain_rows[0]['dataset']} {plain_rows[0]['subject']}"
     with job_log(log, task), _encoder(ViewSettings(**view), device) as encode:
@@ -50,6 +50,6 @@ def _encoder(view: ViewSettings, device: str) -> Iterator[Encoder | None]:
     from merba.models.slstt import frozen_encoder
     from merba.training.devices import training_device
 
-    torch.set_num_threads(1)  # what the rule asks for
+    torch.set_num_threads(1)  # the rule asks for one core
     with training_device(device) as chosen:
         yield frozen_encoder(Path(view.pretrained), chosen)

@@ -29,7 +29,7 @@ def run(
     output: str,
     log: str,
 ) -> None:
-    """Draw the view of one clip of each class of a subject, by its safe id, made anew from the frames."""
+    """Draw the view of one clip per class of a subject (a safe id), made again from the frames."""
     with job_log(log, f"figure of view {view['name']} of {dataset}"):
         rows, settings = subject_rows(pd.read_parquet(samples), dataset, subject), shown_view(ViewSettings(**view))
         chosen = rows.drop_duplicates("label").index

@@ -13,7 +13,7 @@ from merba.sheet import KEY
 
 
 def run(indexes: Sequence[str], output: str, *, log: str) -> None:
-    """Write the problems that a view's packs, with these `indexes`, have of their clips."""
+    """Write the problems of the clips in a view's packs, from the packs' `indexes`."""
     with job_log(log, f"problems of view {Path(output).parent.name}"):
         clips = pd.concat([pd.read_parquet(path) for path in indexes], ignore_index=True)
         with atomic(Path(output)) as draft:
