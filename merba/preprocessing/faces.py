@@ -1,6 +1,6 @@
 """Faces: detection on the onset frame, 68 landmarks, and one similarity transform for the whole clip.
 
-Aligning every frame by itself would erase or invent micro-motion, because landmarks jitter by more than it moves.
+Aligning every frame by itself would erase or invent micro-motion, because landmarks jitter more than the face moves.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def faces_of_subject(rows: pd.DataFrame, settings: Mapping[str, Any]) -> pd.Data
     Columns: dataset, subject, clip; x0, y0, x1, y1 (px of the frame), score, landmarks (136 values x0, y0, x1, …, px),
     transform (6 values, a 2×3 matrix by rows, frame px → aligned px), backend (the detector that found the face), turn (degrees
     by which the frame must be turned anticlockwise for the face to be upright), faces (how many were seen, false alarms left
-    out), choice (see `chosen_face`), problem (null where all is well). Where several faces are seen, the one nearest to the
-    subject's single ones in place and size is taken, or the largest.
+    out), choice (see `chosen_face`), problem (null if there is none). If several faces are seen, the one nearest in position and
+    size to the faces in the subject's other clips with only one face is taken; if there are no such clips, the largest.
     """
     cv2.setNumThreads(1)
     chosen = FaceSettings.of(settings)
@@ -121,7 +121,7 @@ def _how_found(detector: Detector, face: Face, backends: Sequence[Detector]) -> 
 def chosen_face(faces: Sequence[Face], others: Sequence[Face]) -> tuple[Face, str]:
     """The face that is taken, and why: it is the `only` one, the `nearest` to others, or the `largest` without others.
 
-    Nearest is the one most like the `others` in place and size, in face widths.
+    The nearest is the one most similar to the `others` in position and size, in face widths.
     """
     if len(faces) == 1:
         return faces[0], "only"
@@ -154,6 +154,6 @@ def _faces_of_clip(row: Any, backends: Sequence[Detector]) -> Seen | ClipProblem
 
 
 def _first_frames(row: Any, number: int) -> list[np.ndarray]:
-    """The clip's first frames from its onset on: at most `number`, and none after its offset, which may be missing."""
+    """The clip's first frames from its onset on: at most `number`, and none after its offset. The offset may be missing."""
     frames = clip_of(row).frames(None if pd.isna(row.onset) else int(row.onset))
     return [image for n, image in islice(frames, number) if pd.isna(row.offset) or n <= row.offset]

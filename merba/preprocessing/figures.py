@@ -35,9 +35,9 @@ CONTRAST, LARGEST_GAIN = 100, 20
 
 @dataclass(frozen=True)
 class Tile:
-    """A clip of a contact sheet: its pictures, uint8 RGB (SIDE, 3 · SIDE, 3), None where it has a problem, and what is said.
+    """A clip of a contact sheet: its pictures, uint8 RGB (SIDE, 3 · SIDE, 3), None if it has a problem, and its text.
 
-    `warning` is the problem, or what should be looked at.
+    `warning` is the problem, or what should be checked.
     """
 
     name: str
@@ -56,10 +56,10 @@ def clip_tile(
     settings: FaceSettings,
     limit: float,
 ) -> Tile:
-    """The tile of a clip: aligned onset with landmarks, apex less onset, amplified, and flow.
+    """The tile of a clip: aligned onset with landmarks, apex minus onset (amplified), and flow.
 
     `row` is the sheet's, `face` and `apex` are rows of `faces_of_subject` and `apexes_of_subject`, `flow` has arrays (H, W) by
-    channel; head_motion (px of the aligned face) and problem ("" for none) are the flow stage's. `limit` is the share of the
+    channel; head_motion (px of the aligned face) and problem ("" for none) come from the flow stage. `limit` is the share of the
     aligned face that the head may move without a warning.
     """
     name = f"{row.subject}  {row.clip}  {row.label}"
@@ -81,14 +81,14 @@ def clip_tile(
 
 
 def _amplified(onset: np.ndarray, apex: np.ndarray) -> tuple[np.ndarray, float]:
-    """The difference of two grey images (H, W) around mid-grey, RGB, and what it was multiplied by."""
+    """The difference of two grey images (H, W) around mid-grey, RGB, and the factor that amplifies it."""
     difference = apex.astype(np.float32) - onset
     gain = min(CONTRAST / max(float(np.quantile(np.abs(difference), 0.99)), 1), LARGEST_GAIN)
     return cv2.cvtColor(np.clip(128 + gain * difference, 0, 255).astype(np.uint8), cv2.COLOR_GRAY2RGB), gain
 
 
 def _coloured(flow: Mapping[str, np.ndarray]) -> tuple[np.ndarray, str]:
-    """u and v as colours, RGB, and what full colour means; without both, the first channel in shades."""
+    """u and v as colours, RGB, and what full colour means; if either is missing, the first channel in one colour scale."""
     name, values = next(iter(flow.items()))
     if {"u", "v"} <= flow.keys():
         motion = np.stack([flow["u"], flow["v"]]).astype(np.float32)
@@ -141,7 +141,7 @@ def plot_contact_sheet(tiles: Sequence[Tile], *, title: str, path: Path) -> None
 
 
 def _plot_head(axes: Any, canvas: np.ndarray, title: str, points: Mapping[str, Any]) -> None:
-    """The title, what the pictures are, and the colour of every direction and length: a point's own, seen from the centre."""
+    """Draw the title, what the pictures are, and the colours of flow: each point has the colour of its vector from the centre."""
     axes.text(GAP, 10, title, weight="bold", **points)
     about = (
         "aligned onset with landmarks; apex less onset, amplified (×); flow from onset to apex: the hue is its direction, as on "

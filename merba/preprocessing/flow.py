@@ -34,10 +34,10 @@ log = logging.getLogger(__name__)
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 RELEASED_SIZE = (28, 28)
-"""Height and width of the public release's flow images, for a subject of whom none can be read."""
+"""Height and width of the public release's flow images, used if none of a subject's images can be read."""
 NO_POINTS = np.full((5, 2), np.nan)
 BATCH = 64
-"""Pairs that a GPU solves at once; at 224×224 px they take 1 GB of its memory by estimate."""
+"""Pairs that a GPU solves at once; at 224×224 px they take an estimated 1 GB of its memory."""
 
 
 class Pair(NamedTuple):
@@ -62,7 +62,7 @@ class Pair(NamedTuple):
 def dense_flow(first: np.ndarray, second: np.ndarray, settings: FlowSettings) -> np.ndarray:
     """Flow (2, H, W), float32, px right and down, between two grey images (H, W), uint8, by the chosen solver.
 
-    Raises MerbaError where what the solver needs isn't installed.
+    Raises MerbaError if a package that the solver needs isn't installed.
     """
     if settings.solver == "opencv" or settings.gamma:
         return opencv_tv_l1(settings).calc(first, second, None).transpose(2, 0, 1)
@@ -86,7 +86,7 @@ def dense_flows(pairs: Sequence[Pair], settings: FlowSettings, device: torch.dev
 
 
 def opencv_tv_l1(settings: FlowSettings) -> cv2.DenseOpticalFlow:
-    """OpenCV's solver with these parameters. Raises MerbaError where cv2 comes without its contributed modules."""
+    """OpenCV's solver with these parameters. Raises MerbaError if cv2 lacks its contributed modules."""
     if not hasattr(cv2, "optflow"):
         raise MerbaError("this cv2 has no `optflow`, which `flow.solver: opencv` needs; `merba doctor` says how to fix that")
     solver = cv2.optflow.DualTVL1OpticalFlow_create()
@@ -105,7 +105,7 @@ def opencv_tv_l1(settings: FlowSettings) -> cv2.DenseOpticalFlow:
 
 
 def strain(flow: np.ndarray) -> np.ndarray:
-    """Optical strain magnitude (H, W), px a px, of a flow (2, H, W): the size of the infinitesimal strain tensor.
+    """Optical strain magnitude (H, W), px per px, of a flow (2, H, W): the size of the infinitesimal strain tensor.
 
     ε = (∇f + ∇fᵀ) / 2, |ε| = √(εxx² + εyy² + 2 εxy²); Shreve et al., "Macro- and micro-expression spotting in long
     videos using spatio-temporal strain", FG 2011, eq. 3–6.
@@ -126,7 +126,7 @@ def flow_channels(flow: np.ndarray, channels: Sequence[str]) -> np.ndarray:
 
 
 def flow_format(rows: pd.DataFrame, settings: Mapping[str, Any]) -> FlowFormat:
-    """What `flow_of_clips` gives for these rows: configured channels in pixels, or those of ready-made images."""
+    """The format of `flow_of_clips` for these rows: the configured channels in pixels, or those of ready-made images."""
     if _ready_made(rows):
         return FlowFormat(("u", "v", "strain"), "image")
     return FlowFormat(tuple(FlowSettings.of(settings).channels), "px")
@@ -159,8 +159,8 @@ def flow_of_clips(
 ) -> Iterator[ClipFlow]:
     """Onset-to-apex flow of one subject's clips in sheet order, a few at a time, so that memory doesn't grow with them.
 
-    A clip with a problem, its own or one from `faces` or `apexes`, has flow 0. Rows of kind `flow` need neither: their
-    images' red, green and blue are u, v and strain. `threads` changes no bit. The solver `cuda` computes on `device`.
+    A clip with a problem, its own or one from `faces` or `apexes`, has flow 0. Rows of kind `flow` need neither table: red,
+    green and blue of their images are u, v and strain. `threads` doesn't change results. The solver `cuda` uses `device`.
     """
     cv2.setNumThreads(1)
     chosen, face_chosen = FlowSettings.of(settings), FaceSettings.of(face_settings)
@@ -191,7 +191,7 @@ def flow_of_clips(
 
 
 def _in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """`work(item)` of each item in their order, by so many threads; no more results than threads wait to be taken."""
+    """`work(item)` for each item, in order, on `threads` threads; only as many results as threads are kept waiting."""
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[Result]] = deque()
         for item in items:
@@ -210,7 +210,7 @@ def _ready_made_flow(row: Any, shape: tuple[int, int, int]) -> ClipFlow:
 
 
 def _pair(row: Any, face: pd.Series, apex: pd.Series, settings: FlowSettings, face_settings: FaceSettings) -> Pair:
-    """A clip's onset and apex. Raises ClipProblem, also for one that an earlier stage has found."""
+    """A clip's onset and apex. Raises ClipProblem, also for a problem that an earlier stage found."""
     for stage in (face, apex):
         if pd.notna(stage["problem"]):
             raise ClipProblem(stage["problem"])
@@ -232,7 +232,7 @@ def flow_of_subject(
     settings: Mapping[str, Any],
     face_settings: Mapping[str, Any],
 ) -> tuple[np.ndarray, pd.DataFrame]:
-    """`flow_of_clips`, all in memory at once: flow, float16 (n, C, H, W), and its table as in `packs.pack`, without rows."""
+    """`flow_of_clips`, all in memory at once: flow, float16 (n, C, H, W), and the index of `packs.pack` without column row."""
     flows = list(flow_of_clips(rows, faces, apexes, settings, face_settings))
     table = rows[KEY].assign(
         points=[clip.points.ravel() for clip in flows],

@@ -1,4 +1,4 @@
-"""What is set about flow."""
+"""The settings of flow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from merba.config.validation import Section
 
 SMALLEST = 16
-"""Height and width (px) that a scale of the pyramid has at least, but for the first."""
+"""The smallest height and width (px) of a scale of the pyramid, except the first."""
 FLAT = 1.1920929e-07
 """|∇I₁|² below which a pixel counts as flat."""
 
@@ -38,7 +38,7 @@ class FlowSettings(Section, name="flow"):
 
 
 def with_solver(settings: Mapping[str, Any], *, on_gpu: bool) -> dict[str, Any]:
-    """A configuration's `flow` with the solver that will run: numba, opencv or cuda. `on_gpu`: whether training uses one."""
+    """A configuration's `flow` with the solver that will run: numba, opencv or cuda. `on_gpu`: whether training uses a GPU."""
     solver = settings["solver"]
     if settings["gamma"]:
         solver = "opencv"

@@ -1,7 +1,7 @@
-"""What the whole head moves between two aligned frames: measured, and estimated as a similarity to take it out.
+"""The motion of the whole head between two aligned frames: its length, and the similarity transform that removes it.
 
-One transform a clip aligns every frame alike and so leaves this motion in. It is read off dense flow where expressions
-move a face least: around the bridge of the nose and the corners of the eyes.
+One transform per clip aligns every frame in the same way, and so keeps this motion. It is measured by dense flow where
+expressions move a face least: around the bridge of the nose and the corners of the eyes.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ STABLE = (27, 28, 29, 30, 36, 39, 42, 45)
 RADIUS = 0.05
 """Radius of the stable region around each of them, as a share of the aligned face."""
 AROUND = 16
-"""Pixels around that region that dense flow is computed on too, unless it moves further than half of them."""
+"""Width, px, of the margin around that region for dense flow; if the region moves more than half of it, the face is used."""
 
 
 class HeadMotion(NamedTuple):
     """Motion of the stable region from onset to apex.
 
     `back`: the 2×3 similarity transform that takes points of the aligned apex back to where the head was at the onset.
-    `length`: px of the aligned face by which that moves the region's points, in the mean, so that turns count as well.
+    `length`: the mean distance, px of the aligned face, by which it moves the region's points, so that turns count as well.
     """
 
     length: float
@@ -48,7 +48,7 @@ def head_motion(onset: np.ndarray, apex: np.ndarray, points: np.ndarray) -> Head
     near = np.s_[max(y.min() - AROUND, 0) : y.max() + AROUND + 1, max(x.min() - AROUND, 0) : x.max() + AROUND + 1]
     if np.hypot(*np.median(_flow(onset, apex, 2)[region], axis=0)) > AROUND / 2:
         near = np.s_[:, :]
-    # Full resolution has half the error of the preset's, and takes three times as long on the whole face as near the region.
+    # Full resolution has half the preset's error. It takes three times as long on the whole face as near the region.
     moved = _flow(onset[near], apex[near], 0)[region[near]].astype(np.float64)
     places = np.stack([x, y], axis=1)
     back = similarity(places + moved, places)
@@ -57,7 +57,7 @@ def head_motion(onset: np.ndarray, apex: np.ndarray, points: np.ndarray) -> Head
 
 
 def _flow(first: np.ndarray, second: np.ndarray, finest: int) -> np.ndarray:
-    """Dense flow (H, W, 2), px, computed down to images that are halved `finest` times."""
+    """Dense flow (H, W, 2), px; the finest scale has the images halved `finest` times."""
     solver = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     solver.setFinestScale(finest)
     return solver.calc(np.ascontiguousarray(first), np.ascontiguousarray(second), None)

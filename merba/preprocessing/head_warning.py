@@ -1,15 +1,15 @@
-"""A word about clips in which the head moves more from onset to apex than an expression does."""
+"""A warning about clips in which the head moves more from onset to apex than an expression does."""
 
 from __future__ import annotations
 
 LIMIT = 0.02
-"""Share of the aligned face's side that the head may move unsaid: 4.5 px of 224, where expressions move 1 to 3 px."""
+"""The share of the aligned face's side that the head may move without a warning: 4.5 px of 224; expressions move 1 to 3 px."""
 
 
 def head_warning(length: float, size: int, limit: float = LIMIT) -> str | None:
     """A warning if the head moves much: `length` px of an aligned face that is `size` px wide; None if it moves little.
 
-    `length` is that of `merba.preprocessing.head_motion`, NaN for ready-made flow, of which nothing is known.
+    `length` is that of `merba.preprocessing.head_motion`, NaN for ready-made flow, for which it isn't known.
     """
     if not length > limit * size:
         return None

@@ -24,14 +24,15 @@ from merba.sheet import KEY
 log = logging.getLogger(__name__)
 
 MEASURED = ("points", "head_motion", "problem")
-"""What is kept of each clip besides its flow, as in `ClipFlow`."""
+"""What is stored for each clip besides its flow, as in `ClipFlow`."""
 
 
 @dataclass(frozen=True)
 class FlowFormat:
     """What a flow array holds: its channels, and their unit.
 
-    That is `px` (of the aligned face), `image` (0..255), or in a model's input `size`, the clip's own (see `decode: signed`).
+    The unit is `px` (of the aligned face), `image` (0..255), or, in a model's input, `size`: the size of the clip's own motion
+    (see `decode: signed`).
     """
 
     channels: tuple[str, ...]
@@ -63,14 +64,14 @@ class ImageForm:
 
 
 RELEASED = ImageForm(((0.246, 0.312), (0.754, 0.311), (0.502, 0.534), (0.296, 0.737), (0.708, 0.733)), size=28)
-"""The public images of the MEGC2019 composite. HTNet's repository has apex faces in their crop, where dlib found the points."""
+"""The public images of the MEGC2019 composite. dlib found the points in HTNet's apex faces, which have the same crop."""
 
 
 class ClipFlow(NamedTuple):
-    """One clip's flow, float16 (C, H, W), zeros where it has a problem.
+    """One clip's flow, float16 (C, H, W), zeros if it has a problem.
 
     `points`: the landmarks that the face was aligned by (5, 2), px of the aligned face (see `alignment.five_points`).
-    `head_motion`: what the head moved from onset to apex, in px of the aligned face, before any of that is removed (see
+    `head_motion`: how far the head moved from onset to apex, in px of the aligned face, before any of that is removed (see
     `merba.preprocessing.head_motion`). Both are NaN for ready-made flow and with a problem.
     """
 
@@ -83,8 +84,8 @@ class ClipFlow(NamedTuple):
 def save_subject(path: Path, rows: pd.DataFrame, flows: Iterable[ClipFlow], shape: Sequence[int], form: FlowFormat) -> None:
     """Write the flow of one subject's `rows`, clip by clip: an .npz file of `flow`, float16 (n, *shape), and its columns.
 
-    Those are dataset, subject, clip, points (10 values: x0, y0, x1, …, px), head_motion (px) and problem (empty where all is
-    well); `channels` and `unit` are stored with them.
+    The columns are dataset, subject, clip, points (10 values: x0, y0, x1, …, px), head_motion (px) and problem (empty if there
+    is none); `channels` and `unit` are stored with them.
     """
     values = []
     with atomic(path) as draft, zipfile.ZipFile(draft, "w") as archive:
@@ -101,7 +102,7 @@ def save_subject(path: Path, rows: pd.DataFrame, flows: Iterable[ClipFlow], shap
 
 
 def flows_of(path: Path) -> Iterator[np.ndarray]:
-    """The flow, float16 (C, H, W), of each clip in a file of `save_subject`; one at a time is in memory."""
+    """The flow, float16 (C, H, W), of each clip in a file of `save_subject`; only one is in memory at a time."""
     with zipfile.ZipFile(path) as archive, archive.open("flow.npy") as member:
         np.lib.format.read_magic(member)
         (n, *shape), _, dtype = np.lib.format.read_array_header_1_0(member)
@@ -113,7 +114,7 @@ def pack(subjects: Sequence[Path], array: Path, index: Path) -> pd.DataFrame:
     """Join the files of `save_subject` into the float16 array file `array` (n, channels, H, W) and its `index`.
 
     The index has columns dataset, subject, clip, points, head_motion, problem, row; a clip with a problem has row −1 and no
-    flow. The format is in its `attrs`. Returns the index; raises MerbaError where the files' shapes or formats differ.
+    flow. The format is in its `attrs`. Returns the index; raises MerbaError if the files' shapes or formats differ.
     """
     parts, shapes, formats = [], {}, {}
     for path in subjects:
@@ -130,7 +131,7 @@ def pack(subjects: Sequence[Path], array: Path, index: Path) -> pd.DataFrame:
     table["problem"] = table["problem"].where(~usable, None)
     (form,), (shape,) = formats, shapes
     table.attrs = {"channels": list(form.channels), "unit": form.unit}
-    # Written, not mapped: on a full disk a mapped array ends the process without a word.
+    # Written, not mapped: on a full disk, a mapped array ends the process without a message.
     with atomic(array) as draft, draft.open("wb") as file:
         header = {"descr": "<f2", "fortran_order": False, "shape": (int(usable.sum()), *shape)}
         np.lib.format.write_array_header_1_0(file, header)
@@ -145,7 +146,7 @@ def pack(subjects: Sequence[Path], array: Path, index: Path) -> pd.DataFrame:
 def load_packs(pairs: Sequence[tuple[Path, Path]]) -> tuple[np.ndarray, pd.DataFrame, FlowFormat]:
     """The usable clips of several (array, index) pairs: flow float16 (n, channels, H, W), their index rows, the format.
 
-    Raises MerbaError where the packs don't fit together.
+    Raises MerbaError if the packs don't fit together.
     """
     arrays, tables, formats = [], [], {}
     for array, index in pairs:
@@ -180,7 +181,7 @@ def preprocessing_summary(clips: pd.DataFrame) -> pd.DataFrame:
 
 
 def check_packed(indexes: Sequence[Path], *, drop: bool) -> list[str]:
-    """The problems of clips of the packs with these index files, a line each; with any, MerbaError unless `drop` is set."""
+    """The problems of the clips in these packs, one line each. If there are any, raises MerbaError unless `drop` is set."""
     clips = pd.concat([read_parquet(path) for path in indexes], ignore_index=True)
     problems = clips[clips["problem"].notna()]
     lines = [f"{row.dataset} {row.subject} {row.clip}: {row.problem}" for row in problems.itertuples()]

@@ -1,4 +1,4 @@
-"""Clips of two subjects that are the same frames, copied or linked, known by their flow."""
+"""Finding clips of two subjects that have the same frames, copied or linked, by their flow."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from merba.files import read_parquet
 
 
 def check_flow_differs(packs: Sequence[tuple[Path, Path]]) -> None:
-    """Raise MerbaError that names the clips of different subjects whose flow is equal to the bit, in packs (array, index).
+    """Raise MerbaError that names the clips of different subjects with exactly the same flow, in packs (array, index).
 
-    They would be trained on and tested. Planning knows only frames that are one file (`merba.sheet.check_subjects_apart`).
-    Flow of zeros doesn't count, as of two clips in which nothing moves.
+    They would be both trained on and tested. Planning only notices frames that are the same file
+    (`merba.sheet.check_subjects_apart`). Flow of zeros doesn't count: in two clips, nothing may move.
     """
     seen, same = {}, []
     for array, index in packs:

@@ -8,9 +8,9 @@ grey levels, linear around the flow u₀ that I₁ is warped by. With dual varia
     p ← (p + τ/θ ∇u) / (1 + τ/θ |∇u|)          the same for v
 
 from coarse to fine on a pyramid, with a median filter between rounds of iterations. Parameters, their defaults, and what the
-paper leaves open are those of OpenCV's `DualTVL1OpticalFlow`, which walks the images a dozen times an iteration. Here one
-iteration is one sweep over the rows: a row of u and v, then p of the row above it, which needs nothing below. Pyramid, remapping
-and median stay OpenCV's.
+paper leaves open are those of OpenCV's `DualTVL1OpticalFlow`, which reads the images a dozen times per iteration. Here one
+iteration is one pass over the rows: a row of u and v, then p of the row above it, which needs no later row. The pyramid,
+remapping and the median are OpenCV's.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _solve_scale(first: np.ndarray, second: np.ndarray, flow: np.ndarray, settin
     data = np.empty((4, height, width), np.float32)
     grid = np.mgrid[:height, :width][::-1].astype(np.float32)
     places = np.empty_like(grid)
-    # The divergence looks left and up: a column and a row of zeros spare it the edges.
+    # The divergence reads the pixels to the left and above: with a column and a row of zeros, edges need no special case.
     right, down = np.zeros((2, height, width + 1), np.float32), np.zeros((2, height + 1, width), np.float32)
     theta, limit, step = np.float32([settings.theta, settings.lambda_ * settings.theta, settings.tau / settings.theta])
     enough = np.float32(settings.epsilon**2 * first.size)

@@ -1,7 +1,7 @@
 """`merba.preprocessing.tv_l1` for many pairs at once, in PyTorch's operations: for GPUs.
 
 The steps and the symbols are the same; a pair that has stopped iterating waits for the others. Resizing, remapping and
-median do what OpenCV's functions do there, but for the last digits.
+the median agree with OpenCV's functions, except in the last digits.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _ascend(dual: Tensor, flow: Tensor, step: float) -> Tensor:
 
 
 def resize(images: Tensor, size: tuple[int, int], ratios: tuple[float, float]) -> Tensor:
-    """Images (n, c, *size), read linearly; `ratios` are the sides of an output pixel in input pixels, down and right."""
+    """Images (n, c, *size), interpolated linearly; `ratios` are the height and width of an output pixel in input pixels."""
     down, right = (_hats(there, here, ratio, images) for there, here, ratio in zip(images.shape[2:], size, ratios, strict=True))
     return down @ images @ right.T
 
@@ -94,7 +94,7 @@ def _hats(there: int, here: int, ratio: float, like: Tensor) -> Tensor:
 def remap(images: Tensor, flow: Tensor) -> Tensor:
     """Images (n, c, H, W) read at x + flow (n, 2, H, W) by cubic convolution; 0 beyond the edges.
 
-    The flow's whole pixels and the rest are kept apart, so that no flow reads the very pixels; `grid_sample` would round.
+    The flow's whole pixels and its fractions are kept apart, so that zero flow reads the pixels exactly; `grid_sample` rounds.
     """
     height, width = flow.shape[2:]
     whole = flow.floor()
@@ -113,9 +113,9 @@ def remap(images: Tensor, flow: Tensor) -> Tensor:
 
 
 def _cubic(part: Tensor, a: float = -0.75) -> Tensor:
-    """Weights (4, *part.shape) of the pixels at −1, 0, 1 and 2 from one, for a place `part` of a pixel beyond it (Keys, 1981).
+    """Weights (4, *part.shape) of the pixels at −1, 0, 1 and 2, for reading at `part`, between 0 and 1 (Keys, 1981).
 
-    OpenCV has this value of a.
+    The value of a is OpenCV's.
     """
     outer = ((a * (part + 1) - 5 * a) * (part + 1) + 8 * a) * (part + 1) - 4 * a
     inner, next_ = (((a + 2) * apart - (a + 3)) * apart**2 + 1 for apart in (part, 1 - part))
@@ -125,7 +125,7 @@ def _cubic(part: Tensor, a: float = -0.75) -> Tensor:
 def median(images: Tensor, side: int) -> Tensor:
     """The median of side × side pixels of images (n, c, H, W); edges are repeated.
 
-    By forgetful selection, which needs minimum and maximum alone: of a few more than half of the values neither the least nor the
+    By forgetful selection, which needs only minima and maxima: of a few more than half of the values, neither the least nor the
     greatest can be the median; another value takes their place, until one is left.
     """
     height, width = images.shape[2:]

@@ -15,9 +15,9 @@ def isotonic(y: np.ndarray) -> np.ndarray:
 
 
 def _prefix_isotonic(y: np.ndarray) -> tuple[np.ndarray, list[int], list[float]]:
-    """Squared error of the isotonic fit of every prefix, (n + 1,), and the blocks of the whole: starts and means.
+    """Squared error of the isotonic fit of every prefix, (n + 1,), and the blocks of the whole series: starts and means.
 
-    One pass: a prefix's blocks are those of the one before it with the new value pooled in, so that the errors of
+    One pass: a prefix's blocks are those of the prefix before it with the new value pooled in, so that the errors of
     all n prefixes cost as much as one fit.
     """
     errors = np.zeros(len(y) + 1)
@@ -44,8 +44,8 @@ def _prefix_isotonic(y: np.ndarray) -> tuple[np.ndarray, list[int], list[float]]
 def unimodal(y: np.ndarray) -> tuple[int, np.ndarray]:
     """The best rising-then-falling fit of `y` (n,): the index of its peak, and the fit (n,).
 
-    Every split of the series into a rising front and a falling back is weighed; O(n) in all. Where the fit's top is
-    a plateau, the peak is the largest value of `y` on it.
+    Every split of the series into a rising front and a falling back is tried; O(n) in all. If the fit's top is a plateau,
+    the peak is the largest value of `y` on it.
     """
     y = np.asarray(y, np.float64)
     front, back = _prefix_isotonic(y)[0], _prefix_isotonic(y[::-1])[0][::-1]
