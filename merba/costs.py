@@ -39,7 +39,7 @@ PREPROCESSING = {"faces": 0.11, "apex": 0.26, "flow": 0.07}
 
 @dataclass(frozen=True)
 class Layer:
-    """The number of parameters, of places where they are applied, and per place: values kept, operations beyond `parameters`."""
+    """Numbers of parameters and of places where they are applied; per place, of values kept and operations `more` than these."""
 
     parameters: int
     places: int

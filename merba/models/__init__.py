@@ -1,4 +1,4 @@
-"""The models, by name: `create_model(name, num_classes, **overrides)`; those of others come by entry points, or from a file."""
+"""The models, by name: `create_model(name, num_classes, **overrides)`; others' models come from entry points, or from a file."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from merba.errors import MerbaError
 from merba.plugins import MODELS as OTHERS
 from merba.plugins import class_of_file, loaded, plugins
 
-# name → the module here that has it and its class; the module's SIZES[name] are the arguments of that size. Modules are
-# imported when asked for: a training job loads one of them.
+# name → (module in this folder, class); the module's SIZES[name] are the arguments of that size. Modules are imported only
+# when they are needed: a training job loads one of them.
 MODELS: dict[str, tuple[str, str]] = {
     "merba_base": ("merba", "MERba"),
     "merba_small": ("merba", "MERba"),
@@ -44,7 +44,7 @@ MODELS: dict[str, tuple[str, str]] = {
 
 
 def list_models() -> list[str]:
-    """The names that `create_model` knows: the package's, then those of other packages' entry points `merba.models`."""
+    """The names that `create_model` knows: the package's own, then those of other packages' entry points `merba.models`."""
     return [*MODELS, *(name for name in plugins(OTHERS) if name not in MODELS)]
 
 
@@ -90,7 +90,7 @@ def create_model(name: str | None, num_classes: int, *, pretrained: str | Path |
 
 
 def _named(name: str) -> tuple[type[nn.Module], dict[str, Any]]:
-    """The class of a name, and the arguments that its module's SIZES has for it: every model's here, as they like elsewhere."""
+    """The class of a name, and its arguments in its module's SIZES; modules of other packages need not have SIZES."""
     if name in MODELS:
         file, class_name = MODELS[name]
         module = import_module(f"merba.models.{file}")
@@ -102,14 +102,14 @@ def _named(name: str) -> tuple[type[nn.Module], dict[str, Any]]:
 
 
 def model_name(settings: Mapping[str, Any]) -> str:
-    """What an experiment's `model` is called in messages: its registered name, or its class."""
+    """The name of an experiment's `model` in messages: its registered name, or its class."""
     return settings.get("name") or settings["class"]
 
 
 def check_model(settings: Mapping[str, Any], num_classes: int) -> nn.Module:
     """The model of an experiment's `model`, a name or file and arguments, on the meta device: shapes without memory or values.
 
-    A `pretrained` file is not read. Raises MerbaError where no model can be made of the settings.
+    A `pretrained` file is not read. Raises MerbaError if no model can be made from the settings.
     """
     arguments = {key: value for key, value in settings.items() if key != "pretrained"}
     try:

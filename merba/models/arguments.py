@@ -21,7 +21,7 @@ def check_positive(**values: object) -> None:
 
 
 def check_counts(name: str, values: object, length: int | None = None) -> None:
-    """`values` must be `length` whole numbers of at least 1; None: any number of them but none."""
+    """`values` must be `length` whole numbers of at least 1; with None, one or more of them."""
     fits = isinstance(values, Sequence) and len(values) == (length or max(1, len(values))) and all(map(_counts, values))
     if not fits:
         raise ValueError(f"{name} is {values!r}; it must be {length or 'some'} whole numbers of at least 1")

@@ -1,9 +1,9 @@
 """Bi-WOOF and a linear SVM (Liong et al., Signal Processing: Image Communication 2018).
 
-Stated by its authors' code (github.com/christy1206/biwoof): TV-L1 flow from onset to apex and its optical strain, 5×5 blocks,
+From its authors' code (github.com/christy1206/biwoof): TV-L1 flow from onset to apex and its optical strain, 5×5 blocks,
 eight bins of 45° over [−180°, 180°), pixels weighted by their magnitude, each block's histogram divided by its sum and
-multiplied by the block's sum of strain, the whole vector divided by its norm. Ours: blocks that don't overlap, an empty
-block's histogram of zeros, and the classifier, a linear SVM with C chosen on training subjects (see `LinearSVM`).
+multiplied by the block's sum of strain, the whole vector divided by its norm. Our choices: blocks that don't overlap, an
+empty block's histogram of zeros, and the classifier, a linear SVM with C chosen on training subjects (see `LinearSVM`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SIZES: dict[str, dict] = {"biwoof": {}}
 
 
 class BiWOOF(FittedModel):
-    """Orientation histograms of the flow, weighted twice. Input u, v and, where `in_channels` is 3, their strain.
+    """Orientation histograms of the flow, weighted twice. Input u, v and, if `in_channels` is 3, their strain.
 
     With two channels the strain is computed from them.
     """

@@ -1,6 +1,6 @@
-"""Dropout, and the first layer of an MLP with its GELU and dropout, that cost one pass after the product on the CPU; drop path.
+"""Dropout, and the first layer of an MLP with its GELU and dropout as one CPU pass after the matrix product; drop path.
 
-The CPU kernels are in `merba.models.cpu.dropout`. Elsewhere, in other types and when compiling, the modules are
+The CPU kernels are in `merba.models.cpu.dropout`. On other devices, with other types and when compiling, the modules use
 PyTorch's own functions.
 """
 
@@ -48,7 +48,7 @@ class LinearGELUDropout(nn.Linear):
 
 
 class DropPath(nn.Module):
-    """x + branch, where training drops the branch of whole samples (stochastic depth, Huang et al. 2016)."""
+    """x + branch; in training, the branch of whole samples is dropped at random (stochastic depth, Huang et al. 2016)."""
 
     def __init__(self, p: float):
         super().__init__()

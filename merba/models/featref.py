@@ -1,7 +1,7 @@
-"""FeatRef (Zhou et al., Pattern Recognition 122, 2022), our reading of it: shared features, then a branch an expression.
+"""FeatRef (Zhou et al., Pattern Recognition 122, 2022), our reading of it: shared features, then one branch per expression.
 
-Its abstract names the parts and no sizes. The shared part is the forerunner, Dual-Inception (Zhou et al., FG 2019), by its
-public code; the branches are the least that has attention factors, specific features and a proposal for each expression.
+Its abstract names the parts but no sizes. The shared part is its predecessor, Dual-Inception (Zhou et al., FG 2019), as in its
+public code; the branches are the simplest with attention factors, specific features and a proposal for each expression.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Proposed(NamedTuple):
 
 
 class Inception(nn.Module):
-    """Four paths side by side, ReLU after each convolution: map (B, channels, H, W) → (B, 4 · filters, H, W)."""
+    """Four parallel paths, ReLU after each convolution: map (B, channels, H, W) → (B, 4 · filters, H, W)."""
 
     def __init__(self, channels: int, filters: int):
         super().__init__()
@@ -79,10 +79,10 @@ class Branch(nn.Module):
 
 
 class FeatRef(nn.Module):
-    """FeatRef; input float (B, 2, 28, 28), u and v; output logits (B, num_classes), in training both of `Proposed`.
+    """FeatRef; input float (B, 2, 28, 28), u and v; output logits (B, num_classes), in training `Proposed`.
 
-    divisor: what the input is divided by; 255 for raw values of ready-made images, as the forerunner has them.
-    proposal_weight: weight of the proposals' loss relative to the classes'; 0 leaves Dual-Inception with more weights.
+    divisor: what the input is divided by; 255 for raw values of ready-made images, as its predecessor takes them.
+    proposal_weight: weight of the proposals' loss relative to the classes'; 0 gives Dual-Inception with more parameters.
     """
 
     def __init__(self, num_classes: int, *, divisor: float = 1.0, proposal_weight: float = 1.0):
@@ -106,7 +106,7 @@ class FeatRef(nn.Module):
         return Proposed(logits, torch.cat(proposals, 1)) if self.training else logits
 
     def loss(self, outputs: Proposed, labels: Tensor, **options: object) -> Tensor:
-        """Cross-entropy of the logits, and the mean binary cross-entropy of the proposals; `options`: of the former."""
+        """Cross-entropy of the logits (with `options`) plus weighted mean binary cross-entropy of the proposals."""
         right = F.one_hot(labels, outputs.proposals.shape[1]).float()
         proposal_loss = F.binary_cross_entropy_with_logits(outputs.proposals.float(), right)
         return classification_loss(outputs.logits, labels, **options) + self.proposal_weight * proposal_loss

@@ -1,4 +1,4 @@
-"""What methods share that are fitted by a solver instead of trained by gradients, and what they compute of flow maps."""
+"""The base of methods that are fitted by a solver instead of trained by gradients, and their computations on flow maps."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 
 class FittedModel(nn.Module, ABC):
-    """A method without gradients. What it learns is in buffers, so that it is saved and built again as networks are.
+    """A method without gradients. What it learns is in buffers, so that it is saved and loaded like a network.
 
-    A class says its `input_shape`, (C, H, W), or (T, C, H, W) where it takes a view, and how many classes it tells apart.
-    `candidates` are the settings of `fit` among which training chooses on subjects of its own; `needs_direction` says that
-    flow whose zero is unknown is of no use; `holds_clips` that the buffers have the training clips themselves.
+    A class has its `input_shape`, (C, H, W), or (T, C, H, W) if it takes a view, and its number of classes. `candidates` are
+    the settings of `fit` from which training chooses by cross-validation over its subjects. `needs_direction` means that flow
+    with an unknown zero can't be used; `holds_clips`, that the buffers contain the training clips themselves.
     """
 
     input_shape: tuple[int, ...]
@@ -44,15 +44,15 @@ class FittedModel(nn.Module, ABC):
 
     @torch.no_grad()
     def forward(self, inputs: Tensor) -> Tensor:
-        with torch.autocast(inputs.device.type, enabled=False):  # a solver needs all digits of its numbers
+        with torch.autocast(inputs.device.type, enabled=False):  # a solver needs full precision
             return self.decide(self.features(inputs.float()))
 
 
 def signed(flow: Tensor) -> Tensor:
-    """Flow (n, C, H, W), u and v first, freed of unit and zero level from each clip's own values; float32, same shape.
+    """Flow (n, C, H, W), u and v first, made independent of its unit and zero level, clip by clip; float32, same shape.
 
-    u and v lose their medians over the map, and all channels get the `unit_size`. It serves images, min–max scaled to 0..255,
-    as well as px, commutes with mirroring, and changes nothing the second time.
+    The medians over the map are subtracted from u and v, then `unit_size` is applied to all channels. It works for images,
+    min–max scaled to 0..255, and for px, commutes with mirroring, and changes nothing if applied twice.
     """
     return unit_size(torch.cat([flow[:, :2] - _quantile(flow[:, :2].flatten(2), 0.5)[..., None, None], flow[:, 2:]], 1))
 

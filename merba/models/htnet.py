@@ -20,8 +20,8 @@ def htnet_regions(flow: Tensor, points: Tensor) -> Tensor:
     """HTNet's input: four regions of half the image's side, around the eyes and the corners of the mouth.
 
     flow (B, C, H, W), H and W even; points (B, 5, 2), eye centres, nose tip and mouth corners, image left first, x and y
-    in the flow's pixels. Result as flow: the image-left eye at top left, its mouth corner at top right, the image-right
-    eye and mouth corner below them. Regions are moved inside the image; sizes that don't fit raise ValueError.
+    in the flow's pixels. The result has the shape of flow: the image-left eye at top left, its mouth corner at top right, the
+    image-right eye and mouth corner below them. Regions are moved inside the image; sizes that don't fit raise ValueError.
     A deviation from the authors: x is the column (their code takes it for the row, which moves a region by the difference
     of x and y).
     """
@@ -42,7 +42,7 @@ def htnet_regions(flow: Tensor, points: Tensor) -> Tensor:
 
 
 class LayerNorm(nn.Module):
-    """Over the channels of a map (B, dim, H, W)."""
+    """Layer norm over the channels of a map (B, dim, H, W)."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -179,5 +179,5 @@ class HTNet(nn.Module):
 
 
 def _halve(dim: int, dim_out: int) -> nn.Sequential:
-    """Block aggregation: neighbouring blocks meet in a convolution, then every second position stays."""
+    """Block aggregation: a convolution joins neighbouring blocks, then max pooling with stride 2 halves the map."""
     return nn.Sequential(nn.Conv2d(dim, dim_out, 3, padding=1), LayerNorm(dim_out), nn.MaxPool2d(3, 2, 1))

@@ -1,8 +1,8 @@
-"""Kernel ridge regression on twenty descriptions of a clip's flow, none of which is tuned. Ours, as a baseline.
+"""Kernel ridge regression on twenty descriptions of a clip's flow, none of them tuned. Our own baseline.
 
-Each clip is described by its flow as it is and by the part of it that is mirror-symmetric; where the strain says how much
-further v reached than u before the two were scaled alike, by these two once more with that undone. Of each of these there are
-five descriptions, each with a kernel of its own; the score of a class is the mean over all kernels.
+Each clip is described by its flow as it is, and by its mirror-symmetric part. Images scale u and v to the same range; the strain
+shows how much larger the range of v was, so with strain both are used a second time with v's range restored. Each of these has
+five descriptions, each with its own kernel; the score of a class is the mean over all kernels.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ RATIOS = tuple(2 ** (step / 10) for step in range(-20, 21))
 """Ratios of v's range to u's that are tried."""
 BINS = 8
 POWERS = (2, 2, 2, 1, 1)
-"""Of the five descriptions: 2 for those compared by the squared Euclidean, 1 for those by the city-block distance."""
+"""For each of the five descriptions: 2 if compared by the squared Euclidean distance, 1 if by the city-block distance."""
 
 
 class KernelRidge(FittedModel):
-    """Kernel ridge regression of targets ±1, one a class; logits are the scores, not calibrated.
+    """Kernel ridge regression of targets ±1, one per class; logits are the scores, not calibrated.
 
-    Input u, v and, where `in_channels` is 3, strain, of 28×28 px, in px or as images: it is decoded here (see `signed`). Without
-    strain there are ten kernels: the flow's own ranges are taken for those of the motion, as those of flow in px are. The
-    buffers hold the training clips.
+    Input u, v and, if `in_channels` is 3, strain, of 28×28 px, in px or as images: it is decoded here (see `signed`). Without
+    strain there are ten kernels, and the ranges of u and v are taken as they are, which is right for flow in px. The buffers
+    hold the training clips.
     """
 
     holds_clips = True
@@ -57,7 +57,7 @@ class KernelRidge(FittedModel):
         self.coefficients = self.coefficients.new_zeros(len(self.widths), clips, self.num_classes)
 
     def features(self, inputs: Tensor) -> Tensor:
-        """The decoded flows of each clip, float32 (n, flows, 2, 28, 28): as it is, and with v as far as its range reached."""
+        """The decoded flows of each clip, float32 (n, flows, 2, 28, 28): as it is, and with v's range restored."""
         flow = inputs[:, :2]
         if inputs.shape[1] == 2:
             return signed(flow)[:, None]
@@ -93,9 +93,9 @@ class KernelRidge(FittedModel):
 
 
 def range_ratio(inputs: Tensor) -> Tensor:
-    """How many times the range of u that of v was, (n,), before u, v and strain (n, 3, H, W) were scaled to one range.
+    """The ratio of v's range to u's, (n,), before u, v and strain (n, 3, H, W) were scaled to the same range.
 
-    Of RATIOS, the one with which the strain of (u, ratio · v) has the highest correlation with the strain that is given.
+    It is the one of RATIOS for which the strain of (u, ratio · v) has the highest correlation with the given strain.
     """
     given = inputs[:, 2].flatten(1)
     fits = []
@@ -119,7 +119,7 @@ def descriptions(flow: Tensor) -> list[Tensor]:
 def orientations(flow: Tensor, cells: int) -> Tensor:
     """Histograms (n, 8, cells, cells) of the flow's (n, 2, H, W) directions, weighted by its magnitude.
 
-    A pixel is shared by the two bins whose centres, 0°, 45°, …, are next to its direction.
+    A pixel is divided between the two bins with the nearest centres (0°, 45°, …).
     """
     magnitude = flow.square().sum(1, keepdim=True).sqrt()
     place = torch.atan2(flow[:, 1:], flow[:, :1]) / (2 * torch.pi) * BINS % BINS
@@ -156,14 +156,14 @@ def _distances(features: Tensor, known: Sequence[Tensor]) -> list[tuple[Tensor, 
     for number, (here, mirrored, there) in enumerate(views):
         flow, kind = divmod(number, len(POWERS))
         direct = torch.cdist(here, there, p=POWERS[kind]) ** POWERS[kind]
-        # Every second flow is a mirror-symmetric part, which its mirror image leaves as it is.
+        # Every second flow is a mirror-symmetric part, which is its own mirror image.
         distances.append((direct, direct if flow % 2 else torch.cdist(mirrored, there, p=POWERS[kind]) ** POWERS[kind]))
     return distances
 
 
 @lru_cache(maxsize=1)
 def _compared(features: bytes, shape: tuple[int, ...]) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
-    """The descriptions of all clips, and the distances of each from each. The folds of an experiment share them."""
+    """The descriptions of all clips, and the distances between all pairs. The folds of an experiment share them."""
     clips = torch.frombuffer(bytearray(features), dtype=torch.float32).reshape(shape)
     described = _described(clips)
     return described, _distances(clips, described)

@@ -1,6 +1,6 @@
-"""PCA and linear discriminant analysis of flow maps: the least that looks at where a face moves. Ours, as a baseline.
+"""PCA and linear discriminant analysis of flow maps: the simplest method that uses where a face moves. Our own baseline.
 
-Fisher's discriminant on principal components is what "Fisherfaces" are (Belhumeur et al., TPAMI 19(7), 1997).
+Fisher's discriminant on principal components is known as "Fisherfaces" (Belhumeur et al., TPAMI 19(7), 1997).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ SIZES: dict[str, dict] = {"lda": {}}
 class LDA(FittedModel):
     """Linear discriminant analysis with uniform priors on the first principal components of the pixels.
 
-    There are at most as many components as training clips less classes, so that the spread within classes has full rank.
-    Input float (B, in_channels, image_size, image_size). Both steps are linear: what is kept is one plane a class. The
+    There are at most as many components as training clips minus classes, so that the spread within classes has full rank.
+    Input float (B, in_channels, image_size, image_size). Both steps are linear, so only one plane per class is stored. The
     logits are log-posteriors under LDA's assumptions, up to a constant.
     """
 

@@ -38,7 +38,7 @@ SIZES: dict[str, dict] = {
         "layer_scale": 1e-5,
         "drop_path": 0.5,
     },
-    # Not an official one: merba_nano's widths, heads and blocks a stage, for comparison with it; windows as large as the maps.
+    # Not official: the widths, heads and blocks per stage of merba_nano, for comparison with it; windows as large as the maps.
     "mambavision_nano": {
         "image_size": 56,
         "stem_stride": 1,
@@ -86,16 +86,16 @@ class MambaVisionMixer(nn.Module):
         z = window_conv(z, self.conv1d_z.weight[:, 0], paths=path)[:, 0]
         dt, B, C = self.x_proj(x).split(self.sizes, dim=-1)
         A = -torch.exp(self.A_log.float())
-        # The official network adds the bias of dt twice, in the projection and in the scan, and is trained so.
+        # The official network adds the bias of dt twice, in the projection and in the scan, and was trained like this.
         dt, bias = self.dt_proj(dt), self.dt_proj.bias
         y = selective_scan(x, dt, A, B, C, self.D, delta_bias=bias, delta_softplus=True)
         return self.out_proj(torch.cat([y, z], dim=-1))
 
 
 class Level(nn.Module):
-    """One stage; its downsampling comes last. With a window, blocks see the tokens of one window each.
+    """One stage; its downsampling comes last. With a window, blocks work inside each window.
 
-    The map is filled up with zeros to a multiple of the window, and those zeros are tokens like the others: as official.
+    As in the official network, the map is padded with zeros to a multiple of the window, and these zeros are ordinary tokens.
     """
 
     def __init__(self, dim: int, blocks: Sequence[nn.Module], window: int | None, downsample: bool):
@@ -126,7 +126,7 @@ class MambaVision(nn.Module):
     """MambaVision; input float (B, in_channels, image_size, image_size), output logits (B, num_classes).
 
     The defaults are B's sizes. Levels 1 and 2 are convolution blocks; 3 and 4 mixers, then self-attention in the later
-    half of the blocks (the smaller half of an odd number), both inside windows. heads and windows are of levels 3 and 4.
+    half of the blocks (the smaller half of an odd number), both inside windows. heads and windows are those of levels 3 and 4.
     stem_stride: 1, 2 or 4; officially 4.
     """
 
@@ -196,7 +196,7 @@ class MambaVision(nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
-    """The official start: all linear layers, dt_proj's too, from a narrow normal distribution, with no bias."""
+    """The official initialisation: weights of all linear layers, dt_proj too, from a narrow normal distribution; biases 0."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

@@ -95,7 +95,7 @@ class FFE(nn.Sequential):
 class Mixer(nn.Module):
     """MambaVision's mixer along K paths at once, without its last linear layer.
 
-    Tokens (B, L, dim) → two halves (B, K, L, dim / 2), each token's result at its own place. `sets` is 1 where all
+    Tokens (B, L, dim) → two halves (B, K, L, dim / 2), each token's result at its own place. `sets` is 1 if all
     directions share the weights (the input projection is then computed once for all), or K; it is every parameter's
     first axis.
     """
@@ -106,14 +106,14 @@ class Mixer(nn.Module):
         self.sizes = [rank, state, state]
 
         def weight(rows: int, columns: int) -> nn.Parameter:
-            bound = columns**-0.5  # as nn.Linear and nn.Conv1d draw theirs
+            bound = columns**-0.5  # as in nn.Linear and nn.Conv1d
             return nn.Parameter(torch.empty(sets, rows, columns).uniform_(-bound, bound))
 
         self.in_proj = weight(2 * inner, dim)  # rows of x, then of z
-        self.conv = weight(2 * inner, 3)  # one kernel a channel: those of x, then of z
+        self.conv = weight(2 * inner, 3)  # one kernel per channel: those of x, then of z
         self.x_proj = weight(sum(self.sizes), inner)
         self.dt_proj = weight(inner, rank)
-        # Mamba's start: the bias is the inverse softplus of time steps spread evenly in logarithm from 0.001 to 0.1.
+        # Mamba's initialisation: the bias is the inverse softplus of time steps spread evenly in logarithm from 0.001 to 0.1.
         # Computed on the CPU: on the meta device, arithmetic makes PyTorch import its compiler, which takes a second.
         dt = torch.empty(sets, inner, device="cpu").uniform_(math.log(0.001), math.log(0.1)).exp()
         self.dt_bias = nn.Parameter(torch.empty(sets, inner).copy_(dt + torch.log(-torch.expm1(-dt))))
@@ -125,7 +125,7 @@ class Mixer(nn.Module):
         def each(parameter: Tensor) -> Tensor:
             return parameter.expand(len(paths), *parameter.shape[1:])
 
-        # x and z by a product each: halves of one product would have to be copied, as the kernels read whole rows.
+        # x and z by separate products: halves of one product would have to be copied, because the kernels read whole rows.
         x, z = (
             window_conv(_project(tokens.unsqueeze(1), weight), each(kernel), paths=paths)
             for weight, kernel in zip(self.in_proj.chunk(2, 1), self.conv.chunk(2, 1), strict=True)
@@ -153,7 +153,7 @@ def _project(x: Tensor, weight: Tensor) -> Tensor:
 
 
 class LocalExtractor(nn.Module):
-    """The mixer along several paths through each window, fused by token; then the linear layer that ended the mixer."""
+    """The mixer along several paths through each window, fused per token; then MambaVision's last linear layer of the mixer."""
 
     def __init__(self, dim: int, directions: int, mixer: str, fusion: str, state: int, dropout: float):
         super().__init__()
@@ -241,7 +241,7 @@ class LGFI(nn.Module):
     """Stages 2–4, local-global feature integration: downsampling, local extractor blocks, global attention blocks.
 
     Map (B, dim / 2, H, W) → (B, dim, ⌈H/2⌉, ⌈W/2⌉). Paths run through windows (`local`) or through the whole map
-    (`global`); attention likewise. Windows at the edge of a map that they don't divide hold their real tokens only.
+    (`global`); attention likewise. If windows don't divide the map, those at its edge hold only real tokens.
     """
 
     def __init__(
@@ -300,7 +300,7 @@ class MERba(nn.Module):
     - `fusion`: "mean" or "sum" of the directions; `mixer`: "shared" or "per_direction" weights
     - `head`: "linear", or "dgcm" for the seven-class task
 
-    stem_stride: 1, 2 or 4; None goes by the input (`stride_for`). depths: convolution blocks of stage 1, then local
+    stem_stride: 1, 2 or 4; None chooses it by the input (`stride_for`). depths: convolution blocks of stage 1, then local
     extractor blocks of stages 2–4; heads: of stages 2–4. Dropout is in the MLPs, after the attention's projection and after
     the extractor's last linear layer. Drop path rises linearly from 0 at the first block to `drop_path` at the last. Values
     that don't fit raise ValueError.

@@ -3,10 +3,10 @@
 MERba from MambaVision (decided for base; the same rule serves the other sizes):
 
 - stem, stage 1, final norm: as they are; downsampling: that of each level, one to one
-- stage 2: stays as it is (MambaVision has convolution blocks there)
+- stage 2: keeps its initial values (MambaVision has convolution blocks there)
 - stages 3 and 4: local block i takes mixer block i mod (number of mixer blocks), global block j attention block j, with
   their norms, MLPs and layer scales
-- head: stays as it is
+- head: keeps its initial values
 
 A stem for other input channels takes the average over the checkpoint's channels. Every tensor is logged.
 """
@@ -36,7 +36,7 @@ def read_checkpoint(path: str | Path) -> State:
     """Tensors of a checkpoint file by official MambaVision name.
 
     .safetensors, or a PyTorch file (read with weights_only) that holds them itself or under "state_dict" or "model";
-    prefixes of wrappers are taken off. Raises MerbaError if the file is missing, unreadable or not MambaVision's.
+    prefixes of wrappers are removed. Raises MerbaError if the file is missing, unreadable or not MambaVision's.
     """
     path = Path(path)
     if not path.is_file():
@@ -49,7 +49,7 @@ def read_checkpoint(path: str | Path) -> State:
         else:
             with torch.serialization.safe_globals([argparse.Namespace]):  # timm keeps its options with the weights
                 content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as problem:  # a file that is no checkpoint makes the readers fail in any way
+    except Exception as problem:  # readers raise any kind of error for a file that is no checkpoint
         raise MerbaError(f"pretrained: {path} can't be read as a checkpoint of weights only: {problem}") from problem
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -62,15 +62,15 @@ def read_checkpoint(path: str | Path) -> State:
 
 
 def default_layer_scale(state: State) -> float | None:
-    """MERba's layer scale for these weights: MambaVision-B's 1e-5 where the checkpoint has one, else none."""
+    """MERba's layer scale for these weights: MambaVision-B's 1e-5 if the checkpoint has one, else None."""
     return 1e-5 if any(name.endswith("gamma_1") for name in state) else None
 
 
 def load_pretrained(model: nn.Module, state: State, name: str = "checkpoint") -> dict[str, str]:
     """Initialise MERba or MambaVision from a checkpoint's tensors, and log what happens to each of the model's.
 
-    Returns, for each tensor of the model, "left", "taken from <source>" or "adapted from <source>: <how>". `name` is
-    for messages. A tensor of another size raises MerbaError, and so do blocks that one of the two has and the other not.
+    Returns, for each tensor of the model, "left", "taken from <source>" or "adapted from <source>: <how>". `name` is for
+    messages. Raises MerbaError for a tensor of another size, and for blocks that only the model or only the file has.
     """
     target = model.state_dict()
     if isinstance(model, MERba):
@@ -100,7 +100,7 @@ def load_pretrained(model: nn.Module, state: State, name: str = "checkpoint") ->
 
 
 def _check_names(model: set[str], file: set[str], name: str) -> None:
-    """MambaVision's own tensors must be the file's, but for the head's and batch norm's counters of batches."""
+    """Raise MerbaError if MambaVision and the file have different tensors, apart from the head and batch norm's counters."""
     for names, what in ((model - file, "lacks"), (file - model, "has, unlike the model,")):
         names = sorted(name for name in names if not name.startswith("head.") and not name.endswith("num_batches_tracked"))
         if names:
@@ -119,7 +119,7 @@ def _average_channels(offers: Offers, stem: str, target: State) -> None:
 
 
 def _for_merba(model: MERba, state: State, name: str) -> Offers:
-    """What the checkpoint has for MERba's tensors."""
+    """The checkpoint's values for MERba's tensors."""
     offers: Offers = {}
 
     def offer(target: str, source: str) -> None:

@@ -19,7 +19,7 @@ class STSTNet(nn.Module):
     """Three parallel 3×3 convolutions (3, 5, 8 filters), each ReLU, batch norm, max pooling, dropout; one linear layer.
 
     Input float (B, in_channels, 28, 28), raw 0..255 values in the authors' protocol; output logits (B, num_classes).
-    The streams share their input and never meet before the linear layer: they are computed as one of 16 filters.
+    The streams share their input and stay apart up to the linear layer, so they are computed as one with 16 filters.
     """
 
     def __init__(self, num_classes: int = 3, *, in_channels: int = 3, dropout: float = 0.5):

@@ -26,10 +26,10 @@ COLUMNS = ["block", "depth", "window", "input", "output", "parameters", "flops"]
 def architecture(model: nn.Module, input_shape: Sequence[int]) -> pd.DataFrame:
     """Table I of a model for one input of shape (C, H, W): columns COLUMNS, one row per block, the last one the total.
 
-    depth is the number of modules in the row; window the side of its windows, <NA> where it works on the whole map;
-    input and output are "channels×height×width". MERba is listed by stages and kinds of block, other models by module; of
-    one that takes a view's tokens, the encoder that makes them is listed too. What is fitted, not trained, has no
-    parameters, and what it costs depends on its clips: its FLOPs are <NA>.
+    depth is the number of modules in the row; window the side of its windows, <NA> if it works on the whole map;
+    input and output are "channels×height×width". MERba is listed by stages and kinds of block, other models by module; for
+    a model that takes a view's tokens, the encoder that makes them is listed too. Fitted methods have no parameters, and
+    their cost depends on the clips: their FLOPs are <NA>.
     """
     if hasattr(model, "uncached"):
         with torch.device("meta"):
@@ -96,7 +96,7 @@ def _merba_groups(model: MERba) -> list[Group]:
 
 
 def _plain_groups(model: nn.Module, ran: Container[nn.Module]) -> list[Group]:
-    """The outermost modules that ran (containers may only hold them); the model itself where none did."""
+    """The outermost modules that ran (containers may only hold them); the model itself if none did."""
 
     def walk(name: str, module: nn.Module) -> list[Group]:
         if module in ran:
@@ -126,7 +126,7 @@ def _trace(model: nn.Module, input_shape: Sequence[int]) -> tuple[dict[nn.Module
     training = model.training
     counter = FlopCounterMode(display=False, depth=None, custom_mapping=_scan_formulas())
     try:
-        with torch.no_grad(), counter:  # on tensors that are shapes only
+        with torch.no_grad(), counter:  # on tensors without values
             state = {name: tensor.to("meta") for name, tensor in model.state_dict().items()}
             state |= {name: tensor.to("meta") for name, tensor in model.named_buffers()}
             functional_call(model.eval(), state, torch.empty(1, *input_shape, device="meta"))
@@ -138,13 +138,13 @@ def _trace(model: nn.Module, input_shape: Sequence[int]) -> tuple[dict[nn.Module
 
 
 def _scan_formulas() -> dict:
-    """FLOPs, two a multiply-accumulate as PyTorch's counter has them, of the operators that it doesn't know."""
+    """FLOPs of the operators that PyTorch's counter doesn't know; like it, two per multiply-accumulate."""
 
     def conv(x: Sequence[int], weight: Sequence[int], *_, out_shape: Sequence[int], **__) -> int:
         return 2 * 3 * math.prod(out_shape)
 
     def scan(u: Sequence[int], delta: Sequence[int], A: Sequence[int], *_, **__) -> int:
-        # A token, channel and state: Δ A, decay · h, Δu · B and C · h; a token and channel: Δ u and D u.
+        # Per token, channel and state: Δ A, decay · h, Δu · B and C · h; per token and channel: Δ u and D u.
         return 2 * math.prod(u) * (4 * A[-1] + 2)
 
     def attention(q: Sequence[int], k: Sequence[int], v: Sequence[int], *_, **__) -> int:

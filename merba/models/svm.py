@@ -12,10 +12,11 @@ COSTS = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 
 
 class LinearSVM(nn.Module):
-    """One machine for each pair of classes, and how they vote. The buffers hold the planes and no clip.
+    """One SVM for each pair of classes, and their vote. The buffers hold the planes, but no clips.
 
-    Input features (n, features); output one score a class, SVC's one-vs-rest `decision_function`: the pairs that a class wins,
-    and within ±1/3 how clearly. Its largest is what SVC predicts with `break_ties=True`; its softmax is not calibrated.
+    Input features (n, features); output one score per class, SVC's one-vs-rest `decision_function`: the number of pairs that a
+    class wins, and within ±1/3 how clearly. The largest is the class that SVC predicts with `break_ties=True`; the softmax is
+    not calibrated.
     """
 
     def __init__(self, features: int, num_classes: int):
@@ -48,7 +49,7 @@ class LinearSVM(nn.Module):
 
 def _planes(features: Tensor, labels: Tensor, cost: float) -> dict[tuple[int, int], tuple[Tensor, float]]:
     """The plane and the offset of each pair of classes that have clips."""
-    from sklearn.svm import SVC  # half a second that predicting does not need
+    from sklearn.svm import SVC  # takes half a second, and predicting doesn't need it
 
     machine = SVC(kernel="linear", C=cost).fit(features.double().numpy(), labels.numpy())
     pairs = combinations(machine.classes_.tolist(), 2)

@@ -32,7 +32,7 @@ _GPU_BACKEND = "triton" if find_spec("triton") else "reference"
 
 
 def _choose(backend: str | None, x: Tensor) -> str:
-    """Argument > environment variable > automatic: numba on CPU, triton on GPU, where they are installed."""
+    """Argument > environment variable > automatic: numba on CPU, triton on GPU, if they are installed."""
     device = x.device.type
     name = backend or os.environ.get(BACKEND_VARIABLE)
     if not name:
@@ -59,13 +59,13 @@ def _expect(name: str, x: Tensor, *shapes: tuple[int, ...]) -> None:
 
 
 def _per_direction(name: str, x: Tensor, directions: int, *shape: int) -> Tensor:
-    """Parameters shared by all directions, or one set a direction → (K, *shape)."""
+    """Parameters shared by all directions, or one set per direction → (K, *shape)."""
     _expect(name, x, shape, (directions, *shape))
     return x if x.dim() > len(shape) else x.expand(directions, *shape)
 
 
 def _check_paths(paths: Tensor, tokens: int) -> None:
-    """What can be checked without waiting for a GPU; on the CPU also that no token is outside the map."""
+    """Check what needs no waiting for a GPU: type and shape. The operators check the tokens, on the CPU only."""
     if paths.dim() != 3 or paths.dtype != torch.int32:
         raise ValueError(
             f"paths is {paths.dtype} {tuple(paths.shape)}; an int32 tensor (directions, windows, length) as from "
@@ -95,7 +95,7 @@ def window_scan(
 
     u, delta (batch, K, tokens, channels); B, C (batch, K, tokens, n); A (channels, n) or (K, channels, n); D and
     delta_bias (channels,) or (K, channels), None for zeros; paths int32 (K, windows, length) as from `window_paths`:
-    each direction visits every token once; -1, at the end of a path only, is nothing. The state starts at 0 at the
+    each direction visits every token once; -1, at the end of a path only, is padding. The state starts at 0 at the
     start of each path. Result: (batch, K, tokens, channels) in u's type, each output at its own token's place.
     Shapes that don't fit, an unknown backend, or (on the CPU) paths that miss tokens raise ValueError.
     """

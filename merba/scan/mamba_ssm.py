@@ -1,4 +1,4 @@
-"""The scan by mamba-ssm's CUDA kernel, where that package is installed with its Mamba-1 kernel.
+"""The scan by mamba-ssm's CUDA kernel, if that package is installed with its Mamba-1 kernel.
 
 Its kernel needs sequences in memory order, channels before length, so tokens are gathered along the paths, windows
 become batch items, directions groups of channels with their own B and C, and results are scattered back. Gradients of
@@ -20,7 +20,7 @@ __all__ = ["conv", "conv_backward", "scan", "scan_backward"]
 
 
 def _for_kernel(*inputs: Tensor) -> bool:
-    """The kernel has no float64, and CUDA starts none for an empty tensor: the reference does these."""
+    """Whether the kernel can take these; if not, the reference does: for float64, and for empty tensors."""
     return reference.arithmetic_type(*inputs) != torch.float64 and inputs[0].numel() > 0
 
 
@@ -30,14 +30,14 @@ def _sequences(x: Tensor, paths: Tensor) -> Tensor:
 
 
 def _map(x: Tensor, paths: Tensor, tokens: int) -> Tensor:
-    """The way back: (batch × windows, K, m, length) → (batch, K, tokens, m)."""
+    """The inverse of `_sequences`: (batch × windows, K, m, length) → (batch, K, tokens, m)."""
     return scatter(x.unflatten(0, (-1, paths.shape[1])).permute(0, 2, 1, 4, 3), paths, tokens)
 
 
 def _kernel_arguments(u, delta, A, B, C, D, delta_bias, paths):
     """The arguments of selective_scan_fn: u, delta (b, d, l); A (d, n); B, C (b, groups, n, l); D, delta_bias (d,).
 
-    The kernel needs one type for the four of tokens: the one that holds all of theirs.
+    The kernel needs the same type for its four inputs of tokens: the smallest that holds all of theirs.
     """
     kind = reduce(torch.promote_types, (x.dtype for x in (u, delta, B, C)))
     u, delta, B, C = (_sequences(x.to(kind), paths) for x in (u, delta, B, C))

@@ -1,9 +1,9 @@
 """The scan on CPU by Numba: fused SIMD kernels (`numba_kernels`), and the layout that they need.
 
-Arithmetic is float32; where an input is float64, the reference does the work. Channels are filled up with zeros to a
-multiple of 16, states to one of 4 (where they have to be, an infinite u or delta gives NaN instead of infinity). Gradients of
-parameters are summed over fixed groups of sequences and then in the groups' order, so that results are the same bits
-for any number of threads.
+Arithmetic is float32; if an input is float64, the reference does the work. Channels are padded with zeros to a multiple of
+16, states to a multiple of 4 (with padding, an infinite u or delta gives NaN instead of infinity). Gradients of parameters are
+summed over fixed groups of sequences and then in the groups' order, so that results are the same bits for any number of
+threads.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from merba.scan import reference
 from merba.scan.cpu_threads import run
 from merba.scan.numba_lanes import LANES, LOG2E, STATES
 
-GROUPS = 64  # partial sums of a parameter's gradient; no fewer than the threads that should find work
+GROUPS = 64  # partial sums of a parameter's gradient; at least as many as threads that should have work
 
 
 def _ready(x: Tensor, pad: int = 0) -> Tensor:

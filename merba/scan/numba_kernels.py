@@ -85,7 +85,7 @@ def scan_forward(first, last, u, delta, A, B, C, D, bias, paths, softplus, y):
     xs, dts, dt_xs, slopes = (
         scratch(length * LANES), scratch(length * LANES), scratch(length * LANES), scratch(length * LANES)
     )  # fmt: skip
-    results = xs  # each token's u makes room for its result
+    results = xs  # each token's result replaces its u
 
     for task in range(first, last):
         k, b, w = task // (batch * windows), task // windows % batch, task % windows

@@ -1,8 +1,8 @@
 """SIMD lanes for Numba: values of several float32 numbers, with arithmetic, loads, stores, exp2 and softplus.
 
 Sixteen neighbouring channels are one `Lanes` value (LLVM's <16 x float>: one AVX-512 register, two of AVX2, four of
-NEON), four states of them one `Block` (<64 x float>). Kernels written with these need no luck with a compiler's
-vectoriser. All is IEEE arithmetic but for the fusing of a*b + c: NaN and infinity come through.
+NEON), four states of them one `Block` (<64 x float>). Kernels written with these don't depend on a compiler's
+vectoriser. Arithmetic is IEEE, except that a*b + c may be fused: NaN and infinity are kept.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ EXP2 = (1.0, 0.6931470036506653, 0.24022242426872253, 0.05550733581185341, 0.009
 LOG_RATIO = (2.0, 0.66666316986084, 0.400249093770981, 0.2796060144901276, 0.2817833423614502)
 
 # AVX-512 has instructions for a number's fraction and for multiplying with a power of two: half the work of exp2.
-# (Not where the user has Numba compile for another processor than this one.)
+# (Not if the user has Numba compile for another processor than this one.)
 AVX512 = not (config.CPU_NAME or config.CPU_FEATURES) and get_host_cpu_features().get("avx512dq", False)
 
 _THIS_FILE = zlib.crc32(Path(__file__).read_bytes())
 
 
 def kernel(function):
-    """A kernel made of lanes (see `merba.compilation.kernel`), with no freedom of arithmetic."""
+    """A kernel made of lanes (see `merba.compilation.kernel`), without fast-math flags."""
     # Numba's cache notices changes in the kernel's own file; by its name, also changes in this one.
     function.__qualname__ += f"_{_THIS_FILE:08x}"
     return compiled()(function)

@@ -8,9 +8,9 @@ A backend is a module of this folder with four functions on plain tensors:
     conv_backward(grad, x, weight, paths) → gradients of x, weight
 
 u, delta, y (batch, K, tokens, channels); B, C (batch, K, tokens, n); A (K, channels, n); D, delta_bias (K, channels);
-paths (K, windows, length) int32 with -1 for nothing; the convolution's x (batch, 1 or K, tokens, channels), weight
+paths (K, windows, length) int32 with -1 for padding; the convolution's x (batch, 1 or K, tokens, channels), weight
 (K, channels, 3). Every result is contiguous, and has the type of the input that it belongs to (y: that of u or x).
-Backends are imported when first called, so that one that is not installed does no harm.
+Backends are imported when first called, so that one may be missing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
-if TYPE_CHECKING:  # imported by name below; `merba.code` reads from such lines what a model's code is
+if TYPE_CHECKING:  # imported by name below; `merba.code` reads such lines to find a model's code
     from merba.scan import mamba_ssm, numba, reference, triton  # noqa: F401
 
 BACKENDS = ("reference", "numba", "triton", "mamba_ssm")
@@ -43,7 +43,7 @@ def _module(backend: str) -> ModuleType:
 
 
 def _check_tokens(paths: Tensor, tokens: int) -> None:
-    """Kernels trust the paths blindly; on a GPU a look at them would cost a synchronisation, so only on the CPU."""
+    """Raise ValueError if paths miss or repeat tokens. Only on the CPU: on a GPU, the check would cost a synchronisation."""
     if paths.device.type != "cpu" or paths.numel() == 0:
         return
     visited = paths.flatten(1).sort(1).values
@@ -74,7 +74,7 @@ def _define(name: str, schema: str, function: Callable) -> OpOverload:
 def _register(backend: str, name: str, inputs: str, differentiable: int):
     """Register `merba::window_<name>_<backend>` and its backward; the first `differentiable` inputs get gradients.
 
-    A forward operator's result looks like its first input, but for a direction axis as long as that of the paths.
+    A forward operator's result has the shape of its first input, but as many directions as the paths.
     """
     results = ", ".join(["Tensor"] * differentiable)
     operator = f"window_{name}_{backend}"

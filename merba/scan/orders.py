@@ -49,8 +49,8 @@ def window_paths(directions: Sequence[str], height: int, width: int, window: int
     """Paths through the windows of a map: int32 (K directions, windows, length), indices into the map's raster.
 
     Windows of `window`×`window` tokens do not overlap and are listed in raster order; those at the right and lower
-    edge hold their real tokens only, and their shorter paths are padded with -1 at the end. `window=None` is one
-    window over the whole map. Results are cached; the array returned is the caller's own.
+    edge hold only real tokens, and their shorter paths are padded with -1 at the end. `window=None` is one window over
+    the whole map. Results are cached; the returned array is a copy.
     """
     return _window_paths(tuple(directions), height, width, window).copy()
 

@@ -1,4 +1,4 @@
-"""The scan as a plain loop over tokens in PyTorch: any device, any float type. Slow on purpose: it is the oracle.
+"""The scan as a plain loop over tokens in PyTorch: any device, any float type. The slow reference of all tests.
 
 For each channel with its state h (n numbers, 0 before the first token), step t of a path does
 
@@ -6,7 +6,7 @@ For each channel with its state h (n numbers, 0 before the first token), step t 
     h = exp(Δ A) h + Δ B_t u_t                          (Gu & Dao 2023, "Mamba", equations 2 and 4)
     y_t = C_t · h + D u_t
 
-Arguments are those of `merba.scan.ops`; arithmetic is float32, or float64 where an input is.
+Arguments are those of `merba.scan.ops`; arithmetic is float32, or float64 if an input is.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
 Sequences are short (49 tokens in MERba) and many, so a program of one warp takes some channels of one sequence and
 walks it token by token, reading each by its index in the path and writing its result to the same place. The state
-is a tuple of n tensors (channels,), so that a thread has all n numbers of its channels and y needs no exchange. The
+is a tuple of n tensors (channels,), so that a thread has all n numbers of its channels and y needs no other thread. The
 backward pass keeps the state before every fourth token and recomputes the three between. Sums over the batch and over
 blocks of channels are written as partial sums and added by PyTorch: results do not change from run to run.
 
-Arithmetic is float32; where an input is float64, the reference does the work.
+Arithmetic is float32; if an input is float64, the reference does the work.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["conv", "conv_backward", "scan", "scan_backward"]
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 CHUNK = tl.constexpr(4)
-FORWARD = {"BLOCK_C": 64, "num_warps": 1}  # of a program: two channels a thread
+FORWARD = {"BLOCK_C": 64, "num_warps": 1}  # for one program: two channels per thread
 BACKWARD = {"BLOCK_C": 64, "num_warps": 1}  # `bench/gpu.py` times others too
 SIZES = ("sequences", "tokens", "windows", "length", "size_B")
 """Numbers that Triton must not specialise on: each that happens to be 1 or a multiple of 16 would compile another kernel."""
@@ -112,7 +112,7 @@ def _scan_forward(
     h = _zeros(N, BLOCK_C)
     step = _step(0, path, length, origin, c, channels, u, delta, B, shift, SOFTPLUS, N)
     for t in range(length):
-        # The next token is asked for before this one is worked on.
+        # The next token is loaded before this one is processed.
         following = _step(t + 1, path, length, origin, c, channels, u, delta, B, shift, SOFTPLUS, N)
         row = step[0]
         c_n = _numbers(C + row * N, row >= 0, N)
@@ -209,7 +209,7 @@ def _scan_backward(
             sums = _retreat(h_2, sums, step_2, rates, skip, c, channels, grad, C, grad_u, grad_delta, grad_B, grad_C, N)
             sums = _retreat(h_1, sums, step_1, rates, skip, c, channels, grad, C, grad_u, grad_delta, grad_B, grad_C, N)
             sums = _retreat(h_0, sums, step_0, rates, skip, c, channels, grad, C, grad_u, grad_delta, grad_B, grad_C, N)
-        tl.debug_barrier()  # before the next sequence's states take the place
+        tl.debug_barrier()  # before the next sequence's states overwrite these
 
     partial += (group * directions + k).to(tl.int64) * (N + 2) * channels
     for i in tl.static_range(N):

@@ -1,8 +1,8 @@
 """The window convolution on GPU by Triton: a program takes a tile of tokens and channels, in raster order.
 
-Which tokens come before and after each on its path is looked up in a table, which a kernel of its own makes, once, from the
-paths, so that the backward pass too reads what it needs instead of adding to it: there are no atomic additions, and
-directions that share x are summed in their order.
+The tokens before and after each token on its path come from a table, which a separate kernel makes once from the paths. So the
+backward pass, too, reads what it needs instead of adding to it: there are no atomic additions, and directions that share x are
+summed in their order.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import Tensor
 
 from merba.scan import reference
 
-TOKENS, CHANNELS = 32, 64  # of a program
+TOKENS, CHANNELS = 32, 64  # of one program
 SIZES = ("size", "per_direction", "length", "tokens", "directions", "x_directions")
 """Numbers that Triton must not specialise on, see `merba.scan.triton`."""
 _tables: dict[tuple, tuple[Tensor, Tensor, Tensor]] = {}
-"""Paths and their neighbours, by place and version in memory. Holding the paths keeps their place from being used again."""
+"""Paths and their neighbours, by address and version. Keeping the paths prevents their address from being reused."""
 
 
 def on_device(x: Tensor) -> AbstractContextManager:

@@ -16,7 +16,7 @@ def _gpu() -> str | None:
 
 
 def _broken(backend: str) -> str | None:
-    """Why the backend's file can't be imported although its package is there."""
+    """Why the backend's file can't be imported although its package is installed."""
     try:
         import_module(f"{__package__}.{backend}")
     except Exception as problem:  # whatever a broken installation raises is the finding

@@ -2,7 +2,7 @@
 
 PyTorch draws a CPU dropout mask one element after the other; for small models that is the slowest part of a training
 step. Here the mask is a hash of the element's index and a key, computed in registers and never stored: the backward
-pass hashes again. The key comes from PyTorch's generator, so that seeds and `torch.utils.checkpoint` work as ever.
+pass hashes again. The key comes from PyTorch's generator, so that seeds and `torch.utils.checkpoint` work as usual.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from merba.compilation import kernel
 from merba.scan.cpu_threads import run
 
-_CHUNK = 1 << 13  # elements of a task, about
+_CHUNK = 1 << 13  # elements of a task, approximately
 
 
 def dropout(x: Tensor, p: float) -> Tensor:
@@ -73,17 +73,17 @@ def _drop(x: Tensor, p: float, key: Tensor) -> Tensor:
 
 
 def _tile(bias: Tensor) -> Tensor:
-    """The bias again and again, as long as a task: one long loop is faster than one for each row."""
+    """The bias, repeated up to the length of a task: one long loop is faster than one for each row."""
     return bias.repeat(max(1, _CHUNK // len(bias)))
 
 
 def _numbers(p: float, key: Tensor) -> tuple[int, int, int, float]:
-    """The two halves of the key, the hash below which an element is dropped, and what the others are multiplied by."""
+    """The two halves of the key, the hash below which an element is dropped, and the factor of the others."""
     low, high = key.tolist()
     return low, high, int(p * 2**32), 1 / (1 - p)
 
 
-# Kernels work on the chunks first ≤ i < last. Loops walk slices from 0 on, which is what the compiler can vectorise.
+# Kernels work on the chunks first ≤ i < last. Loops run over slices from 0 on, because the compiler can vectorise these.
 
 _kernel = kernel("contract")
 _HALF, _ONE, _ROOT_HALF = np.float32(0.5), np.float32(1), np.float32(math.sqrt(0.5))

@@ -1,9 +1,9 @@
 """STSTNet's training pass up to its linear layer as one CPU kernel each way.
 
-PyTorch's operators walk the 256×16×30×30 activations nine times a step, and nearly all the time goes into moving
+PyTorch's operators read the 256×16×30×30 activations nine times per step, and nearly all the time goes into moving
 them. Here one clip at a time goes from pixels to pooled maxima (and back) inside the cache; the maps are never
-stored, the backward pass computes them again. Batch norm comes after the pooling: it is one affine map a channel, so it
-commutes with the maximum (with the minimum, where its weight is negative). Partial sums are kept per clip and added
+stored, and the backward pass computes them again. Batch norm comes after the pooling: it is one affine map per channel, so
+it commutes with the maximum (with the minimum, if its weight is negative). Partial sums are kept per clip and added
 in the order of the clips, so that results don't depend on the number of threads.
 """
 
