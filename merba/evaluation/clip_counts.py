@@ -31,9 +31,9 @@ def sheet_summary(sheet: pd.DataFrame) -> pd.DataFrame:
 
 
 def paper_tables(sheet: pd.DataFrame, config: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
-    """Those of `table_2` and `table_3` that the sheet's datasets belong to, by title.
+    """`table_2`, `table_3` or both, by title, depending on the sheet's datasets.
 
-    None of the demo and of other datasets than the paper's.
+    Empty for the demo and for datasets that aren't the paper's.
     """
     if config["data"] == "demo":
         return {}
@@ -62,7 +62,7 @@ def table_2(sheet: pd.DataFrame, data: str, problems: pd.DataFrame | None = None
 def table_3(sheet: pd.DataFrame, data: str, problems: pd.DataFrame | None = None) -> pd.DataFrame:
     """Table III: clips by class and dataset, above the published counts of the same datasets; `differs` names what differs.
 
-    The sum over datasets, `combined`, is compared where they are the paper's three. Other datasets have no published rows.
+    The sum over datasets, `combined`, is compared if they are the paper's three. Other datasets have no published rows.
     `problems` (dataset, subject, clip) adds the row `unusable`: how many of a dataset's clips are among them.
     """
     datasets = set(sheet["dataset"])
@@ -104,7 +104,7 @@ def _above_published(counted: pd.DataFrame, paper: pd.DataFrame, data: str, pape
 
 
 def side_by_side(table: pd.DataFrame) -> str:
-    """A table of `table_2` or `table_3` as text: our counts, followed by `≠` and the paper's where they differ."""
+    """A table of `table_2` or `table_3` as text: our counts, followed by `≠` and the paper's if they differ."""
     numbers = table.drop(columns=["source", "data", "differs"]).set_index(table.columns[0])
     ours, paper = (numbers[table["source"].to_numpy() == source] for source in ("counted", "published"))
     cells = ours.astype(str)

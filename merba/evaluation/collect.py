@@ -1,4 +1,4 @@
-"""Finished folds in files to commit: predictions, and a CSV of folds with digests by which a training goes on elsewhere."""
+"""Finished folds in files to commit: predictions, and a CSV of folds with digests, by which another machine can continue."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from merba.files import FOLD_FILES, atomic
 from merba.sheet import KEY
 
 KEPT = ("epoch", "oracle_epoch", "epochs", "weights_sha256")
-"""What is kept of each seed's entry in run.json."""
+"""The fields of each seed's entry in run.json that are kept."""
 
 
 def collect(experiment: str, results: Path, *, folds: Path, predictions: Path) -> int:
     """Add an experiment's finished folds in `results` to the CSV `folds`, and their rows to the CSV `predictions`.
 
-    `folds` has a row a fold and seed: experiment, dataset, subject, seed, digest, clips of each part, epochs, CPU seconds of the
-    fold's job, hash of the weights. `predictions` (.csv, or .csv.gz) has the columns of a fold's predictions, probabilities to
-    four digits. Rows of the same folds are replaced, others stay: sessions that share no results add to the same files.
-    Returns how many folds there were; raises MerbaError where there are none.
+    `folds` has one row per fold and seed: experiment, dataset, subject, seed, digest, clips of each part, epochs, CPU seconds
+    of the fold's job, hash of the weights. `predictions` (.csv, or .csv.gz) has the columns of a fold's predictions,
+    probabilities to four digits. Rows of the same folds are replaced, others stay: runs in separate folders can add to the same files.
+    Returns the number of folds; raises MerbaError if there are none.
     """
     records, rows = [], []
     for path in sorted((results / "folds" / experiment).glob(f"*/*/{FOLD_FILES['record']}")):
@@ -40,7 +40,7 @@ def collect(experiment: str, results: Path, *, folds: Path, predictions: Path) -
 
 
 def finished_trainings(folds: Path, experiment: str) -> set[tuple[str, int]]:
-    """The (fold's digest, seed) of an experiment's trainings in a CSV of `collect`; MerbaError where it isn't one."""
+    """The (fold's digest, seed) of an experiment's trainings in a CSV of `collect`. Raises MerbaError for another file."""
     table = _text(folds)
     if missing := {"experiment", "seed", "digest"} - set(table):
         raise MerbaError(f"{folds}: there is no column {', '.join(sorted(missing))}; `merba collect` writes such a file")
@@ -49,7 +49,7 @@ def finished_trainings(folds: Path, experiment: str) -> set[tuple[str, int]]:
 
 
 def _add(path: Path, rows: pd.DataFrame, key: list[str]) -> None:
-    """Write `rows` to the file, and what it has of others by `key`, sorted by it."""
+    """Write `rows` to the file, together with its old rows that have another `key`; sorted by `key`."""
     rows = rows.astype(object).where(rows.notna(), "").astype(str)
     if path.exists():
         old = _text(path)

@@ -1,4 +1,4 @@
-"""Two methods on the same clips: differences with intervals by paired bootstrap, against any file or one that is shipped."""
+"""Comparing two methods on the same clips: differences with intervals by paired bootstrap, with any file or a shipped one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def shipped_predictions() -> dict[str, Path]:
 
 
 def find_predictions(name: str) -> Path:
-    """The shipped prediction file of that name, or the file `name`; MerbaError that lists what there is."""
+    """The shipped prediction file of that name, or the file `name`. Raises MerbaError that lists the shipped ones."""
     shipped = shipped_predictions()
     if name in shipped:
         return shipped[name]
@@ -36,7 +36,7 @@ def find_predictions(name: str) -> Path:
 
 
 def paired_difference(mine: pd.DataFrame, theirs: pd.DataFrame, code: Mapping[str, int]) -> dict[str, Any]:
-    """What one method scores more than another, on the clips that every seed of both predicted; means over seeds.
+    """How much higher one method scores than another, on the clips that every seed of both predicted; means over seeds.
 
     Both have columns KEY, seed, true, predicted; `code` numbers the classes. Returns n (clips), subjects; for UF1 and UAR
     the scores (`uf1`, `their_uf1`), the `uf1_difference` and its 95 % interval (`_low`, `_high`) by paired bootstrap over
@@ -64,7 +64,7 @@ def compare(mine: pd.DataFrame, theirs: pd.DataFrame) -> list[dict[str, Any]]:
     """`paired_difference` of two tables of `read_predictions`, for each selection and split of `mine` that `theirs` has as well.
 
     Honest choices are compared with the other's honest one, oracles with its oracle. Each also has: selection, split, the
-    `classes`, and the `recall` and `their_recall` of each. Raises MerbaError where no clip, or not the truth, is the same.
+    `classes`, and the `recall` and `their_recall` of each. Raises MerbaError if no clip is in both, or if true classes differ.
     """
     _check_truth(mine, theirs)
     classes = sorted(set(mine["true"]) | set(mine["predicted"]) | set(theirs["predicted"]))

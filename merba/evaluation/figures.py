@@ -10,7 +10,7 @@ import pandas as pd
 from merba.figures import BLUE, GREY, ORANGE, pyplot, save
 
 HONEST, LEAKS = BLUE, ORANGE
-"""Markers differ too."""
+"""Colours of the two kinds of choice; their markers differ too."""
 
 CURVES = {
     "train_loss": ("training loss", GREY),
@@ -21,9 +21,9 @@ CURVES = {
 
 
 def plot_scores(rows: pd.DataFrame, *, path: Path) -> None:
-    """UF1 of each row with its 95 % interval: `label`, `uf1`, `low`, `high` (0..1, NaN where unknown), `leaks` (yes or no).
+    """UF1 of each row with its 95 % interval: `label`, `uf1`, `low`, `high` (0..1, NaN if unknown), `leaks` (yes or no).
 
-    Rows of one label share a line: the honest choice is a dot, the oracle's, which leaks, an open diamond below it.
+    Rows with the same label share a line: the honest choice is a dot; the oracle's, which leaks, is an open diamond below it.
     """
     plt = pyplot()
     labels = list(dict.fromkeys(rows["label"]))
@@ -45,7 +45,7 @@ def plot_scores(rows: pd.DataFrame, *, path: Path) -> None:
 
 
 def plot_confusion(counts: pd.DataFrame, *, title: str, path: Path) -> None:
-    """Confusion matrix as an image: shade and second line are the share of the true class, first line the clips.
+    """Confusion matrix as an image: a cell's first line is its clips; second line and shade are the share of the true class.
 
     `counts` has true classes as rows and predicted ones as columns. `path` ends in .png, .svg or .pdf.
     """
@@ -97,7 +97,7 @@ def plot_subjects(subjects: pd.DataFrame, *, title: str, path: Path) -> None:
 
 
 def plot_curves(history: pd.DataFrame, *, title: str, path: Path) -> None:
-    """Learning curves of all folds, a thin line each, and their median; columns of `merba.evaluation.runs.Run.history`."""
+    """Learning curves of all folds, one thin line each, and their median; columns of `merba.evaluation.runs.Run.history`."""
     plt = pyplot()
     known = {name: about for name, about in CURVES.items() if name in history}
     figure, grid = plt.subplots(1, len(known), figsize=(3.3 * len(known), 2.9), squeeze=False, layout="constrained")

@@ -15,7 +15,7 @@ DRAWS = 2000
 TAILS = (0.025, 0.975)
 """The quantiles of a 95 % interval."""
 UNKNOWN = ((float("nan"), float("nan")), (float("nan"), float("nan")))
-"""The intervals of UF1 and UAR where one subject, or none, says nothing of their width."""
+"""The intervals of UF1 and UAR if they can't be estimated, because no dataset has two subjects."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ def class_scores(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def unweighted(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """UF1 and UAR (...) from counts (..., classes, classes): the means over the classes that the truth has.
+    """UF1 and UAR (...) from counts (..., classes, classes): the means over the classes that occur in the truth.
 
-    A class that no clip truly has is left out of both means, as the challenge's evaluation does; predicting it
-    still costs the true class its recall. NaN where there are no clips at all.
+    A class that no clip truly has is left out of both means, as in the challenge's evaluation; predicting it still lowers
+    the true class's recall. NaN if there are no clips at all.
     """
     f1, recall = class_scores(counts)
     present = np.isfinite(recall)
@@ -85,9 +85,9 @@ def bootstrap_interval(
 
     `counts` (subjects, classes, classes), or (seeds, subjects, classes, classes) for the mean over seeds, each of which
     is scored on the same subjects. Clips of one person resemble each other, so subjects, not clips, are the independent
-    units. `strata` names each subject's dataset: as many are drawn of each as it has, since how many subjects a composite
-    takes of a dataset is no accident (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, section 8.3). Returns
-    ((low, high) of UF1, (low, high) of UAR); NaN where no stratum has two subjects.
+    units. `strata` names each subject's dataset: from each dataset, as many are drawn as it has, because the composite's
+    number of subjects from each is fixed (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, section 8.3). Returns
+    ((low, high) of UF1, (low, high) of UAR); NaN if no stratum has two subjects.
     """
     if (weights := _draws(counts, strata)) is None:
         return UNKNOWN
@@ -99,9 +99,9 @@ def paired_bootstrap(
     others: np.ndarray,
     strata: Sequence[str] | None = None,
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """95 % percentile intervals of the differences in UF1 and UAR of two methods on the same subjects, `counts` less `others`.
+    """95 % percentile intervals of the differences in UF1 and UAR of two methods on the same subjects, `counts` minus `others`.
 
-    Both as in `bootstrap_interval`, of the same subjects in the same order; each draw takes the same ones of both.
+    Both as in `bootstrap_interval`, with the same subjects in the same order; each draw takes the same subjects of both.
     """
     if (weights := _draws(counts, strata)) is None:
         return UNKNOWN
@@ -110,7 +110,7 @@ def paired_bootstrap(
 
 
 def _draws(counts: np.ndarray, strata: Sequence[str] | None) -> np.ndarray | None:
-    """How often each draw takes each subject, int64 (DRAWS, subjects); None where every stratum has a single subject."""
+    """How often each draw takes each subject, int64 (DRAWS, subjects); None if every stratum has a single subject."""
     number = counts.shape[-3]
     names, owner = np.unique(np.zeros(number) if strata is None else np.asarray(strata), return_inverse=True)
     sizes = np.bincount(owner, minlength=len(names))

@@ -19,13 +19,13 @@ from merba.protocols import shared_subjects
 from merba.sheet import KEY
 
 WHOLE = ("year", "row", "seeds", "n", "shared_subjects", "parameters", "flops")
-"""Columns of whole numbers, which stay so where a row has none."""
+"""Columns of whole numbers, which stay whole numbers if a row has none."""
 
 
 def table_1(models: Sequence[tuple[str | None, Mapping[str, Any], int]]) -> pd.DataFrame:
     """Table I: blocks, windows, sizes, parameters and FLOPs of models, each given as (name, arguments, classes).
 
-    The column `model` tells them apart by the names that `method_name` gives them.
+    The column `model` has their names by `method_name`.
     """
     import torch
 
@@ -43,7 +43,7 @@ def table_1(models: Sequence[tuple[str | None, Mapping[str, Any], int]]) -> pd.D
 
 
 def table_4(ours: Sequence[Run], sheet: pd.DataFrame, data: str) -> pd.DataFrame:
-    """Table IV: DFME's test sets A and B, a row each; the published rows, then ours."""
+    """Table IV: DFME's test sets A and B, one row each; the published rows, then ours."""
     rows = [row for run in ours for row in holdout_rows(run, _rival(run, ours), sheet, data)]
     return _with_published("table_4_dfme", rows, data="dfme", protocol="holdout")
 
@@ -51,8 +51,8 @@ def table_4(ours: Sequence[Run], sheet: pd.DataFrame, data: str) -> pd.DataFrame
 def table_5(ours: Sequence[Run], sheet: pd.DataFrame, data: str) -> pd.DataFrame:
     """Table V: the composite and each of its datasets by LOSO; the published rows, then ours.
 
-    `source`, `data` and `leaks` (yes, no; of published rows, yes where public code shows it, else unknown) say what may be
-    compared with what.
+    `source`, `data` and `leaks` (yes or no; for published rows, yes if public code shows it, else unknown) say which rows can
+    be compared.
     """
     rows = [row for run in ours for row in loso_rows(run, _rival(run, ours), sheet, data)]
     table = _with_published("table_5_3db", rows, data="3db", protocol="loso")
@@ -63,7 +63,7 @@ def table_5(ours: Sequence[Run], sheet: pd.DataFrame, data: str) -> pd.DataFrame
 
 
 def table_6(ours: Sequence[Run], sheet: pd.DataFrame, data: str) -> pd.DataFrame:
-    """Table VI: whether extractors and attention look into windows or over the whole map (see `ablation_rows`)."""
+    """Table VI: whether extractors and attention work inside windows or on the whole map (see `ablation_rows`)."""
     rows = []
     for run in ours:
         about = {
@@ -94,9 +94,9 @@ def table_7(ours: Sequence[Run], sheet: pd.DataFrame, data: str) -> pd.DataFrame
 
 
 def ablation_rows(run: Run, rival: Run | None, sheet: pd.DataFrame, data: str) -> list[dict[str, Any]]:
-    """Rows of Tables VI and VII: of test set B, as the paper has them, or by LOSO of the whole composite (test set `all`).
+    """Rows of Tables VI and VII: for test set B, as in the paper, or by LOSO on the whole composite (test set `all`).
 
-    With parameters and FLOPs of the model that ran.
+    They have parameters and FLOPs of the model that ran.
     """
     costs = _costs(run)
     if run.settings["protocol"] == "loso":
@@ -111,9 +111,9 @@ def _costs(run: Run) -> dict[str, int]:
 
 
 def holdout_rows(run: Run, rival: Run | None, sheet: pd.DataFrame, data: str) -> list[dict[str, Any]]:
-    """A row for each selection rule and test set of an experiment with protocol holdout (see `loso_rows`).
+    """One row for each selection rule and test set of an experiment with protocol holdout (see `loso_rows`).
 
-    `shared_subjects` counts those who have training clips as well: with any, the test sets' scores are too good.
+    `shared_subjects` counts test subjects who also have training clips: with any, the test sets' scores are too good.
     """
     composite = sheet[sheet["dataset"].isin(run.settings["datasets"])]
     shared = len(shared_subjects(composite))
@@ -141,11 +141,11 @@ def loso_rows(run: Run, rival: Run | None, sheet: pd.DataFrame, data: str) -> li
 
 
 def composite_rows(run: Run, rival: Run | None, sheet: pd.DataFrame, data: str, prefix: str = "") -> list[dict[str, Any]]:
-    """A row for each selection rule (the honest one and the oracle) of an experiment with protocol loso.
+    """One row for each selection rule (the honest one and the oracle) of an experiment with protocol loso.
 
-    Scores are of counts summed over folds, mean and spread over seeds; intervals, of that mean, are by bootstrap over
-    subjects, stratified by dataset. `folds` and `clips` say how many of the sheet's are in the scores, so that dropped clips
-    and partial runs show. `difference` is UF1 less that of the rival, with its interval by paired bootstrap.
+    Scores are from counts summed over folds; they are given as mean and spread over seeds. Intervals of the mean are by
+    bootstrap over subjects, stratified by dataset. `folds` and `clips` say how many of the sheet's are in the scores, so that
+    dropped clips and partial runs show. `difference` is UF1 minus the rival's, with its interval by paired bootstrap.
     """
     composite = sheet[sheet["dataset"].isin(run.settings["datasets"])]
     rows = []
@@ -186,7 +186,7 @@ def _against(part: pd.DataFrame, rival: Run | None, selection: str, test_set: st
     theirs = theirs[(theirs["selection"] == "oracle") == (selection == "oracle")]
     if test_set is not None:
         theirs = theirs[theirs["split"] == test_set]
-    if part.merge(theirs[KEY], on=KEY).empty:  # all that both tested was dropped
+    if part.merge(theirs[KEY], on=KEY).empty:  # all clips that both tested were dropped
         return {"against": rival.name, "against_n": 0}
     difference = paired_difference(part, theirs, _classes(part))
     names = {"n": "against_n"} | {f"uf1_difference{end}": f"difference{end}" for end in ("", "_low", "_high")}

@@ -26,13 +26,13 @@ from merba.figures import DPI
 log = logging.getLogger(__name__)
 
 LARGEST = 1_500_000
-"""Bytes of a page that Snakemake's report can show: Chromium opens no data: URL of more than 2 MB in a frame."""
+"""The most bytes of a page that Snakemake's report can show: Chromium opens no data: URL of more than 2 MB in a frame."""
 LOSSLESS, PHOTOGRAPHS = 101, 75
 """Qualities of WebP as OpenCV counts them."""
 SHEETS = 700_000
-"""Bytes that contact sheets may take of a page."""
+"""The most bytes that contact sheets may take of a page."""
 SCREEN = 96
-"""Pixels an inch of a page."""
+"""Pixels per inch of a page."""
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 DATA = {
     "demo": "rendered clips with known movements, whose scores mean nothing for real faces",
@@ -54,9 +54,9 @@ TABLES = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure: `source` is a data URI or a file beside the page, `caption` what it shows, `width` its width there (px).
+    """A figure: `source` is a data URI or a file next to the page, `caption` what it shows, `width` its width there (px).
 
-    Without a width it has its own.
+    Without a width, the figure's own is used.
     """
 
     source: str
@@ -110,7 +110,7 @@ def write_report(
         others=[(_title(table), table.name, plain_table(rows)) for table, rows in results.items() if table not in scored],
         matrices=[_matrix(title, pd.read_csv(table, index_col="true")) for table, title in matrices.items()],
         subjects_figures=[_subjects(run) for run in runs],
-        curves=[_curves(run) for run in runs if run.history["epoch"].max() > 1],  # what is fitted has none
+        curves=[_curves(run) for run in runs if run.history["epoch"].max() > 1],  # fitted methods have none
         folds=[(run, plain_table(fold_table(run))) for run in runs],
         samples=_contact_sheets(samples, path.parent),
         problems=plain_table(pd.read_csv(problems, dtype=str, keep_default_na=False)),
@@ -171,7 +171,7 @@ def _curves(run: Run) -> Figure:
 
 
 def _drawn(draw: Callable[[Path], None], caption: str, kind: str = "svg") -> Figure:
-    """A figure as SVG; of many lines, where that would be megabytes, as `kind` png."""
+    """A figure as SVG; with many lines, which would take megabytes, as `kind` png."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / f"figure.{kind}"
         draw(path)
@@ -207,7 +207,7 @@ def _embedded(kind: str, content: bytes) -> str:
 
 
 def _versions(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, int]]]]:
-    """What the folds were made with: each of versions, device, threads, seeds, inputs with its values and their folds."""
+    """What the folds were made with: for each of versions, device, threads, seeds and inputs, its values and their folds."""
     values_of: dict[str, Counter[str]] = {}
     for record in (record for run in runs for record in run.records):
         entries = record["versions"] | {"device": record["device"], "CPU threads": record["threads"]}

@@ -35,14 +35,14 @@ ABOUT = (
     *("row", "method", "experiment", "directions", "extractor", "self_attention", "parameters", "flops", "test_set", "year"),
     *("selection", "leaks", "control", "seeds", "folds", "clips", "note"),
 )
-"""Columns of a results table before the scores, where any row has them."""
+"""Columns of a results table before the scores, if any row has them."""
 USUAL = {"control": "none", "seeds": 1}
-"""Values that are not worth a column where all rows have them."""
+"""Values that are not worth a column if all rows have them."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: its text, the value it sorts by (empty where there is none), the small print below, whether it is a number."""
+    """One cell: its text, the value it sorts by (empty if there is none), the small print below, whether it is a number."""
 
     text: str
     value: str
@@ -75,7 +75,7 @@ def named(name: str) -> str:
 
 
 def plain_table(rows: pd.DataFrame) -> Table:
-    """Any table, as it is; the numbers of a column have equally many decimals."""
+    """Any table, unchanged; the numbers of a column have the same number of decimals."""
     decimals = [_decimals(rows[name]) for name in rows]
     cells = [list(map(plain, record, decimals)) for record in rows.itertuples(index=False)]
     return Table([named(str(name)) for name in rows], [], cells, [""] * len(cells))
@@ -84,7 +84,7 @@ def plain_table(rows: pd.DataFrame) -> Table:
 def score_tables(rows: pd.DataFrame, data: str) -> list[tuple[bool, str, Table]]:
     """A results table in parts that never mix data: (whether the part has rows of this run, which clips, table).
 
-    Where this run's `data` is the paper's, the published rows are in the same part.
+    If this run's `data` is the paper's, the published rows are in the same part.
     """
     parts = []
     for clips, part in rows.groupby("data", sort=False):
@@ -126,7 +126,7 @@ def _about(row: pd.Series, name: str) -> Cell:
 
 
 def _score(row: pd.Series, name: str) -> Cell:
-    """A score to four digits, as the CSV has it, with its interval and spread where there are any."""
+    """A score to four digits, as the CSV has it, with its interval and spread if there are any."""
     if pd.isna(row[name]):
         return plain(None)
     small = ""
@@ -147,14 +147,14 @@ def _difference(row: pd.Series) -> Cell:
 
 
 def _decimals(column: pd.Series) -> int:
-    """How many decimals the numbers of a column take."""
+    """How many decimals the numbers of a column need."""
     if not pd.api.types.is_float_dtype(column):
         return 0
     return max((len(f"{value:g}".partition(".")[2]) for value in column.dropna()), default=0)
 
 
 def plain(value: Any, decimals: int = 0) -> Cell:
-    """A value as text; whole numbers without a point unless `decimals` are wanted, thousands apart from five digits on."""
+    """A value as text; whole numbers without decimals unless `decimals` is set, thousands separated from five digits on."""
     if value is None or (not isinstance(value, str) and pd.isna(value)):
         return Cell("–", "")
     if isinstance(value, str | bool):

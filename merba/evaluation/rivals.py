@@ -1,4 +1,4 @@
-"""Whether the experiments that are to be compared test clips in common."""
+"""Whether experiments that are to be compared test some of the same clips."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Folds = Callable[[str], Sequence[tuple[str, str]]]
 
 
 def check_rivals(experiments: Mapping[str, Mapping[str, Any]], sheet: pd.DataFrame, folds: Folds) -> None:
-    """MerbaError for an experiment that shares no tested clip with the one that it is to be compared with."""
+    """Raise MerbaError for an experiment that shares no tested clip with the one that it is to be compared with."""
     for name, settings in experiments.items():
         rival = experiments.get(settings["against"])
         if rival is None or not set(settings["tables"]) & set(rival["tables"]):

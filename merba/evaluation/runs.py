@@ -1,4 +1,4 @@
-"""What a run has written, as tables: its folds, their learning curves, each subject's scores, the time of each stage."""
+"""The results of a run as tables: its folds, their learning curves, each subject's scores, the time of each stage."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Run:
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """All folds' predictions, one below the other."""
+        """All folds' predictions, in one table."""
         return pd.concat([pd.read_parquet(folder / FOLD_FILES["predictions"]) for folder in self.folders], ignore_index=True)
 
     @cached_property
@@ -52,10 +52,10 @@ def runs_of(experiments: Mapping[str, Mapping[str, Any]]) -> list[Run]:
 
 
 def fold_table(run: Run) -> pd.DataFrame:
-    """One row a fold and seed: clips of each part, the chosen epoch and how many there were, what was right, the cost.
+    """One row per fold and seed: clips of each part, the chosen epoch, the number of epochs, correct predictions, the cost.
 
     `right` counts the test clips that the honest choice predicted right, `oracle_right` those of the oracle, which leaks.
-    `seconds` and `peak_memory_mb` are of the fold's job, all its seeds together.
+    `seconds` and `peak_memory_mb` are those of the fold's job, for all its seeds together.
     """
     rows = []
     for folder, record in zip(run.folders, run.records, strict=True):
@@ -101,8 +101,8 @@ def subject_scores(predictions: pd.DataFrame) -> pd.DataFrame:
 def stage_times(files: Sequence[Path], runs: Sequence[Run]) -> pd.DataFrame:
     """How long the jobs of each stage took: trainings by their records, others by Snakemake's benchmark `files` that exist.
 
-    Columns: stage, jobs, total, median, longest (s), longest_job. Jobs run side by side, so that `total` is the work of
-    a stage and not the time that a person waited. A file `times/STAGE/JOB.tsv` or `times/STAGE.tsv` names its job.
+    Columns: stage, jobs, total, median, longest (s), longest_job. Jobs run in parallel, so `total` is the work of a stage,
+    not the time that a person waited. Stage and job come from a file's path, `times/STAGE/JOB.tsv` or `times/STAGE.tsv`.
     """
     rows = [
         {"stage": "fold", "job": f"{run.name} {record['dataset']} {record['subject']}", "seconds": record["seconds"]}

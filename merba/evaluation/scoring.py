@@ -22,8 +22,8 @@ def read_predictions(path: Path) -> pd.DataFrame:
     """Predictions of a CSV (also .csv.gz) or Parquet file: one row per clip, all columns text except `seed`.
 
     It needs columns subject, true and predicted (class names or numbers); dataset, clip, split,
-    selection and seed are used where they are there. Spaces around a name don't count, and 1.0 is the class 1. Raises MerbaError
-    that names file and column, or a clip that is there twice.
+    selection and seed are used if present. Spaces around a name don't count, and 1.0 is the class 1. Raises MerbaError
+    that names file and column, or a clip that is listed twice.
     """
     table = _cells(Path(path))
     written = list(map(str, table.columns))
@@ -70,7 +70,7 @@ def _empty(column: pd.Series) -> pd.Index:
 
 
 def _cells(path: Path) -> pd.DataFrame:
-    """The file as it is; its index is the number that a spreadsheet shows of a row."""
+    """The file's table, unchanged; its index is the row number that a spreadsheet shows."""
     try:
         if path.suffix == ".parquet":
             table = pd.read_parquet(path)
@@ -80,7 +80,7 @@ def _cells(path: Path) -> pd.DataFrame:
     except (OSError, EOFError, zlib.error, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise MerbaError(f"{path}: can't be read as {path.suffix or 'CSV'}: {reason}") from error
-    # Read with the delimiter by which the header has most of the columns.
+    # The right delimiter is the one that gives the header the most known columns.
     sheet = max(sheets, key=lambda sheet: (len({*_plain(sheet.cells)} & {*NAMES}), len(_plain(sheet.cells))))
     if sheet.broken:
         raise MerbaError(f"{path}: {sheet.broken}")
@@ -150,7 +150,7 @@ def score_table(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def scores_by_dataset(predictions: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """UF1 and UAR of honest predictions, oracles left out, as a model card has them: of `all` clips, and of each dataset.
+    """UF1 and UAR of honest predictions (oracles are left out) for a model card: of `all` clips, and of each dataset.
 
     `predictions` is as in `count_subjects`, with `selection`; scores are means over the seeds that have all clips. Each has n,
     subjects, uf1 and uar.

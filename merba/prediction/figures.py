@@ -47,13 +47,13 @@ def plot_prediction(prediction: Prediction, checkpoint: Checkpoint, path: Path) 
 
 
 def _at(prediction: Prediction, *keys: str) -> str:
-    """When frames are shown, such as " (2.38–2.54 s)"; nothing where that isn't known."""
+    """When frames are shown, such as " (2.38–2.54 s)"; empty if unknown."""
     seconds = [f"{prediction.seconds[key]:.2f}" for key in keys if key in prediction.seconds]
     return f" ({'–'.join(seconds)} s)" if seconds else ""
 
 
 def _plot_flow(axes, prediction: Prediction) -> None:
-    """Colour with its key, and arrows, which need no colour."""
+    """Draw flow in colours, with a key, and as arrows, for readers who can't see the colours."""
     from matplotlib.patches import Circle
 
     motion = prediction.flow[:2].astype(np.float32)
@@ -74,7 +74,7 @@ def _plot_flow(axes, prediction: Prediction) -> None:
 
 
 def _plot_saliency(figure, axes, prediction: Prediction) -> None:
-    """On the onset face, in two colours that colour-blind people tell apart."""
+    """Draw saliency on the onset face, in two colours that colour-blind people can tell apart."""
     size, saliency = prediction.images.shape[1], prediction.saliency
     strongest = max(float(np.abs(saliency).max()), 1e-3)
     axes.imshow(prediction.images[0].mean(-1), cmap="gray", vmin=-150, vmax=255)
@@ -99,7 +99,7 @@ def _plot_probabilities(axes, prediction: Prediction) -> None:
     axes.bar_label(bars, [f"{value:.2f}" for value in values], padding=3)
     axes.set(xlim=(0, 1.2), xticks=[0, 0.5, 1], xlabel="probability", title="classes")
     axes.set_box_aspect(1)
-    # Names inside, over their bars: the panel is as wide as the pictures.
+    # Names are inside, over their bars, because the panel is only as wide as the pictures.
     axes.set_yticks([])
     for place, name in enumerate(names):
         axes.text(0.0, place - 0.3, name, va="bottom")

@@ -39,17 +39,17 @@ class Classified:
 def classify(
     checkpoint: Checkpoint, flow: np.ndarray, points: np.ndarray, device: torch.device, *, saliency: bool = False
 ) -> Classified:
-    """Classes of flow (n, C, H, W) with the faces' points (n, 5, 2), made as the checkpoint's faces, apex and flow say.
+    """Classes of flow (n, C, H, W) with the faces' points (n, 5, 2), made with the checkpoint's faces, apex and flow.
 
-    Where training read images, the flow, u and v in px, is made into such here, and the saliency is of their pixels.
+    If training read images, the flow (u and v in px) is turned into images here, and the saliency is that of their pixels.
 
-    An ensemble's probabilities are the means of its members', for DGCM head by head; the class is what the model's kind
-    of head makes of them. Members are built one at a time.
+    An ensemble's probabilities are the means of its members', for DGCM head by head; the class follows from them by the
+    model's kind of head. Members are built one at a time.
 
-    With `saliency`, squares of the flow are set to no motion in turn, and what the log-odds of the predicted class lose
-    by that are averaged over the squares that cover a pixel of the model's input: positive where the motion speaks for
-    the class, negative where it speaks against it (occlusion, Zeiler & Fergus, ECCV 2014; log-odds, because a
-    probability near 1 hardly changes).
+    With `saliency`, one square of the flow after the other is set to no motion. A pixel's saliency is the mean loss of the
+    predicted class's log-odds over the squares that cover it: positive where the motion speaks for the class, negative
+    where it speaks against it (occlusion, Zeiler & Fergus, ECCV 2014; log-odds, because a probability near 1 hardly
+    changes).
     """
     if checkpoint.image:
         flow, points = flow_images(flow, points, checkpoint.image), np.full_like(points, np.nan)  # images come without points
@@ -94,7 +94,7 @@ def _mean(members: Iterable[Heads]) -> Outputs:
 
 
 def _squares(height: int, width: int) -> Iterator[tuple[slice, slice]]:
-    """Squares of WINDOW that cover a map, by half their side apart."""
+    """Squares of side WINDOW that cover a map, half a side apart."""
     side = max(round(min(height, width) * WINDOW), 1)
     for top in range(0, height - side + 1, max(side // 2, 1)):
         for left in range(0, width - side + 1, max(side // 2, 1)):
@@ -102,7 +102,7 @@ def _squares(height: int, width: int) -> Iterator[tuple[slice, slice]]:
 
 
 def _rest(x: Tensor, form: FlowFormat) -> Tensor:
-    """The value of no motion in flow x (n, C, H, W): (n, C, 1, 1), 0, or in images the median of each u and v."""
+    """The value of no motion in flow x (n, C, H, W), as (n, C, 1, 1): 0, or in images the median of each u and v."""
     rest = torch.zeros_like(x[:, :, :1, :1])
     if form.unit == "image":
         for channel, name in enumerate(form.channels[: x.shape[1]]):
@@ -120,7 +120,7 @@ def _without(clip: Tensor, rest: Tensor, squares: list[tuple[slice, slice]]) -> 
 
 
 def _log_odds(probabilities: Tensor, code: Tensor) -> Tensor:
-    """Log-odds of the class `code` from probabilities (…, classes); finite, also where one of them is 0."""
+    """Log-odds of the class `code` from probabilities (…, classes); finite even if one of them is 0."""
     p = probabilities[..., code]
     # The others' sum, not 1 − p, which rounding would make 0.
     others = probabilities.index_fill(-1, code, 0).sum(-1)

@@ -1,4 +1,4 @@
-"""Flow images of a user's clips, in the files of the public release, which STSTNet, HTNet and their followers read."""
+"""Flow images of a user's clips, in the files of the public release, which STSTNet, HTNet and code based on them read."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class ReleaseFiles:
             "filename_o": clips,
             "label": [_label(emotion) for emotion in rows["emotion"].fillna("")],
             "imagename": [f"{name}.jpg" for name in joined],
-            "file": [f"{name} .png" for name in joined],  # the space is the release's own
+            "file": [f"{name} .png" for name in joined],  # the release has this space
         }
 
     def write(self, row: Any, face: Mapping[str, Any], apex: Mapping[str, Any], flow: ClipFlow) -> None:
@@ -96,12 +96,12 @@ class ReleaseFiles:
 
 
 def _texts(names: Iterable[str], prefix: str) -> list[str]:
-    """The names, with a prefix where all are numbers: HTNet reads the table by pandas, to which 006 is 6."""
+    """The names, with a prefix if all are numbers: HTNet reads the table with pandas, which turns 006 into 6."""
     return [prefix + name for name in names] if all(map(str.isdecimal, names)) else list(names)
 
 
 def _label(emotion: str) -> str:
-    """The release's number of an emotion's class; empty where there is none."""
+    """The release's number of an emotion's class; empty if there is none."""
     name = emotion.casefold()
     known = THREE_CLASSES.get(SYNONYMS.get(name, name))
     return str(CLASSES.index(known)) if known else ""

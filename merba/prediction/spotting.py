@@ -1,9 +1,9 @@
 """Candidate intervals in videos that are longer than a micro-expression: where the face moves and returns.
 
 A window of half a second slides over the video. Each is treated as a clip: the face is aligned in its first frame, and the
-motion curve of the apex stage is measured from there. A micro-expression rises and falls again within the window; what only
-rises (a turn of the head, the start of a smile) does not. So do blinks, words and swallowing: what is found are candidates for
-a person to judge, not detections.
+motion curve of the apex stage is measured from there. A micro-expression rises and falls again within the window; a turn of the
+head or the start of a smile only rises. Blinks, speech and swallowing also rise and fall: the results are candidates for a person
+to judge, not detections.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from merba.preprocessing.faces import FaceSettings, aligned_grey
 from merba.preprocessing.unimodal import unimodal
 
 LONGEST = 0.5
-"""Seconds that a micro-expression lasts at most (Yan et al., "How fast are the leaked facial expressions", 2013)."""
+"""The longest duration of a micro-expression, s (Yan et al., "How fast are the leaked facial expressions", 2013)."""
 RATE = 30.0
-"""Frames a second that are looked at, at most: faster videos hold more frames of the same motion, not more motion."""
+"""The most frames per second that are read: faster videos have more frames of the same motion, not more motion."""
 OVERLAP = 4
-"""Windows that each frame is in."""
+"""The number of windows that each frame is in."""
 RETURN = 1 / 3
-"""Share of its rise that a motion must fall by within the window: the head may drift on meanwhile, but not by more."""
+"""Share of its rise that a motion must fall by within the window; the rest may be drift of the head."""
 FEWEST = 3
-"""Frames in which a motion can rise and fall."""
+"""The fewest frames in which a motion can rise and fall."""
 ROUNDED = 0.002
-"""Seconds by which time stamps are off: some containers round them to milliseconds."""
+"""Tolerance for time stamps, s: some containers round them to milliseconds."""
 LEAST = 0.15
 """Scores below this, in px of the aligned face, are noise: a still face reaches about 0.05."""
 
@@ -48,10 +48,10 @@ Frame = tuple[float, int, np.ndarray]
 
 @dataclass(frozen=True)
 class Window:
-    """One place of the window: its first frame and when that is shown, s, onset and offset of the rise and fall, their heights.
+    """One position of the window: its first frame and when that is shown (s), onset and offset of the rise and fall, heights.
 
-    rise is the peak of the motion curve's unimodal fit, score what that falls from there to the window's end, both in px
-    of the aligned face. Without a face they are NaN, and onset and offset None.
+    rise is the peak of the motion curve's unimodal fit; score is how far it falls from there to the window's end. Both are in
+    px of the aligned face. Without a face they are NaN, and onset and offset None.
     """
 
     first: int
@@ -76,11 +76,11 @@ class Search:
 
 
 def search(clip: Clip, fps: float, faces: Mapping[str, Any], apex: Mapping[str, Any]) -> Search:
-    """Windows and candidate intervals of a video of `fps` frames a second, under a checkpoint's settings.
+    """Windows and candidate intervals of a video of `fps` frames per second, with a checkpoint's settings.
 
-    Where the rate varies, `fps` is the mean, and windows go by the time stamps (see `merba.frames.Video.time`). One window's
+    If the rate varies, `fps` is the mean, and windows follow the time stamps (see `merba.frames.Video.time`). Only one window's
     frames are in memory. Candidates are the windows that return; of those that overlap, the best is kept.
-    Raises ClipProblem where the frame rate is unknown, the video is too short, or no window shows a face.
+    Raises ClipProblem if the frame rate is unknown, the video is too short, or no window shows a face.
     """
     cv2.setNumThreads(1)
     if not fps > 0:
@@ -97,7 +97,7 @@ def search(clip: Clip, fps: float, faces: Mapping[str, Any], apex: Mapping[str, 
 
 
 def best_windows(windows: Sequence[Window]) -> list[Window]:
-    """The windows in which the face returns, without those that overlap one of a higher score; by time."""
+    """The windows in which the face returns, without those that overlap one with a higher score; in order of time."""
     chosen: list[Window] = []
     for window in sorted((window for window in windows if window.returns), key=lambda window: -window.score):
         if all(window.offset < other.onset or window.onset > other.offset for other in chosen):
@@ -109,7 +109,7 @@ def _windows(clip: Clip, fps: float, faces: FaceSettings, apex: ApexSettings) ->
     tracker = FaceTracker(detectors(faces.backend, faces.upsample, faces.network, faces.weights), interval=OVERLAP)
     for frames in window_frames(sampled_frames(clip, fps)):
         times, numbers, images = zip(*frames, strict=True)
-        # One frame's landmarks do: their jitter shifts the whole window, not its motion.
+        # One frame's landmarks are enough: their jitter shifts the whole window, not its motion.
         points = tracker.landmarks(images[0])
         if points is None:
             yield Window(numbers[0], times[0], None, None, math.nan, math.nan)
@@ -118,7 +118,7 @@ def _windows(clip: Clip, fps: float, faces: FaceSettings, apex: ApexSettings) ->
 
 
 def window_frames(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
-    """The frames of each window: those of LONGEST seconds, from a first one that comes LONGEST / OVERLAP after the one before.
+    """The frames of each window, LONGEST seconds; each window starts LONGEST / OVERLAP seconds after the one before.
 
     A window is complete when a later frame has been read. Windows with fewer than FEWEST frames are left out.
     """
@@ -136,7 +136,7 @@ def window_frames(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
 
 
 def sampled_frames(clip: Clip, fps: float) -> Iterator[Frame]:
-    """Frames as near to RATE a second as the clip has them; behind the last, the time at which one more would come."""
+    """Frames at about RATE per second; then the last frame again, at the time at which one more would come."""
     frames: deque[Frame] = deque(maxlen=2)
     before = -math.inf
     for number, image in counted(clip.frames(), clip.expected, f"frames of {clip.source.name}"):
@@ -153,13 +153,13 @@ def sampled_frames(clip: Clip, fps: float) -> Iterator[Frame]:
 def _measured(
     numbers: Sequence[int], images: Sequence[np.ndarray], points: np.ndarray, faces: FaceSettings, apex: ApexSettings
 ) -> tuple[int, int, float, float]:
-    """Onset, offset, rise and score of a window's frames, aligned by the landmarks (68, 2) of its first."""
+    """Onset, offset, rise and score of a window's frames, aligned by the landmarks (68, 2) of its first frame."""
     transform = alignment_transform(points, faces.size, faces.margin)
     aligned_points = points @ transform[:, :2].T + transform[:, 2]
     curve = motion_curve((aligned_grey(image, transform, faces) for image in images), aligned_points, apex)
     peak, fit = unimodal(curve)
     rise, fall = fit[peak], fit[peak] - fit[-1]
-    # The interval ends where a tenth of the rise, or of the fall, is left.
+    # The interval reaches to where a tenth of the rise, or of the fall, is left.
     onset = int(np.flatnonzero(fit[: peak + 1] <= rise / 10)[-1]) if rise > 0 else 0
     offset = peak + int(np.flatnonzero(fit[peak:] <= fit[-1] + fall / 10)[0])
     return numbers[onset], numbers[offset], float(rise), float(fall)

@@ -1,4 +1,4 @@
-"""One face through a video: detected now and then, and followed in between."""
+"""Following one face through a video: it is detected now and then, and tracked in between."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from merba.preprocessing.faces import chosen_face, credible_faces
 class FaceTracker:
     """Landmarks of the same face in frames that follow each other closely.
 
-    It is detected in every `interval`-th frame: first the largest face, then the one most like the one before. In between, the
-    landmarks are looked for where they were in the frame before. What detects the first face looks for the others: a frame
-    without any then costs no more than its search.
+    It is detected in every `interval`-th frame: first the largest face, then the one most similar to the last one. In between,
+    the landmarks are searched where they were in the frame before. The detector that finds the first face is used for all later
+    frames, so that a frame without a face costs only one search.
     """
 
     def __init__(self, backends: Iterable[Detector], interval: int) -> None:
@@ -26,7 +26,7 @@ class FaceTracker:
         self._since = 0  # frames since the last detection
 
     def landmarks(self, image: np.ndarray) -> np.ndarray | None:
-        """Landmarks (68, 2), px, in the next frame, uint8 BGR (H, W, 3); None where no face is detected."""
+        """Landmarks (68, 2), px, in the next frame, uint8 BGR (H, W, 3); None if no face is detected."""
         self._since += 1
         points = None
         if self._points is not None and self._since < self._interval:

@@ -1,4 +1,4 @@
-"""The model card of a checkpoint: what it was trained on, how its inputs are made, and how wrong it is."""
+"""The model card of a checkpoint: what it was trained on, how its inputs are made, and its error."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HOLDS_NONE = "The file holds only weights. The terms under which you got the cli
 
 
 def model_card(checkpoint: Checkpoint, name: str) -> str:
-    """The card, Markdown, of a checkpoint of all clips that is called `name`."""
+    """The card, in Markdown, of the checkpoint called `name`, which was trained on all clips."""
     return TEXT.format(
         name=name,
         model=model_name(checkpoint.model),

@@ -32,15 +32,15 @@ AS_THEY_ARE = ("model", "classes", "data", "protocol", "clips", "decode", "mirro
 UNITS = ("px", "image")
 DECODES = ("raw", "signed")
 KINDS = {"demo": "rendered clips", **dict.fromkeys(("public_flow", "3db", "dfme"), "real micro-expressions")}
-"""What the clips of a configuration's `data` are; those of others are clips."""
+"""What kind of clips a configuration's `data` has; for other data they are called clips."""
 
 
 @dataclass(frozen=True, eq=False)
 class Member:
     """One trained model: its state dict, mean and deviation of its training clips' channels, and who was left out.
 
-    mean and std are in the flow's unit, one value a channel of the model's input; 0 and 1 where training took the flow
-    as it is. left_out is (dataset, subject), None where no subject was.
+    mean and std are in the flow's unit, one value per channel of the model's input; 0 and 1 if training didn't normalise.
+    left_out is (dataset, subject), None if no subject was left out.
     """
 
     weights: Mapping[str, Tensor]
@@ -56,11 +56,11 @@ class Checkpoint:
     model is `name` and arguments as in an experiment's `model`, without `pretrained` (see `describe_model`); classes
     are in the order of the outputs; form is the flow that training read; data and protocol are the configuration's, or the
     protocol EVERYBODY, which leaves no subject out. clips are the numbers of its clips by dataset.
-    faces, apex and flow are its sections too: how clips become flow in px of the aligned face, and image is how that becomes
-    the images that training read, None where it read the flow itself. decode is the experiment's,
+    faces, apex and flow are sections of the configuration: how clips become flow in px of the aligned face. image says how flow
+    becomes the images that training read, None if it read flow. decode is the experiment's,
     mirror_average the training setting of that name: whether a clip's outputs are averaged with those of its mirror image.
-    error is what leave-one-subject-out found of such models (see `merba.evaluation.scoring.scores_by_dataset`), None where
-    that is not known. view has the settings of the view that training read instead of flow, if any.
+    error has the scores of such models by leave-one-subject-out (see `merba.evaluation.scoring.scores_by_dataset`), None if
+    unknown. view has the settings of the view that training read instead of flow, if any.
     """
 
     members: Sequence[Member]
@@ -82,7 +82,7 @@ class Checkpoint:
 
     @property
     def description(self) -> dict[str, Any]:
-        """Everything but the tensors, as JSON has it; without folders of the machine that trained."""
+        """Everything but the tensors, as values for JSON; without folders of the machine that trained."""
         return {
             "format": FORMAT,
             "version": self.version,
@@ -107,7 +107,7 @@ class Checkpoint:
 
     @property
     def trained_on(self) -> str:
-        """In words, such as "442 real micro-expressions (public flow)"; of a single fold's model, who was left out."""
+        """In words, such as "442 real micro-expressions (public flow)"; for a single fold's model, also who was left out."""
         left_out = self.members[0].left_out if len(self.members) == 1 else None
         without = f", without {' '.join(left_out)}" if left_out else ""
         return f"{sum(self.clips.values())} {KINDS.get(self.data, 'clips')} ({self.data.replace('_', ' ')}){without}"
@@ -132,7 +132,7 @@ class Checkpoint:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Channels, height and width of the model's input, time in front where it takes a view; of tokens, time and width."""
+        """Shape of the model's input: (C, H, W) for flow, (T, C, H, W) or (T, width) for a view."""
         with torch.device("meta"):  # shapes only: no memory, no time for random weights
             return self._blank().input_shape
 
@@ -158,7 +158,7 @@ def describe_model(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; a failed write leaves no file. Raises MerbaError where it could not be loaded again."""
+    """Write a checkpoint; a failed write leaves no file. Raises MerbaError if it could not be loaded again."""
     _check_fit(path, checkpoint)
     alone = len(checkpoint.members) == 1
     tensors = {
@@ -173,8 +173,9 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 def load_checkpoint(path: Path, model_file: Path | None = None) -> Checkpoint:
     """Read a checkpoint; its tensors stay in the file until they are used.
 
-    A model that is a class of somebody's Python file needs that file as `model_file`: it is run, which no checkpoint asks for by
-    itself. Raises MerbaError where it is missing, no safetensors file, not of merba, of a newer format, or does not fit together.
+    If the model is a class in a user's Python file, this file is needed as `model_file` and is run; a checkpoint itself never
+    runs code. Raises MerbaError if the checkpoint is missing, no safetensors file, not merba's, of another format, or
+    inconsistent.
     """
     path = Path(path)
     if not path.is_file():
@@ -211,7 +212,7 @@ def _with_file(path: Path, checkpoint: Checkpoint, model_file: Path | None) -> C
 def join_checkpoints(checkpoints: Mapping[Path, Checkpoint]) -> Checkpoint:
     """An ensemble of all members of checkpoints, given by their files' names.
 
-    Raises MerbaError where they differ in anything but weights, normalisation and who was left out.
+    Raises MerbaError if they differ in anything but weights, normalisation and who was left out.
     """
     (first_path, first), *others = checkpoints.items()
     for path, other in others:
@@ -261,8 +262,8 @@ def _of_member(tensors: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
 
 
 def _check_settings(path: Path, checkpoint: Checkpoint) -> None:
-    """Raise MerbaError where a file's settings are not ones that this merba knows."""
-    from jsonschema import Draft202012Validator  # trainings, which only save, do without it
+    """Raise MerbaError if this version of merba doesn't know a file's settings."""
+    from jsonschema import Draft202012Validator  # trainings only save and don't need it
 
     known = schema("config")["properties"]
     if not checkpoint.view:
@@ -284,7 +285,7 @@ def _check_settings(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def _check_fit(path: Path, checkpoint: Checkpoint) -> None:
-    """Raise MerbaError where model, flow and weights of a checkpoint do not fit each other."""
+    """Raise MerbaError if model, flow and weights of a checkpoint do not fit each other."""
     if "pretrained" in checkpoint.model:
         raise MerbaError(f"{path}: the model names a `pretrained` file, which its weights replace; see `describe_model`")
     try:

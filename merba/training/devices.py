@@ -1,4 +1,4 @@
-"""Where training runs: the CPU, or the GPU that fewest other jobs of this machine have taken."""
+"""Where training runs: the CPU, or the GPU that the fewest other jobs of this machine use."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ ELSEWHERE = "delete it, or set TMPDIR to a folder of your own"
 
 @contextmanager
 def training_device(setting: str, *, deterministic: bool = False) -> Iterator[torch.device]:
-    """The device for `auto`, `cpu` or `cuda` (configuration key `device`), held for the length of the block.
+    """The device for `auto`, `cpu` or `cuda` (configuration key `device`), reserved during the block.
 
-    On a machine with several GPUs jobs spread over them; where there are more jobs than GPUs, they share. With
-    `deterministic`, CUDA takes only algorithms that give the same bits every time. Raises MerbaError where CUDA is
-    asked for and absent.
+    On a machine with several GPUs, jobs spread over them; if there are more jobs than GPUs, they share. With
+    `deterministic`, CUDA uses only algorithms that give the same bits every time. Raises MerbaError if CUDA is asked for
+    and absent.
     """
     if setting == "cuda" and not torch.cuda.is_available():
         raise MerbaError("device: cuda, but PyTorch finds no CUDA GPU; set `device: auto` or see `merba doctor`")
@@ -40,7 +40,7 @@ def training_device(setting: str, *, deterministic: bool = False) -> Iterator[to
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it
         torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # NaN in all new memory: for finding faults
+        torch.utils.deterministic.fill_uninitialized_memory = False  # it would fill all new memory with NaN, to find faults
         torch.backends.cudnn.benchmark = False
     with claim(torch.cuda.device_count()) as number:
         torch.cuda.set_device(number)
@@ -51,14 +51,14 @@ def training_device(setting: str, *, deterministic: bool = False) -> Iterator[to
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Whether models run in bfloat16 there: on GPUs that have it in hardware."""
+    """Whether models run in bfloat16 on the device: only on GPUs that have it in hardware."""
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def keep_compiled(folder: Path) -> None:
     """Have PyTorch and Triton keep compiled kernels in `folder`, for the other jobs of a run and for the next run.
 
-    Folders that the user has set by TORCHINDUCTOR_CACHE_DIR and TRITON_CACHE_DIR stay.
+    Folders that the user has set by TORCHINDUCTOR_CACHE_DIR and TRITON_CACHE_DIR are used instead.
     """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder.resolve() / "inductor"))
     os.environ.setdefault("TRITON_CACHE_DIR", str(folder.resolve() / "triton"))
@@ -68,7 +68,7 @@ def keep_freed_memory() -> None:
     """Ask glibc not to return freed memory to the system; other C libraries are left as they are.
 
     Every training step frees the large arrays that the next one needs again. As fresh pages they would be zeroed by the
-    system first: 70,000 page faults a step of MERba-nano.
+    system first: 70,000 page faults per step of MERba-nano.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
@@ -78,10 +78,10 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def claim(devices: int, folder: Path | None = None) -> Iterator[int]:
-    """The number of the least taken of `devices` devices, by file locks in `folder` that end with the process.
+    """The number of the least used of `devices` devices, counted by file locks in `folder`, which end with the process.
 
     Lock k of a device is held by its k-th job, so that every device gets its first job before any gets a second. Raises
-    MerbaError where the folder is another user's, or a link.
+    MerbaError if the folder is another user's, or a link.
     """
     # Devices are numbered among the visible ones: jobs that see different ones must not share locks.
     visible = hashlib.sha256(os.environ.get("CUDA_VISIBLE_DEVICES", "all").encode()).hexdigest()[:8]
@@ -112,7 +112,7 @@ def _opened(folder: Path, name: str, private: int) -> TextIO:
 
 
 def _private(folder: Path) -> int:
-    """A descriptor of a folder that only this user can write to, made where it is missing.
+    """A descriptor of a folder that only this user can write to, created if it is missing.
 
     All users share the folder for temporary files: someone else may have made one of this name, or a link to our files.
     """

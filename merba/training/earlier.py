@@ -1,4 +1,4 @@
-"""What a fold's folder holds of an earlier run: seeds that need not be trained again."""
+"""Seeds of an earlier run in a fold's folder, which need not be trained again."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Earlier:
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """The record of a fold's folder; None where there is none, or a damaged one."""
+    """The record of a fold's folder; None if it is missing or damaged."""
     try:
         return json.loads((folder / FOLD_FILES["record"]).read_text())
     except (OSError, ValueError):
@@ -43,11 +43,11 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def earlier_seeds(folder: Path, seeds: Sequence[int], *, same: Mapping[str, Any], first: int, weights: bool) -> Earlier:
-    """Those of `seeds` that the fold in `folder` was trained with, when nothing else has changed.
+    """Those of `seeds` that the fold in `folder` was trained with, if nothing else has changed.
 
-    `same` is what its record must say of the fold, of versions and device; records count seeds from the configuration's,
-    `first`. With `weights` the first of `seeds` is among them only where its weights are there. None are where the earlier
-    run had exactly these seeds: who has them trained again wants that.
+    `same` is what its record must say about the fold, versions and device; records count seeds from the configuration's,
+    `first`. With `weights`, the first of `seeds` is included only if its weights are there. If the earlier run had exactly these
+    seeds, the result is empty: a run that is started again should train them again.
     """
     record = read_record(folder)
     if record is None or any(record.get(key) != value for key, value in same.items()):
@@ -68,8 +68,8 @@ def earlier_seeds(folder: Path, seeds: Sequence[int], *, same: Mapping[str, Any]
 def keep_files(folder: Path, kept: Path) -> None:
     """Link a fold's files into the folder `kept`, where `earlier_seeds` will find them.
 
-    Snakemake deletes those in `folder` before it trains further seeds. Links take no room; where a file system has none, files
-    are copied. The record goes first and comes last: without it, the others say nothing.
+    Snakemake deletes those in `folder` before it trains further seeds. Links take no space; if the file system has none, files
+    are copied. The record is removed first and added last, because the other files count only with it.
     """
     kept.mkdir(parents=True, exist_ok=True)
     record = FOLD_FILES["record"]

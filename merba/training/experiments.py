@@ -38,11 +38,11 @@ def train_experiment(
     """Train an experiment's folds, or `only` some (dataset, subject's safe id), one after the other in this process.
 
     For a machine without Snakemake: reads `results`/samples.parquet and `results`/packed, which the workflow's
-    preprocessing wrote, and writes the workflow's files. Finished folds are left alone, and so are trainings among `done`
+    preprocessing wrote, and writes the workflow's files. Finished folds are skipped, and so are trainings among `done`
     (see `merba.evaluation.collect.finished_trainings`), which another machine did. `origin` is the configuration's file.
     Returns how many folds were trained.
-    Raises MerbaError, as the workflow's gate does, where clips can't be used and the configuration doesn't drop them, or
-    where two subjects have the same flow.
+    Raises MerbaError, as the workflow's gate does, if clips can't be used and the configuration doesn't drop them, or
+    if two subjects have the same flow.
     """
     experiment, sheet, packs = packed_experiment(config, name, results)
     settings, whose = fold_settings(experiment), origin_of(config, origin)
@@ -75,7 +75,7 @@ def packed_experiment(
 ) -> tuple[dict[str, Any], pd.DataFrame, list[tuple[Path, Path]]]:
     """An experiment's settings, the sample sheet, and the (array, index) files of its datasets, from `results`.
 
-    Raises MerbaError where the configuration has no such experiment, its model can't be made, or a file is missing.
+    Raises MerbaError if the configuration has no such experiment, its model can't be made, or a file is missing.
     """
     sheet = packed_sheet(results)
     experiment = checked_experiment(config, name, sheet)
@@ -83,7 +83,7 @@ def packed_experiment(
 
 
 def checked_experiment(config: Mapping[str, Any], name: str, sheet: pd.DataFrame) -> dict[str, Any]:
-    """An experiment's settings for the clips of `sheet`; MerbaError where there is none, or its model can't be made."""
+    """An experiment's settings for the clips of `sheet`. Raises MerbaError if there is none, or its model can't be made."""
     experiment = named_experiment(config, name, sheet)
     check_experiment(experiment, len(class_names(sheet, experiment["datasets"])))
     return experiment

@@ -30,8 +30,8 @@ STALE = "run the workflow again, and delete the folds of subjects who are no lon
 def ensemble_of_folds(folder: Path, model_file: Path | None = None) -> Checkpoint:
     """An ensemble of every fold's model.safetensors under `results/folds/EXPERIMENT`; `model_file` as in `load_checkpoint`.
 
-    Raises MerbaError where there is none, where a trained fold's weights are missing, or where the folds differ in more than
-    weights, normalisation and the subject left out, or were not trained on the same clips.
+    Raises MerbaError if there is no fold, if a trained fold's weights are missing, or if the folds were trained with different
+    settings or on different clips.
     """
     paths = sorted(folder.glob(f"*/*/{WEIGHTS}"))
     trained = {path.parent for path in folder.glob(f"*/*/{FOLD_FILES['predictions']}")}
@@ -42,7 +42,7 @@ def ensemble_of_folds(folder: Path, model_file: Path | None = None) -> Checkpoin
             f"{folder}: {what if missing else 'no fold in it has a model.safetensors'}; train with `keep_weights: true`, "
             "and name the folder of one experiment, such as results/folds/merba"
         )
-    # A subject who is no longer in the sheet, or a run with other settings or code, leaves an old fold.
+    # Old folds remain of subjects who are no longer in the sheet, and of runs with other settings or code.
     records = {path.parent: _record(path.parent / FOLD_FILES["record"]) for path in paths}
     alike = {
         "inputs": "on different files",
@@ -69,9 +69,9 @@ def ensemble_of_folds(folder: Path, model_file: Path | None = None) -> Checkpoin
 def retrained(config: Mapping[str, Any], folder: Path) -> Checkpoint:
     """Train one model on every clip of the experiment with folds in `results/folds/EXPERIMENT`.
 
-    It is trained as they were, for as many epochs as they chose in the median, with no subject held out. Its error
-    can't be measured; the folds' error is the closest estimate. Raises MerbaError where there are no folds, or where settings
-    or clips are no longer those that they were trained with.
+    It is trained like the folds, for the median of the epochs that they chose, with no subject held out. Its error can't be
+    measured; the folds' error is the closest estimate. Raises MerbaError if there are no folds, or if settings or clips have
+    changed since they were trained.
     """
     name, results = folder.resolve().name, folder.resolve().parents[1]
     experiment, sheet, packs = packed_experiment(config, name, results)
@@ -94,7 +94,7 @@ def retrained(config: Mapping[str, Any], folder: Path) -> Checkpoint:
 
 
 def _error(folds: Iterable[Path], protocol: str) -> dict[str, dict[str, float]] | None:
-    """The scores of the folds in these folders; None where they are not of leave-one-subject-out."""
+    """The scores of the folds in these folders; None if the protocol isn't leave-one-subject-out."""
     if protocol != "loso":
         return None
     return scores_by_dataset(pd.concat([read_parquet(fold / FOLD_FILES["predictions"]) for fold in folds]))

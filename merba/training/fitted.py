@@ -1,4 +1,4 @@
-"""Fitting one fold: methods with a solver instead of epochs, and what of them is chosen on the training subjects."""
+"""Fitting one fold: methods with a solver instead of epochs, with settings that are chosen on the training subjects."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def fit_model(
 ) -> tuple[FittedModel, dict[str, Any]]:
     """The model of `build`, fitted only to the clips `rows`, and what was chosen: `settings`, and `inner_uf1` of each candidate.
 
-    Raises MerbaError where there is something to choose, and a single subject to choose it on.
+    Raises MerbaError if there are settings to choose, but only one subject to choose them on.
     """
     model = build().eval()
     class_counts(data.labels[torch.from_numpy(rows)], model.num_classes)
@@ -77,7 +77,7 @@ def fit_model(
 def _inner_scores(
     model: FittedModel, features: Tensor, labels: Tensor, rows: np.ndarray, subjects: np.ndarray, seed: int
 ) -> list[float]:
-    """UF1 of each candidate on the clips `rows`, of `subjects` (m,), each of them predicted from other subjects."""
+    """UF1 of each candidate on the clips `rows`, of `subjects` (m,), each clip predicted from other subjects."""
     if len(np.unique(subjects)) < 2:
         raise MerbaError(
             f"{', '.join(model.candidates[0])} is chosen across training subjects, of whom there is one; add subjects"

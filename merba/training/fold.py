@@ -1,4 +1,4 @@
-"""One fold of an experiment: training or fitting it, and writing what that found."""
+"""One fold of an experiment: training or fitting it, and writing its results."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def run_fold(
     kept: Path,
     origin: Mapping[str, Any],
 ) -> None:
-    """Train or fit a fold, once a seed, and write FOLD_FILES into `folder`; with `keep_weights` the first seed's weights too.
+    """Train or fit a fold, once per seed, and write FOLD_FILES into `folder`; with `keep_weights` the first seed's weights too.
 
-    The files are linked into the folder `kept` as well; seeds that it has already, of the same fold, are taken over (see
-    `earlier_seeds`). Trainings that last minutes save their state in the folder `progress`, under the fold's digest, and go on
-    from there when they were interrupted; it is emptied at the end. `origin` says which configuration the results are of (see
-    `merba.config.origin_of`).
+    The files are also linked into the folder `kept`; seeds of the same fold that it already has are reused (see
+    `earlier_seeds`). Trainings that last minutes save their state in the folder `progress`, under the fold's digest, and
+    continue from there after an interruption; it is removed at the end. `origin` says which configuration the results come
+    from (see `merba.config.origin_of`).
     """
     started, cpu_started = time.perf_counter(), time.process_time()
     model, seeds = _outline(experiment, fold), experiment["seeds"]
@@ -94,7 +94,7 @@ def _write(
     keep_weights: bool,
 ) -> None:
     """Write FOLD_FILES and the weights, a new `checkpoint` or that of an earlier run in `kept`; the record last."""
-    with suppress(OSError):  # what can't be removed can't be written either, and says so then
+    with suppress(OSError):  # if it can't be removed, writing it fails too and says why
         (folder / FOLD_FILES["record"]).unlink()  # it says which fold the other files belong to (see `is_finished`)
     if not keep_weights:
         (folder / WEIGHTS).unlink(missing_ok=True)  # those of an earlier training
@@ -128,7 +128,7 @@ def _warn(fold: Fold, settings: TrainingSettings) -> None:
 
 
 def _drop_other_states(progress: Path, digest: str) -> None:
-    """Remove saved states of other settings, clips or code, which no training will ask for."""
+    """Remove saved states of other settings, clips or code, which no training will use."""
     for state in progress.glob("*.pt"):
         if not state.name.startswith(digest):
             log.info("%s: dropped, because settings, clips or code have changed since it was saved", state)
@@ -145,10 +145,10 @@ def _train_seeds(
     device: torch.device,
     progress: Path,
 ) -> tuple[FoldData, dict[int, FoldResult]]:
-    """A training for each of `seeds`, and the inputs that they had."""
+    """The inputs of the fold, and the result of a training for each of `seeds`."""
     build = _builder(experiment, fold)
     data = _inputs(experiment, fold, model, settings, device)
-    if experiment["control"] == "zero_flow":  # the inputs: flow in image units is 127 or so where nothing moves
+    if experiment["control"] == "zero_flow":  # the inputs, because flow in image units is about 127 if nothing moves
         data = blank(data)
     results: dict[int, FoldResult] = {}
     for seed in seeds:
@@ -174,14 +174,14 @@ def _result(
     seed: int,
     resume: Path,
 ) -> FoldResult:
-    """Train the fold, or fit it where `model` is a FittedModel."""
+    """Train the fold, or fit it if `model` is a FittedModel."""
     if isinstance(model, FittedModel):
         return fit_fold(build, data, fold.split, _owners(fold), len(fold.classes), seed=seed)
     return train_fold(build, data, fold.split, len(fold.classes), settings, seed=seed, resume=resume)
 
 
 def is_finished(folder: Path, fold: Fold, seeds: Sequence[int], *, weights: bool) -> bool:
-    """Whether `folder` holds this fold's results for these seeds, and the `weights` where they are wanted."""
+    """Whether `folder` holds this fold's results for these seeds and, with `weights`, the weights."""
     record = read_record(folder) or {}
     names = [*FOLD_FILES.values(), *([WEIGHTS] if weights else [])]
     same = record.get("digest") == fold.digest and record["experiment"]["seeds"] == list(seeds)
@@ -189,9 +189,9 @@ def is_finished(folder: Path, fold: Fold, seeds: Sequence[int], *, weights: bool
 
 
 def train_on_everybody(config: Mapping[str, Any], experiment: Mapping[str, Any], fold: Fold, *, epochs: int) -> Checkpoint:
-    """A model of all clips of `fold` (of the protocol EVERYBODY), of the experiment's first seed, after so many epochs.
+    """Train the experiment's model on all clips of `fold` (protocol EVERYBODY), with its first seed, for `epochs` epochs.
 
-    One that is fitted, not trained, has no epochs.
+    A fitted model has no epochs.
     """
     torch.set_num_threads(config["threads"])
     build, rows = _builder(experiment, fold), fold.split.train
@@ -220,14 +220,14 @@ def _builder(experiment: Mapping[str, Any], fold: Fold) -> Callable[[], torch.nn
 
 
 def _outline(experiment: Mapping[str, Any], fold: Fold) -> torch.nn.Module:
-    """The model on the meta device: it has the shape of its input, and no values."""
+    """The model on the meta device: with shapes, but no values."""
     arguments = {key: value for key, value in experiment["model"].items() if key not in ("name", "pretrained")}
     with torch.device("meta"):
         return create_model(experiment["model"].get("name"), len(fold.classes), **arguments)
 
 
 def _settings(experiment: Mapping[str, Any], model: torch.nn.Module) -> TrainingSettings:
-    """The experiment's settings; a fitted model takes the flow as it is, and has no rate that could fall."""
+    """The experiment's settings; a fitted model takes the flow as it is, and has no learning rate."""
     settings = TrainingSettings(**experiment["training"])
     if isinstance(model, FittedModel):
         return replace(settings, schedule="constant", normalise=False, mirror_average=False)
@@ -235,13 +235,13 @@ def _settings(experiment: Mapping[str, Any], model: torch.nn.Module) -> Training
 
 
 def _device(config: Mapping[str, Any], model: torch.nn.Module) -> AbstractContextManager[torch.device]:
-    """The device to train on. A fitted model takes the CPU: it is fast there, and the same on every machine."""
+    """The device to train on. A fitted model uses the CPU: it is fast there, and the same on every machine."""
     wanted = "cpu" if isinstance(model, FittedModel) else config["device"]
     return training_device(wanted, deterministic=config["deterministic"])
 
 
 def _owners(fold: Fold) -> np.ndarray:
-    """Whose each clip is, "dataset/subject" (n,)."""
+    """The subject of each clip, "dataset/subject", (n,)."""
     return (fold.clips["dataset"] + "/" + fold.clips["subject"]).to_numpy(str)
 
 
@@ -284,7 +284,7 @@ def _checkpoint(
     settings: TrainingSettings,
 ) -> Checkpoint:
     stages = {stage: config[stage] for stage in STAGES}
-    images = fold.form.unit == "image"  # ready-made: of others' clips these stages and RELEASED make the like
+    images = fold.form.unit == "image"  # ready-made; for new clips, these stages and RELEASED make similar ones
     if images:
         stages["flow"] = stages["flow"] | {"channels": ["u", "v"]}
     left_out = None if experiment["protocol"] == EVERYBODY else (fold.dataset, fold.subject)

@@ -1,4 +1,4 @@
-"""What a model sees of flow: resized, mirrored, shifted, normalised, arranged; a fold's clips made ready for training."""
+"""A model's inputs: flow that is resized, mirrored, shifted, normalised, arranged; and a fold's clips ready for training."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ USUAL_FACE = ((0.36, 0.39), (0.75, 0.39), (0.55, 0.62), (0.36, 0.79), (0.75, 0.7
 
 
 CHUNK = 64
-"""Clips made ready at a time: the memory used besides the inputs themselves stays small."""
+"""Clips prepared at a time, so that little memory is used besides the inputs themselves."""
 
 
 @dataclass(frozen=True)
 class FoldData:
     """A fold's clips on the device: inputs float32 (n, C, H, W), normalised by `mean` and `std`, and labels int64 (n,).
 
-    Those of a view have time in front, (n, T, C, H, W), or are tokens (n, T, width), which no mirror is known of.
-    `factor` and `offset` (C, 1, 1) say what a mirror makes of normalised values; `mirror`, of the inputs' shape, has the
-    mirrored inputs of a model that arranges them, whose regions change places, and is None for others.
+    Inputs of a view have time in front, (n, T, C, H, W), or are tokens (n, T, width), which can't be mirrored.
+    `factor` and `offset` (C, 1, 1) turn normalised values into those after mirroring. `mirror`, of the inputs' shape, has the
+    mirrored inputs of a model that arranges them, because its regions change places; it is None for others.
     """
 
     inputs: Tensor
@@ -43,9 +43,9 @@ class FoldData:
     mirror: Tensor | None = None
 
     def mirrored(self, index: Tensor, *, plain: bool = False) -> Tensor:
-        """The inputs of the clips `index` (k,), as their mirrored faces would have had them, float32 (k, …).
+        """The inputs that the mirrored faces of the clips `index` (k,) would have, float32 (k, …).
 
-        `plain` mirrors only the image: u keeps its sign, as if a mirrored face still moved the way that it did.
+        `plain` mirrors only the image: u keeps its sign, as if a mirrored face still moved in the same direction.
         """
         if self.mirror is not None:
             x = self.mirror[index]
@@ -70,8 +70,8 @@ def prepare(
     """Inputs of a fold from packed flow (n, C, H, W): resized to the model's `shape` (C, H, W), decoded, and normalised.
 
     Mean and standard deviation come only from the rows `train`; the mean of u is its zero, so that normalised flow and its
-    mirror image differ only in sign. A model that has a function `arrange` gets what that makes of the flow and of the
-    faces' `points` (n, 5, 2) in px of `flow` (see `merba.preprocessing.packs.ClipFlow`).
+    mirror image differ only in sign. If the model has a function `arrange`, it is applied to the flow and the faces' `points`
+    (n, 5, 2) in px of `flow` (see `merba.preprocessing.packs.ClipFlow`).
     """
     seen_form = decoded_form(form, decode)
     factor, offset = (torch.from_numpy(part[: shape[0]]).to(device) for part in seen_form.mirror())
@@ -121,7 +121,7 @@ def prepare_view(
 ) -> FoldData:
     """Inputs of a fold from a packed view (n, T, C, H, W) or (n, T, width): as `prepare`, but the view has the model's `shape`.
 
-    Raises MerbaError where it has another.
+    Raises MerbaError if it has another shape.
     """
     if values.shape[1:] != tuple(shape):
         raise MerbaError(f"the model takes inputs of {tuple(shape)}, its view gives {values.shape[1:]}; change one of them")
@@ -136,7 +136,7 @@ def prepare_view(
 
 
 def _collected(count: int, part: Callable[[slice], Tensor]) -> Tensor:
-    """The parts of `count` clips in one tensor, a few clips at a time: at no time are there two copies of it."""
+    """The parts of `count` clips in one tensor, a few clips at a time, so that there are never two copies of it."""
     whole = None
     for start in range(0, count, CHUNK):
         rows = slice(start, start + CHUNK)
@@ -148,7 +148,7 @@ def _collected(count: int, part: Callable[[slice], Tensor]) -> Tensor:
 
 
 def _statistics(x: Tensor, rows: Tensor, *, centre: Tensor, centred: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (C, 1, 1) of x (n, …, C, H, W) over `rows`; the mean of `centred` ones is their `centre`."""
+    """Mean and standard deviation (C, 1, 1) of x (n, …, C, H, W) over `rows`; the mean of `centred` channels is `centre`."""
     values = len(rows) * x[0].numel() // x.shape[-3]
     others = [axis for axis in range(x.ndim) if axis != x.ndim - 3]
 
@@ -162,7 +162,7 @@ def _statistics(x: Tensor, rows: Tensor, *, centre: Tensor, centred: Tensor) -> 
 
 
 def blank(data: FoldData) -> FoldData:
-    """The data with inputs, and their mirror images, of zero: what a model makes of the labels."""
+    """The data with all inputs and their mirror images 0: shows what a model learns from the labels only."""
     mirror = None if data.mirror is None else torch.zeros_like(data.mirror)
     return replace(data, inputs=torch.zeros_like(data.inputs), offset=torch.zeros_like(data.offset), mirror=mirror)
 
@@ -170,7 +170,7 @@ def blank(data: FoldData) -> FoldData:
 def resized(flow: np.ndarray, form: FlowFormat, shape: tuple[int, int, int], device: torch.device) -> Tensor:
     """The first channels of flow (n, C, H, W), float32, resized to `shape` (C, H, W); their unit stays.
 
-    Shrinking averages areas, enlarging is bilinear. Raises MerbaError where the flow has too few channels.
+    Shrinking averages areas, enlarging is bilinear. Raises MerbaError if the flow has too few channels.
     """
     channels, *size = shape
     if flow.shape[1] < channels:
@@ -186,7 +186,7 @@ def resized(flow: np.ndarray, form: FlowFormat, shape: tuple[int, int, int], dev
 
 
 def decoded_form(form: FlowFormat, decode: str) -> FlowFormat:
-    """The format of flow after `decoded`. Raises MerbaError where u and v are not the first channels, which `signed` needs."""
+    """The format of flow after `decoded`. Raises MerbaError if u and v are not the first channels, which `signed` needs."""
     if decode == "raw":
         return form
     if form.channels[:2] != ("u", "v"):
@@ -203,7 +203,7 @@ def decoded(x: Tensor, decode: str) -> Tensor:
 
 
 def mirrored_flow(x: Tensor, form: FlowFormat) -> Tensor:
-    """The first channels of flow (n, C, H, W), as the mirrored faces would have had them: u changes its sign."""
+    """The first channels of flow (n, C, H, W) that the mirrored faces would have: u changes its sign."""
     factor, offset = (torch.from_numpy(part[: x.shape[1]]).to(x.device) for part in form.mirror())
     return x.flip(-1) * factor + offset
 
@@ -211,7 +211,7 @@ def mirrored_flow(x: Tensor, form: FlowFormat) -> Tensor:
 def face_points(points: np.ndarray, old: Sequence[int], new: Sequence[int]) -> Tensor:
     """Faces' five points (n, 5, 2), px of maps of size `old` (H, W), moved to maps resized to `new`; float32.
 
-    NaN, where flow came without landmarks, becomes the point of USUAL_FACE.
+    Points that are NaN, because flow came without landmarks, become those of USUAL_FACE.
     """
     sizes = torch.tensor([[new[1], new[0]], [old[1], old[0]]], dtype=torch.float32)
     moved = (torch.from_numpy(np.float32(points)) + 0.5) * (sizes[0] / sizes[1]) - 0.5  # pixel centres are whole numbers
@@ -225,10 +225,10 @@ def mirrored_points(points: Tensor, width: int) -> Tensor:
 
 
 def shifted(x: Tensor, by: Tensor) -> Tensor:
-    """Inputs x (n, C, H, W), each moved up and left by its row of `by`, int64 (n, 2); edge pixels fill what comes in."""
+    """Inputs x (n, C, H, W), each moved up and left by its row of `by`, int64 (n, 2); edge pixels are repeated."""
     n, _, height, width = x.shape
     rows = (torch.arange(height, device=x.device) + by[:, :1]).clamp(0, height - 1)
     columns = (torch.arange(width, device=x.device) + by[:, 1:]).clamp(0, width - 1)
     clips = torch.arange(n, device=x.device)
-    # Indices on both sides of the channels put these last.
+    # Indices on both sides of the channels move the channels last.
     return x[clips[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

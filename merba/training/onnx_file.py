@@ -41,7 +41,7 @@ def write_onnx(path: Path, checkpoint: Checkpoint) -> None:
     model = checkpoint.build(checkpoint.members[0])
     flow, buffer = torch.zeros(2, *checkpoint.input_shape), io.BytesIO()
     with closed_form.instead_of_kernels(), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of shapes that are constants, as they are here, and of the newer exporter
+        warnings.simplefilter("ignore")  # about shapes that are constants, as they are here, and about the newer exporter
         torch.onnx.export(
             model,
             (flow,),

@@ -1,4 +1,4 @@
-"""What a fold writes: tables of its clips and epochs, and the record of what was trained, on what, by what."""
+"""What a fold writes: tables of its clips and epochs, and the record of what was trained, on which data and machine."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def fold_record(experiment: Mapping[str, Any], fold: Fold, data: FoldData) -> di
 
 
 def made_by(config: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """What a result may depend on besides the fold: one fold doesn't mix results that differ in it."""
+    """What a result may depend on besides the fold; a fold never mixes results that differ in this."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         "threads": config["threads"],
@@ -94,19 +94,19 @@ def _every_epoch_rows(fold: Fold, results: Mapping[int, FoldResult]) -> pd.DataF
         epochs = len(result.every_epoch)
         part = pd.concat([test] * epochs, ignore_index=True)
         part["seed"], part["epoch"] = seed, np.repeat(np.arange(1, epochs + 1), len(test))
-        part["predicted"] = pd.Series(classes[result.every_epoch.ravel()], dtype="str")  # also where there are none
+        part["predicted"] = pd.Series(classes[result.every_epoch.ravel()], dtype="str")  # also if there are none
         parts.append(part)
     return pd.concat(parts, ignore_index=True)
 
 
 def _prediction_rows(test: pd.DataFrame, seed: int, selection: str, chosen: Selection, classes: Sequence[str]) -> pd.DataFrame:
-    """The contract's predictions: clip, true, predicted, every class's probability, epoch, selection."""
+    """A seed's rows of the predictions: clip, true, predicted, every class's probability, epoch, selection."""
     rows = test[[*KEY, "split"]].assign(
         seed=seed,
         selection=selection,
         epoch=chosen.epoch,
         true=test["label"],
-        predicted=pd.Series([classes[code] for code in chosen.predicted], dtype="str"),  # also where there are none
+        predicted=pd.Series([classes[code] for code in chosen.predicted], dtype="str"),  # also if there are none
     )
     for code, name in enumerate(classes):
         rows[f"p_{name}"] = chosen.probabilities[:, code]

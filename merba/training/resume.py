@@ -1,4 +1,4 @@
-"""The state of a training between two steps: what an interrupted fold goes on from."""
+"""The state of a training between two steps, from which an interrupted fold continues."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ SAVE_SHARE = 0.02
 
 
 UNUSABLE = (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError)
-"""What a file raises that is no whole state, or one with other parts."""
+"""Errors that mean: a file is not a complete state, or is one with other parts."""
 
 
 @dataclass
 class Selection:
-    """What one rule of choosing an epoch chose: the epoch (from 1) and the test clips' class probabilities (n, k)."""
+    """The choice of one selection rule: the epoch (from 1), the test clips' predicted classes (n,) and probabilities (n, k)."""
 
     epoch: int
     predicted: np.ndarray
@@ -39,13 +39,13 @@ class Selection:
 
 @dataclass
 class Progress:
-    """Everything that the next step depends on, and what the epochs so far have found."""
+    """Everything that the next step depends on, and the results of the epochs so far."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     random: torch.Generator
     file: Path | None = None  # where it is saved; None: nowhere
-    average: AveragedModel | None = None  # of the weights after every step, where one is kept
+    average: AveragedModel | None = None  # of the weights after every step, if they are averaged
     step: int = 0  # steps done of the current epoch
     loss: Tensor | None = None  # their summed loss
     epoch_random: Tensor | None = None  # the generator's state before that epoch drew its order and flips
@@ -58,7 +58,7 @@ class Progress:
     every_epoch: list[np.ndarray] = field(default_factory=list)
 
     def judged(self) -> nn.Module:
-        """The model that predicts, in eval mode: that of the averaged weights, where they are averaged."""
+        """The model that predicts, in eval mode; if weights are averaged, the model with the averaged ones."""
         return (self.model if self.average is None else self.average.module).eval()
 
     def best(self) -> tuple[float, float]:
@@ -92,10 +92,10 @@ class Progress:
         self.save_cost = self.saved - started
 
     def load(self) -> bool:
-        """Go on from the file, where there is one; whether this is a state to train from.
+        """Load the state from the file, if there is one. Returns whether this object can be trained further.
 
-        False where the file is damaged or of another version: it is then deleted, and training must start again with another
-        `Progress`, because this one may hold half of the old state.
+        It is False if the file is damaged or of another version: the file is then deleted, and training must start again with
+        another `Progress`, because this one may hold half of the old state.
         """
         if self.file is None or not self.file.exists():
             return True
