@@ -1,4 +1,4 @@
-"""How far anybody can come on the public flow: a learning curve, the nearest neighbour's bound, clips that all methods get wrong.
+"""How good any method can be on the public flow: a learning curve, the nearest neighbour's bound, clips that all get wrong.
 
 snakemake --cores 2 --configfile config/public_flow.yaml packed
 python bench/ceiling.py --methods kernel lda biwoof merba ststnet      (minutes on one core)
@@ -25,7 +25,7 @@ from merba.preprocessing.packs import load_packs
 from merba.sheet import KEY
 
 SUBJECTS = (24, 36, 48, 67)
-"""Training subjects of the points of the curve; 67 are all but the test subject."""
+"""Numbers of training subjects in the curve; 67 are all but the test subject."""
 
 
 def load(packed: Path) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
@@ -39,7 +39,7 @@ def load(packed: Path) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
 def curve_point(
     features: torch.Tensor, labels: torch.Tensor, subjects: np.ndarray, number: int, random: np.random.Generator
 ) -> float:
-    """UF1 of the kernel method by LOSO where each fold trains on `number` subjects, drawn from all others."""
+    """UF1 of the kernel method by LOSO if each fold trains on `number` subjects, drawn from all others."""
     model = create_model("kernel", len(CLASSES))
     predicted = np.empty(len(labels), np.int64)
     for subject in (names := np.unique(subjects)):
@@ -51,14 +51,14 @@ def curve_point(
 
 
 def neighbour_accuracy(described: torch.Tensor, mirrored: torch.Tensor, labels: torch.Tensor, subjects: np.ndarray) -> float:
-    """How many clips have the class of the nearest clip of another subject, or of its mirror image; descriptions are (n, d)."""
+    """The share of clips with the class of the nearest clip of another subject; descriptions (n, d), also of mirrored clips."""
     distances = torch.minimum(torch.cdist(described, described), torch.cdist(mirrored, described))
     distances[torch.from_numpy(subjects[:, None] == subjects)] = torch.inf
     return float((labels[distances.argmin(1)] == labels).float().mean())
 
 
 def bayes_accuracy(neighbour: float, classes: int) -> float:
-    """The highest accuracy that any rule can have where the nearest neighbour's is `neighbour`, of ever more such clips.
+    """The highest accuracy that any rule can have if the nearest neighbour's is `neighbour`, in the limit of many such clips.
 
     Cover & Hart, Nearest neighbor pattern classification (1967), their inequality R ≤ R* (2 − M R* / (M − 1)), solved for R*.
     """
@@ -67,9 +67,9 @@ def bayes_accuracy(neighbour: float, classes: int) -> float:
 
 
 def hard_clips(methods: Sequence[str]) -> pd.DataFrame:
-    """The clips that every method gets wrong, with their true class; `agreed` is the class that all say, or empty.
+    """The clips that every method gets wrong, with their true class; `agreed` is the class that all predict, or empty.
 
-    Of each method (see `find_predictions`) the honest choice of the epoch counts, by its first seed.
+    Of each method (see `find_predictions`), the honest choice of the epoch counts, with its first seed.
     """
     said = {}
     for name in methods:

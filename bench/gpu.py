@@ -2,13 +2,13 @@
 
     python bench/gpu.py [--only smoke compile check training scan launch mixer loso] [--results FOLDER] [--dry]
 
-`bench/gpu_all.sh` runs all parts, each within a time limit. Needs PyTorch for CUDA (with its Triton), NumPy and this package,
-nothing else of what the package uses, but for whole folds (loso: pandas, pyarrow, scikit-learn and safetensors too); where
-mamba-ssm is installed with its Mamba-1 kernel (`bench/build_mamba_ssm.sh`), that is checked and timed too.
+`bench/gpu_all.sh` runs all parts, each within a time limit. It needs only PyTorch for CUDA (with its Triton), NumPy and this
+package; whole folds (loso) also need pandas, pyarrow, scikit-learn and safetensors. If mamba-ssm is installed with its Mamba-1
+kernel (`bench/build_mamba_ssm.sh`), that is checked and timed too.
 
-Each part runs in a process of its own, since a CUDA error spoils the process that it happens in. What fails is named and
-the rest goes on. gpu.json is written after every call, to bench/results or the folder given; the exit code is 1 where
-anything failed. With --dry all of it runs on the CPU, in little: that shows that the program works, and measures nothing.
+Each part runs in its own process, because a process can't be used after a CUDA error. What fails is named, and the rest
+continues. gpu.json is written after every call, to bench/results or the given folder; the exit code is 1 if anything failed.
+With --dry everything runs on the CPU at a small size: this shows that the program works, and measures nothing.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from merba.scan import backends
 
 GOALS = {"mixer_times_as_fast": 2, "merba_base_flops_utilisation": 0.2, "loso_minutes_in_one_process": 30}  # on one H100
 SPOILED = 3
-"""Exit code of a child whose CUDA context a failed call has spoiled: the calls that are left need another."""
+"""Exit code of a child whose CUDA context can't be used after a failed call: the other calls need a new process."""
 MARK = "figures: "
-"""How a child's lines for its parent begin."""
+"""The beginning of the lines that a child writes for its parent."""
 
 
 def smoke(setup: Setup) -> Calls:
-    """The device, one scan and one small training without compilation: whether anything will work at all."""
+    """The device, one scan and one small training without compilation: shows whether anything works at all."""
     return {
         "device": partial(device_facts, setup.device),
         "scan": scans(replace(setup, batch=2, repeats=1))[f"stage 4, bf16, {setup.backends[0]}"],
@@ -59,7 +59,7 @@ def device_facts(device: str) -> dict:
 
 
 def compilations(setup: Setup) -> Calls:
-    """What later parts would compile one after the other, slowest first, for processes side by side that share the caches."""
+    """Calls that compile, in parallel processes with shared caches, what later parts would compile one by one; slowest first."""
     calls = {"a fold": partial(train_whole, setup, 0, 1)}
     calls |= {f"{name}, step": partial(time_training, name, setup, True) for name in setup.models}
     for backend in setup.usable():
@@ -93,12 +93,12 @@ SUMMARIES = {"launch": best_launch, "loso": whole_loso}
 
 
 def run_calls(calls: Calls, labels: Sequence[str], device: str) -> None:
-    """A child's work: print the figures of each call, or why it failed; exit with SPOILED after a CUDA error that stays."""
+    """A child's work: print the figures of each call, or why it failed; exit with SPOILED after a lasting CUDA error."""
     for label in labels:
         spoiled = False
         try:
             figures = calls[label]()
-        except Exception as problem:  # a kernel that doesn't compile, memory that doesn't suffice, a wrong result
+        except Exception as problem:  # a kernel that doesn't compile, too little memory, a wrong result
             figures = {"failed": f"{type(problem).__name__}: {problem}"}
             spoiled = device == "cuda" and is_spoiled()
         print(MARK + json.dumps([label, figures]), flush=True)
@@ -117,7 +117,7 @@ def is_spoiled() -> bool:
 
 
 def by_child(command: Sequence[str], labels: Sequence[str]) -> Iterator[tuple[str, dict]]:
-    """Labels and figures of calls as they come from a process of `command` and labels; from another when that has ended."""
+    """Labels and figures of calls, as a process of `command` with the labels prints them; if it ends, a new one continues."""
     left = list(labels)
     while left:
         with subprocess.Popen([*command, *left], stdout=subprocess.PIPE, text=True) as child:

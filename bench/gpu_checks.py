@@ -19,16 +19,16 @@ from merba.preprocessing.tv_l1_torch import tv_l1_batch
 from merba.scan import BACKEND_VARIABLE, window_conv
 
 TV_L1 = FlowSettings(["u", "v"], "keep", "numba", 0.25, 0.15, 0.3, 5, 5, 0.01, 30, 10, 0.8, 0.0, 5)
-"""The schema's defaults, written out: reading the schema takes PyYAML, which a rented machine may lack."""
+"""The schema's defaults, written out, because reading the schema needs PyYAML, which a rented machine may lack."""
 TOLERANCES = {"fp32": 2e-5, "bf16": 5e-3, "fp16": 1e-3}  # relative, in the Euclidean norm; halves: their rounding
-CHECKED_MODELS = {  # small, and without chance
+CHECKED_MODELS = {  # small, and without randomness
     "merba_nano": {"dropout": 0.0, "drop_path": 0.0},
     "mambavision_tiny": {"dim": 16, "stem_dim": 8, "image_size": 112, "drop_path": 0.0},
 }
 
 
 def checks(setup: Setup) -> Calls:
-    """Every backend on every map in every type, its corners, and in models; and TV-L1."""
+    """Every backend on every map in every type, in special cases, and in models; and TV-L1."""
     calls = {"TV-L1": partial(check_flow, setup.size, min(setup.batch, 32), setup.device)}
     for backend in setup.usable():
         for name, (side, channels, window) in setup.maps.items():
@@ -45,7 +45,7 @@ def check_scan(
 ) -> dict[str, float | bool]:
     """Largest relative error of output and gradients, scan and convolution, against the reference in float64.
 
-    Also whether gradients are the same bits when they are computed again: of Triton's kernels they must be.
+    Also whether gradients are the same bits when they are computed again, which those of Triton's kernels must be.
     """
     inputs, paths, grad = scan_problem(side, channels, batch, TYPES[kind], device, window)
     positive = [x.detach().abs() if i in (1, 6) else x.detach() for i, x in enumerate(inputs)]  # Δ as it is, and its bias
@@ -74,7 +74,7 @@ def check_scan(
 
 
 def check_corners(backend: str, device: str) -> dict[str, bool]:
-    """NaN stays in its sequence, forward and backward; a batch of nothing gives nothing."""
+    """NaN stays in its sequence, forward and backward; an empty batch gives an empty result."""
     inputs, paths, grad = scan_problem(10, 40, 2, torch.float32, device)
     runs = []
     for broken in (False, True):
@@ -103,7 +103,7 @@ def check_corners(backend: str, device: str) -> dict[str, bool]:
 
 @contextmanager
 def scan_by(backend: str):
-    """Models compute with this backend's scan meanwhile."""
+    """Within the block, models compute with this backend's scan."""
     before = os.environ.get(BACKEND_VARIABLE)
     os.environ[BACKEND_VARIABLE] = backend
     try:
@@ -125,7 +125,7 @@ def check_model(name: str, backend: str, device: str, compiler: str = "inductor"
         return torch.cat([p.grad.flatten() for p in model.parameters()])
 
     expected = gradients("reference", model).double()
-    torch.compiler.reset()  # what was compiled for another backend
+    torch.compiler.reset()  # forget what was compiled for another backend
     forms = {"eager": model, "compiled": torch.compile(model, fullgraph=True, backend=compiler)}
     errors = {form: norm_error(gradients(backend, forward), expected) for form, forward in forms.items()}
     for form, error in errors.items():
@@ -135,7 +135,7 @@ def check_model(name: str, backend: str, device: str, compiler: str = "inductor"
 
 
 def check_flow(side: int, pairs: int, device: str) -> dict[str, float]:
-    """TV-L1 flow of textures that move ¼ px right and ½ px down: its error, the difference to the CPU's (px), ms a pair."""
+    """TV-L1 flow of textures that move ¼ px right and ½ px down: its error, the difference to the CPU's (px), ms per pair."""
     torch.manual_seed(0)
     grey = 128 + 40 * interpolate(torch.randn(pairs, 1, side // 2, side // 2), size=4 * (side + 1), mode="bicubic")[:, 0]
     grey = grey.clamp(0, 255).byte()  # four times as fine, so that a quarter of a pixel is one

@@ -25,7 +25,7 @@ def scans(setup: Setup) -> Calls:
 
 
 def launches(setup: Setup) -> Calls:
-    """The backward scan with other channels a program, warps and registers than merba/scan/triton.py gives it."""
+    """The backward scan with other channels per program, warps and registers than in merba/scan/triton.py."""
     return {
         f"channels {channels}, warps {warps}, registers {most or 'any'}": partial(time_launch, setup, channels, warps, most)
         for channels, warps, most in setup.launches
@@ -33,7 +33,7 @@ def launches(setup: Setup) -> Calls:
 
 
 def mixers(setup: Setup) -> Calls:
-    """MERba's mixer, and the same around mamba-ssm's kernel where that is installed."""
+    """MERba's mixer, and the same around mamba-ssm's kernel if that is installed."""
     selective_scan_fn = None
     if "mamba_ssm" in setup.usable():
         from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
@@ -74,7 +74,7 @@ def time_scan(backend: str, side: int, channels: int, batch: int, kind: str, dev
 
 
 def time_launch(setup: Setup, channels: int, warps: int, registers: int | None) -> dict[str, float]:
-    """Milliseconds of the backward pass of every stage's scan in bf16, launched so; its gradients must stay the same."""
+    """Milliseconds of the backward pass of every stage's scan in bf16 with this launch; gradients must stay the same."""
     from merba.scan import triton
 
     usual = triton.BACKWARD
@@ -109,7 +109,7 @@ def best_launch(figures: dict[str, dict]) -> dict:
 
 
 def gathered_mixer(mixer: Mixer, tokens: Tensor, paths: Tensor, selective_scan_fn: Callable) -> tuple[Tensor, Tensor]:
-    """What Mixer computes, as one writes it around mamba-ssm's kernel.
+    """What Mixer computes, as it is usually written around mamba-ssm's kernel.
 
     After the input projection the tokens of all paths are gathered, every window of every direction is a batch item
     (channels, length), and results are gathered back to their places. The windows must fill the map.

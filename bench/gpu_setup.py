@@ -1,4 +1,4 @@
-"""What the parts of bench/gpu.py share: what is measured on a GPU, what in a dry run without one, and how time is taken."""
+"""What the parts of bench/gpu.py share: what is measured on a GPU and in a dry run without one, and how time is measured."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # this package, where it is not installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # this package, if it is not installed
 
 import torch
 
@@ -59,7 +59,7 @@ GPU = Setup(
     fold_model="merba_base",
     stages=STAGES,
     maps=MAPS | {"edge windows": (10, 40, WINDOW), "whole map": (28, 40, None)},
-    # Those that leave at most some 800 bytes of registers in memory, by ptxas for sm_90.
+    # Those that spill at most about 800 bytes of registers to memory, by ptxas for sm_90.
     launches=tuple((*tile, most) for tile in ((64, 1), (32, 1), (64, 2), (128, 4)) for most in (None, 168, 128)),
     batch=128,
     repeats=20,
@@ -91,7 +91,7 @@ DRY = Setup(
 
 
 def milliseconds(function: Callable[[], object], device: str, repeats: int = 20) -> float:
-    """Median time of a call. On a GPU calls wait in its queue behind a pause: as many as fit there hide Python's time."""
+    """Median time of a call, ms. On a GPU, calls are queued behind a pause, so that Python's own time isn't measured."""
     for _ in range(min(3, repeats)):
         function()
     if device == "cuda":

@@ -1,4 +1,4 @@
-"""bench/gpu.py's times of training: single steps, whole folds of a leave-one-subject-out, and a fold as a job of its own."""
+"""bench/gpu.py's times of training: single steps, whole folds of leave-one-subject-out, and a fold as a separate job."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PEAKS = {
 
 
 def trainings(setup: Setup) -> Calls:
-    """The GPU's rate, and a training step of every model, as it is and compiled."""
+    """The GPU's rate, and a training step of every model, compiled and not."""
 
     def peak() -> dict:
         rate, source = peak_rate(setup.device)
@@ -50,7 +50,7 @@ def loso(setup: Setup) -> Calls:
 
 
 def whole_loso(figures: dict[str, dict]) -> dict:
-    """What all SUBJECTS folds would take: the first, which compiles, and as many times the others' median as are left."""
+    """The time of all SUBJECTS folds: that of the first, which compiles, plus the others' median for each remaining fold."""
     seconds = [row["seconds"] for label, row in figures.items() if label.startswith("fold ") and "seconds" in row]
     if len(seconds) < 2:
         return {}
@@ -63,7 +63,7 @@ def whole_loso(figures: dict[str, dict]) -> dict:
 
 @cache
 def peak_rate(device: str) -> tuple[float, str]:
-    """FLOP/s that the GPU could do in bf16, and where that number is from."""
+    """FLOP/s that the GPU can do in bf16, and the source of this number."""
     name = torch.cuda.get_device_name() if device == "cuda" else ""
     for known, rate in PEAKS.items():
         if known in name:
@@ -74,7 +74,7 @@ def peak_rate(device: str) -> tuple[float, str]:
 
 
 def step_flops(model: torch.nn.Module, batch: int, device: str) -> int:
-    """FLOPs of a training step by the usual rule: three times those of the forward pass's matrices."""
+    """FLOPs of a training step by the usual rule: three times those of the forward pass's matrix products."""
     flow = torch.zeros(1, *model.input_shape, device=device)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(flow)
@@ -82,10 +82,10 @@ def step_flops(model: torch.nn.Module, batch: int, device: str) -> int:
 
 
 def kernel_launches(step: Callable[[], object]) -> int | str:
-    """GPU kernels that a call starts; why they could not be counted, where the profiler fails."""
+    """GPU kernels that a call starts; if the profiler fails, why they could not be counted."""
     try:
         return count_launches(step)
-    except Exception as problem:  # CUPTI is often absent or forbidden; the timings are worth more
+    except Exception as problem:  # CUPTI is often absent or forbidden, and the timings must not be lost
         return f"not counted: {problem}"
 
 
@@ -134,7 +134,7 @@ def time_training(name: str, setup: Setup, compiled: bool) -> dict[str, float | 
 @cache
 def inputs(setup: Setup) -> tempfile.TemporaryDirectory:
     """A folder with a pack of random clips and its sheet, for this process."""
-    from train import make_inputs  # with pandas, which single steps do without
+    from train import make_inputs  # needs pandas; single steps don't
 
     folder = tempfile.TemporaryDirectory(prefix="merba-bench-")
     make_inputs(Path(folder.name), clips=setup.clips, subjects=min(SUBJECTS, setup.clips // 2), size=setup.size)
@@ -165,12 +165,12 @@ def train_one(folder: Path, setup: Setup, number: int, epochs: int) -> dict:
 
 
 def train_whole(setup: Setup, number: int, epochs: int) -> dict:
-    """As `train_one`, of this process's inputs."""
+    """As `train_one`, with this process's inputs."""
     return train_one(Path(inputs(setup).name), setup, number, epochs)
 
 
 def train_small(device: str) -> dict:
-    """Seconds of a training of MERba-nano whose only batch is a smaller one, so that nothing is compiled."""
+    """Seconds of a training of MERba-nano with a single batch that is not full, so that nothing is compiled."""
     small = replace(DRY, device=device)
     record = train_whole(small, 0, 1)
     return {"seconds": next(iter(record["seeds"].values()))["training_seconds"]}
@@ -191,9 +191,9 @@ def time_fold(setup: Setup, number: int) -> dict:
 
 
 def time_job(setup: Setup) -> dict:
-    """What a fold in a process of its own costs besides its epochs: by one of few and one of more epochs.
+    """The time of a fold in its own process besides its epochs, from one run with few and one with more epochs.
 
-    Kernels and the model come from the caches that the folds before have filled.
+    Kernels and the model come from the caches that earlier folds have filled.
     """
 
     def seconds(epochs: int) -> float:

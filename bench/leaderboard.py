@@ -1,6 +1,6 @@
 """Every method on the public flow as a table and a figure: docs/results.md, docs/results.png and the CSVs of the same folder.
 
-python bench/leaderboard.py      (again whenever `merba collect` has added to merba/evaluation/predictions)
+python bench/leaderboard.py      (after every `merba collect` that adds to merba/evaluation/predictions)
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ TABLES = {
     "table_6_lgfi": ["extractor", "self_attention"],
     "table_7_scanning": ["directions"],
 }
-"""The tables of ablations, and what their rows differ in."""
+"""The tables of ablations, and the columns in which their rows differ."""
 
 
 @dataclass(frozen=True)
 class CollectedRun(Run):
-    """A run of which predictions are at hand alone, in a file of `merba collect`."""
+    """A run of which only the predictions are available, in a file of `merba collect`."""
 
     file: Path
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """Those of the seeds that have as many clips as any."""
+        """The predictions of the seeds with the most clips."""
         rows = read_predictions(self.file)
         clips = rows.groupby("seed").size()
         return rows[rows["seed"].isin(clips.index[clips == clips.max()])]
@@ -57,9 +57,9 @@ def results(table: str) -> pd.DataFrame:
 
 
 def markdown(rows: pd.DataFrame, about: dict[str, str], prefix: str = "") -> str:
-    """A row a method, best first: the columns `about` by their headings, scores by the honest choice, UF1 by the oracle.
+    """One row per method, best first: the columns `about` by their headings, scores by the honest choice, UF1 by the oracle.
 
-    `prefix` is that of the composite's scores; scores of single datasets and differences follow where there are any.
+    `prefix` is that of the composite's scores; scores of single datasets and differences follow if there are any.
     """
     honest, oracle = (rows[rows["leaks"] == leaks].set_index("experiment") for leaks in ("no", "yes"))
     lines = []

@@ -1,4 +1,4 @@
-"""What a benchmark's figures were measured on, and where they go."""
+"""The machine that a benchmark's figures were measured on, and writing them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _version(package: str) -> str | None:
 
 
 def machine(*packages: str) -> dict:
-    """Processor, GPU, how busy the machine was before, and versions of Python, PyTorch, NumPy and the named packages."""
+    """Processor, GPU, load before the benchmark, and versions of Python, PyTorch, NumPy and the named packages."""
     return {
         "processor": _processor(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -40,7 +40,7 @@ def machine(*packages: str) -> dict:
 
 
 def write(name: str, figures: dict, folder: Path = RESULTS) -> Path:
-    """Write figures as JSON to a folder, and all tables there anew."""
+    """Write figures as JSON to a folder, and update all tables there."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     path.write_text(json.dumps(figures, indent=2) + "\n")

@@ -2,12 +2,12 @@
 
     python bench/model.py [--rounds 3] [--threads 1 2]
 
-And what the methods of Table V cost that take views: CPU seconds a clip, and the most memory of a process that does it.
+It also measures the methods of Table V that take views: CPU seconds per clip, and the peak memory of a process.
 
-A step is forward, loss, backward and AdamW, at batch 64 (MERba) or 256 (STSTNet), as training does it. Both forms take
-turns, and a ratio is the median over the rounds of both times in the same round, so that other work on the machine slows
-both alike. A method that is fitted is timed by the features of 16 clips, a network by a step of the batch that its experiment
-has, and SLSTT's frozen encoder by the tokens of a clip; each on one thread of a fresh process. Writes bench/results/model.json.
+A step is forward, loss, backward and AdamW, at batch 64 (MERba) or 256 (STSTNet), as in training. Both forms take turns,
+and a ratio is the median over rounds of the ratio of both times in the same round, so that other work on the machine slows
+both alike. A fitted method is timed by the features of 16 clips, a network by a step with its experiment's batch size, and
+SLSTT's frozen encoder by the tokens of a clip; each on one thread of a new process. Writes bench/results/model.json.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ENCODER = "slstt, encoder"
 
 
 class ThreeStreams(nn.Module):
-    """STSTNet as its paper draws it: the streams one after the other, by PyTorch's layers."""
+    """STSTNet as its paper draws it: one stream after the other, by PyTorch's layers."""
 
     def __init__(self):
         super().__init__()
@@ -75,7 +75,7 @@ def training_step(model: nn.Module, batch: int, shape: tuple[int, ...], scan: st
 
 
 def compare(ours: Callable[[], float], other: Callable[[], float], batch: int, rounds: int, repeats: int) -> dict:
-    """Medians of both; `repeats` of our steps stand against one of the other's in a round."""
+    """Medians of both; in a round, `repeats` of our steps are compared with one of the other's."""
     ours(), other()  # warm up
     pairs = [(median(ours() for _ in range(repeats)), other()) for _ in range(rounds)]
     seconds = median(mine for mine, _ in pairs)
@@ -88,7 +88,7 @@ def compare(ours: Callable[[], float], other: Callable[[], float], batch: int, r
 
 
 def method_cost(name: str) -> dict[str, float]:
-    """What one clip costs a method, in this process."""
+    """The cost of one clip for a method, in this process."""
     torch.set_num_threads(1)
     if name == ENCODER:
         clip = torch.randn(1, 11, 2, 224, 224)
@@ -110,7 +110,7 @@ def method_cost(name: str) -> dict[str, float]:
 
 
 def methods() -> dict[str, dict]:
-    """`method_cost` of each, in processes of their own."""
+    """`method_cost` of each method, each in its own process."""
     costs = {}
     for name in (*METHODS, ENCODER):
         with get_context("spawn").Pool(1) as process:

@@ -1,8 +1,8 @@
-"""How long ONNX Runtime takes on one thread to load a network and to read one clip, and how far its logits are from PyTorch's.
+"""How long ONNX Runtime takes on one thread to load a network and to classify one clip, and how its logits differ from PyTorch's.
 
     python bench/onnx_file.py merba_nano merba_base
 
-The networks are untrained. Nothing is kept.
+The networks are untrained. No file is kept.
 """
 
 from __future__ import annotations

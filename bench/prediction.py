@@ -11,14 +11,14 @@ from pathlib import Path
 from statistics import median
 
 FRAMES = {"whole": 20, "spot": 472}
-"""First frames of the video that are predicted as one clip, and that are searched."""
+"""How many of the video's first frames are predicted as one clip, and how many are searched."""
 SOLVERS = ("numba", "opencv")
 
 
 def prediction_times(video: Path, repeats: int = 2) -> dict:
-    """Seconds of CPU of the whole command, start-up included; the median of runs that take turns between the solvers.
+    """CPU seconds of the whole command, start-up included; the median of runs that alternate between the solvers.
 
-    A command before them fills the caches of compiled code.
+    A first command fills the caches of compiled code.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -2,23 +2,23 @@
 
     python bench/preprocess.py [--clips 33] [--subjects 4] [--folder 2000] [--video VIDEO]
 
-Clips are the demo's face at the frame sizes of CASME II and SAMM, with no apex annotated. As in the workflow, a job is
-one subject and one stage in a process of its own with one thread, which also imports what Snakemake puts before a
-script; times include its start-up and imports. 33 clips a subject are those of a folder of 2,000 clips of
-60 subjects, so that `start_up_share` is that folder's. Memory is also that of a job of FEW clips, to show whether it
+Clips are the demo's face at the frame sizes of CASME II and SAMM, without annotated apex. As in the workflow, a job is
+one subject and one stage in its own process with one thread, which also imports what Snakemake puts before a
+script; times include its start-up and imports. 33 clips per subject are those of a folder of 2,000 clips of
+60 subjects, so that `start_up_share` is that folder's. Memory is also measured for a job of FEW clips, to show whether it
 grows with them. All times are CPU times, so that a busy machine can be used; they are still longer on one, most of all
-where memory is read at random, as in the search for landmarks. Only `speed_up`, of two cores over one on the same jobs, is
-of the clock, and measured on an idle machine alone.
+when memory is read at random, as in the search for landmarks. Only `speed_up`, of two cores over one on the same jobs, is
+wall-clock time, and is measured only on an idle machine.
 
-The project's TV-L1 solver is compared with OpenCV's in the same run: a pair of frames alone (`pair_ms`, medians of runs
-that take turns; beside it scikit-image's TV-L1, which is another algorithm, and DIS), the stage, and all stages of one
-subject, also with the apex annotated. `demo` has the same for the demo's clips of one subject of each dataset, at what
-each clip costs a job that has started. `compilation` is what the very first job pays, `prediction` the whole command
+The project's TV-L1 solver is compared with OpenCV's in the same run: on a single pair of frames (`pair_ms`, medians of runs
+that take turns; also scikit-image's TV-L1, which is another algorithm, and DIS), on the stage, and on all stages of one
+subject, also with annotated apex. `demo` has the same for the demo's clips of one subject of each dataset, as the cost of
+each further clip in a job. `compilation` is the cost of the very first job, `prediction` that of the whole command
 `merba predict` (see prediction.py), for which `--video` names a video of a face.
 
 The cost of an apex is the CPU time of its curve and fit over that of the dense flows that the curve is made of. Planning
 is a `snakemake -n` of a folder of `--folder` clips of 60 subjects with the adapter `clips`, which must list every clip's
-folder, because nothing is annotated but the emotion. Writes bench/results/preprocess.json.
+folder, because only the emotion is annotated. Writes bench/results/preprocess.json.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _measure(size: tuple[int, int], subjects: int, clips: int, idle: bool) -> di
 
 
 def _times_opencv(cpu: dict, rows, made: dict) -> dict[str, float]:
-    """CPU time of a subject with OpenCV's solver over that with ours: of the flow, all stages, all with annotated apexes."""
+    """CPU time of a subject with OpenCV's solver over ours: of flow, of all stages, of all stages with annotated apexes."""
     _, (opencv,) = _run("flow_opencv", [(rows, made)], 1)
     _, (annotated,) = _run("apex", [(rows.assign(apex=made["apex"]["apex"]), made)], 1)
     more = opencv["cpu_s"] - cpu["flow"]
@@ -125,7 +125,7 @@ def _times_opencv(cpu: dict, rows, made: dict) -> dict[str, float]:
 
 
 def _demo() -> dict:
-    """CPU ms of each further clip of the demo in a job, by stage."""
+    """CPU ms of each further clip of the demo in a job, by stage, and the ratios to OpenCV's solver."""
     from merba.datasets.demo.planning import plan
     from merba.datasets.demo.rendering import render
 
@@ -157,13 +157,13 @@ print(time.process_time() - begin)
         command, environment = [sys.executable, "-c", program], {**os.environ, "NUMBA_CACHE_DIR": cache}
         first, second, _ = (
             float(subprocess.run(command, env=variables, capture_output=True, text=True, check=True).stdout)
-            for variables in (environment, environment, os.environ)  # the last, so that no job that is measured compiles
+            for variables in (environment, environment, os.environ)  # the last fills the usual cache for the jobs
         )
     return {"first_job_s": first, "later_jobs_s": second}
 
 
 def _subjects(root: Path, size: tuple[int, int], subjects: int, clips: int) -> list:
-    """The rows of each subject; its clips, with no apex annotated, are links to one rendered clip of this size."""
+    """The rows of each subject; its clips, without annotated apex, are links to one rendered clip of this size."""
     import pandas as pd
 
     rendered = _rendered(root)
@@ -204,7 +204,7 @@ def _write(path: Path, image, size: tuple[int, int]) -> None:
 
 
 def _run(stage: str, jobs: list, cores: int) -> tuple[float, list[dict]]:
-    """Seconds for all jobs on so many cores, and what each returned."""
+    """Seconds for all jobs on `cores` cores, and what each job returned."""
     context = multiprocessing.get_context("spawn")
     begin = time.perf_counter()
     with ProcessPoolExecutor(cores, mp_context=context, max_tasks_per_child=1) as pool:
@@ -213,7 +213,7 @@ def _run(stage: str, jobs: list, cores: int) -> tuple[float, list[dict]]:
 
 
 def _peak_mb() -> float:
-    """This process's largest resident memory; getrusage would give the parent's where that was larger (Linux)."""
+    """This process's largest resident memory, MB; getrusage would give the parent's if that was larger (Linux)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
@@ -302,7 +302,7 @@ def _aligned(rows, made: dict) -> list:
 
 
 def _cpu_seconds(work: Callable[[], object]) -> float:
-    """CPU time of a call, the mean of five after a first."""
+    """CPU seconds of a call, the mean of five after a first one."""
     work()
     begin = time.process_time()
     for _ in range(5):
@@ -311,7 +311,7 @@ def _cpu_seconds(work: Callable[[], object]) -> float:
 
 
 def _plan(clips: int) -> dict:
-    """Seconds of a dry run of a folder of so many clips."""
+    """Seconds of a dry run of a folder of `clips` clips."""
     import yaml
 
     with tempfile.TemporaryDirectory() as name:

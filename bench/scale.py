@@ -1,11 +1,11 @@
-"""What planning costs: time and memory of Snakemake over the number of clips, with the jobs and files planned.
+"""The cost of planning: time and memory of Snakemake over the number of clips, with the jobs and files planned.
 
     python bench/scale.py [--clips 1000 10000 100000]
 
-The sample sheets are a user's own tables of videos (adapter `clips`), three datasets of them. The videos are empty files:
-planning looks at names, sizes and times, never at a pixel. 20 clips a subject (so 5,000 subjects at 10⁵ clips), one LOSO
-experiment. `snakemake -n --quiet` ends where a run would start its first job; a dry run that goes on through the jobs, as
-`snakemake -n` does to list them, is measured too. Writes bench/results/scale.json.
+The clips are in three datasets of a user's own videos (adapter `clips`). The videos are empty files: planning looks at names,
+sizes and times, never at a pixel. There are 20 clips per subject (so 5,000 subjects at 10⁵ clips) and one LOSO experiment.
+`snakemake -n --quiet` ends where a run would start its first job; a dry run that goes through all jobs, as `snakemake -n` does
+to list them, is measured too. Writes bench/results/scale.json.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ GOALS = {"clips": 100_000, "seconds": 60, "gigabytes": 2}
 
 
 def make_dataset(root: Path, subjects: int) -> None:
-    """A table of clips and their empty videos, a folder a subject."""
+    """Write a table of clips and their empty videos, one folder per subject."""
     lines = ["subject,clip,source,emotion"]
     for subject in range(subjects):
         (root / f"s{subject:04d}").mkdir(parents=True)
@@ -42,7 +42,7 @@ def make_dataset(root: Path, subjects: int) -> None:
 
 
 def make_run(folder: Path, clips: int) -> None:
-    """A folder with that many clips and a configuration of them."""
+    """Fill a folder with `clips` clips and a configuration for them."""
     for name in DATASETS:
         make_dataset(folder / name, round(clips / CLIPS_OF_A_SUBJECT / len(DATASETS)))
     configuration = {
@@ -54,10 +54,10 @@ def make_run(folder: Path, clips: int) -> None:
 
 
 def snakemake(folder: Path, *options: str) -> tuple[str, dict[str, float]]:
-    """What Snakemake prints, and the seconds, CPU seconds and gigabytes that it took."""
+    """Snakemake's output, and the seconds, CPU seconds and gigabytes that it took."""
     command = [sys.executable, "-m", "snakemake", *options, "--cores", "1"]
     command += ["--snakefile", ROOT / "Snakefile", "--directory", folder, "--configfile", folder / "config.yaml"]
-    # Of the child alone: this process would count the benchmark's earlier children too.
+    # Only of the child: this process would also count the benchmark's earlier children.
     watch = "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); "
     watch += "used = resource.getrusage(resource.RUSAGE_CHILDREN); "
     watch += "print('used', used.ru_maxrss, used.ru_utime + used.ru_stime); sys.exit(code)"
@@ -66,13 +66,13 @@ def snakemake(folder: Path, *options: str) -> tuple[str, dict[str, float]]:
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     seconds = perf_counter() - start
     memory, cpu = re.search(r"used (\d+) ([\d.]+)", printed).groups()
-    # CPU seconds tell more than the others where the machine has other work.
+    # CPU seconds are more reliable than the others if the machine has other work.
     used = {"seconds": seconds, "cpu_seconds": float(cpu), "gigabytes": int(memory) / 2**20}
     return printed, {name: round(value, 2 if name == "gigabytes" else 1) for name, value in used.items()}
 
 
 def listed(folder: Path) -> tuple[dict[str, int], dict[str, float]]:
-    """Jobs by rule of a dry run that goes through all of them, and what it took."""
+    """Jobs by rule of a dry run that goes through all of them, and its cost."""
     printed, used = snakemake(folder, "-n", "--quiet", "rules")
     return {rule: int(number) for rule, number in re.findall(r"^(\w+) +(\d+)$", printed, re.M)}, used
 
@@ -88,7 +88,7 @@ def files_of_jobs() -> dict[str, float]:
 
 
 def plan(clips: int, files: dict[str, float]) -> dict:
-    """What planning that many clips takes, and what is planned."""
+    """The cost of planning `clips` clips, and what is planned."""
     with tempfile.TemporaryDirectory() as folder:
         make_run(Path(folder), clips)
         _, used = snakemake(Path(folder), "-n", "--quiet")

@@ -3,8 +3,8 @@
     python bench/scan.py [--rounds 15] [--threads 1 2]
 
 Forward and backward at batch 256, 128 channels, 49 tokens, 8 states, with softplus, bias and skip, as a mixer calls
-it. Implementations take turns, and a ratio is the median over the rounds of both times in the same round, so that
-other work on the machine slows all of them alike. Writes bench/results/scan.json.
+it. Implementations take turns, and a ratio is the median over rounds of the ratio of both times in the same round, so
+that other work on the machine slows all of them alike. Writes bench/results/scan.json.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ GOALS = {"reference": 25, "pscan": 8}  # times as fast
 
 
 def problem() -> tuple[list[Tensor], Tensor]:
-    """Inputs u, delta, A, B, C, D, delta_bias that want gradients, and the gradient of the output."""
+    """Inputs u, delta, A, B, C, D, delta_bias that require gradients, and the gradient of the output."""
     torch.manual_seed(0)
     tokens = (BATCH, LENGTH)
     inputs = [
@@ -51,7 +51,7 @@ def mambapy_scan(u, delta, A, B, C, D, bias) -> Tensor:
     return (states @ C[..., None]).squeeze(-1) + D * u
 
 
-# Implementation → (function, runs a round). A fast one runs more often, so that all are measured for about as long.
+# Implementation → (function, runs per round). A fast one runs more often, so that all are measured for about as long.
 IMPLEMENTATIONS = {
     "numba": (merba_scan("numba"), 15),
     "reference": (merba_scan("reference"), 1),
@@ -69,7 +69,7 @@ def run(scan: Callable[..., Tensor], inputs: list[Tensor], gradient: Tensor) -> 
 
 
 def measure(threads: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Median milliseconds of every implementation and how many times its time numba's fits in."""
+    """Median milliseconds of every implementation, and how many times as long as numba's it takes."""
     torch.set_num_threads(threads)
     inputs, gradient = problem()
     results = {name: run(scan, inputs, gradient)[2] for name, (scan, _) in IMPLEMENTATIONS.items()}  # warm up

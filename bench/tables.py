@@ -1,6 +1,6 @@
-"""The benchmarks' results as tables: bench/results/README.md, made from the JSON files of the same folder.
+"""The benchmarks' results as tables: bench/results/README.md, made from the JSON files in the same folder.
 
-python bench/tables.py      (every benchmark does this when it has written its file)
+python bench/tables.py      (every benchmark does this after writing its file)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ not here was not measured: without a GPU there are no figures of one.
 
 
 def rows(figures: dict, label: str = "") -> Iterator[tuple[str, dict]]:
-    """A label and a cell for each column, for every level of the figures that has values of its own."""
+    """A label and a cell for each column, for every level of the figures that has values itself."""
     levels = {}
     for name, value in figures.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
@@ -42,7 +42,7 @@ def cell(value: object) -> str:
 
 
 def section(file: Path) -> str:
-    """A benchmark's machine, settings and goals, and a table for all rows of the same columns."""
+    """A benchmark's machine, settings and goals, and one table for all rows with the same columns."""
     figures = json.loads(file.read_text())
     about, goals = figures.pop("machine"), figures.pop("goals")
     settings = {name: value for name, value in figures.items() if not isinstance(value, dict | list)}

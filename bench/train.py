@@ -1,11 +1,11 @@
-"""A fold's training as the workflow does it, start-up included, against the straightforward loop.
+"""A fold's training as the workflow does it, start-up included, compared with a straightforward loop.
 
     python bench/train.py
 
 Both train the same model on the same 442 clips of random flow, on one CPU thread: ours by `merba.training.fold.run_fold`, the
 other by a PyTorch DataLoader over the same arrays with plain AdamW or Adam, flips clip by clip, the reference scan, and
-STSTNet's streams one after the other. Each runs in a process of its own, once with few and once with more epochs: the
-difference is the time of an epoch. Start-up is what passes from starting the process to the model's first call (imports,
+STSTNet's streams one after the other. Each runs in its own process, once with few and once with more epochs: the
+difference gives the time of an epoch. Start-up is the time from the process's start to the model's first call (imports,
 reading, building), with compiled kernels in the cache. They take turns, so that other work on the machine slows both
 alike. Writes bench/results/train.json.
 """
@@ -145,7 +145,7 @@ def straightforward(folder: Path, model: str, epochs: int) -> None:
 
 
 def note_first_call(file: Path) -> None:
-    """Write into `file` when any PyTorch module is first called in this process."""
+    """Write to `file` the time when a PyTorch module is first called in this process."""
     from torch.nn.modules.module import register_module_forward_pre_hook
 
     def note(module, inputs) -> None:
@@ -156,16 +156,16 @@ def note_first_call(file: Path) -> None:
 
 
 def seconds(kind: str, folder: Path, model: str, epochs: int) -> tuple[float, float]:
-    """Wall time of one training in a process of its own: the whole, and until the model's first call."""
+    """Wall time of one training in its own process: in all, and until the model's first call."""
     start = time()
     subprocess.run([sys.executable, __file__, "--run", kind, str(folder), model, str(epochs)], check=True)
     return time() - start, float((folder / FIRST_CALL).read_text()) - start
 
 
 def compare(folder: Path, model: str) -> dict:
-    """Start-up, an epoch and a whole fold of both, in seconds."""
+    """Seconds of start-up, of an epoch and of a whole fold, for both."""
     (mine, theirs, fold), figures = RUNS[model], {}
-    seconds("ours", folder, model, mine[0])  # compiles the kernels where the cache is empty
+    seconds("ours", folder, model, mine[0])  # compiles the kernels if the cache is empty
     for kind, (few, many) in (("ours", mine), ("straightforward", theirs)):
         (short, first_call), (long, _) = seconds(kind, folder, model, few), seconds(kind, folder, model, many)
         epoch = (long - short) / (many - few)
