@@ -1,4 +1,4 @@
-"""A page opened in headless Chromium: what it says on the console, and what a script found in it."""
+"""A page opened in headless Chromium: its lines on the console, and the result of a script in it."""
 
 import html
 import json
@@ -15,7 +15,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 def opened(page: Path, script: str, folder: Path) -> tuple[list[str], dict]:
     """The lines that `page` writes to the console, and what the JavaScript function body `script` returns in it.
 
-    `folder` takes the copy with the script and the browser's profile. Skips where no Chromium is installed.
+    `folder` takes the copy with the script and the browser's profile. Skips if no Chromium is installed.
     """
     chromium = next(filter(None, map(shutil.which, NAMES)), None)
     if chromium is None:

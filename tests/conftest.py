@@ -31,7 +31,7 @@ def demo_sheet(demo_root):
 
 @pytest.fixture(scope="session")
 def micro_demo(tmp_path_factory):
-    """A folder in which the micro-demo ran; what Snakemake said is in output.txt beside it. Tests that change it copy it."""
+    """A folder in which the micro-demo ran, with Snakemake's output in output.txt. Tests that change the folder copy it."""
     folder = tmp_path_factory.mktemp("micro") / "run"
     output = snakemake(folder)
     (folder.parent / "output.txt").write_text(output)
@@ -40,7 +40,7 @@ def micro_demo(tmp_path_factory):
 
 @pytest.fixture
 def finished(micro_demo, tmp_path):
-    """A copy of the finished micro-demo, with its files' times, to be changed."""
+    """A copy of the finished micro-demo, with its files' times, for a test to change."""
     return Path(shutil.copytree(micro_demo, tmp_path / "run"))
 
 
@@ -53,7 +53,7 @@ def releases(tmp_path_factory):
 
 @pytest.fixture
 def copied(releases, tmp_path):
-    """Copies a layout, to be changed."""
+    """Copies a layout, for a test to change."""
     return lambda adapter: Path(shutil.copytree(releases[adapter], tmp_path / adapter))
 
 

@@ -19,7 +19,7 @@ def opened_clip(folder, images):
 
 
 CODECS = {".avi": "MJPG", ".flv": "FLV1", ".mxf": "MPG2", ".ogv": "VP80", ".ts": "MPG2", ".webm": "VP80"}
-"""What OpenCV can write into a container that takes no MPEG-4."""
+"""A codec that OpenCV can write for each container that can't hold MPEG-4."""
 
 
 def video(path, count=4, fps=50):
@@ -33,7 +33,7 @@ def video(path, count=4, fps=50):
 
 
 def varied(path, *parts):
-    """Gives an MP4 file of one rate a varying one: parts of so many frames that last so many times as long as before."""
+    """Give an MP4 file of constant rate a varying one: parts (number of frames, how many times as long each lasts)."""
     data = bytearray(path.read_bytes())
     times = data.index(b"stts")
     entries, count, duration = struct.unpack_from(">3I", data, times + 8)

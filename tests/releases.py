@@ -1,4 +1,4 @@
-"""Writes each dataset's layout with its quirks, at tiny size, from the demo's face: two subjects, three clips each."""
+"""Writing each dataset's layout with its quirks, at tiny size, from the demo's face: two subjects, three clips each."""
 
 import shutil
 from collections.abc import Callable
@@ -64,7 +64,7 @@ def _write_smic_hs(root: Path) -> None:
 
 
 def _write_casme2(root: Path) -> None:
-    """Clips without a class (others, fear) have frames too; a shortcut lies among them."""
+    """Clips without a class (others, fear) have frames too; there is also a shortcut file."""
     _rendered("casme2", root)
     frames = root / "CASME2-RAW" / "sub01"
     shutil.copytree(frames / "EP01_01f", frames / "EP09_09")
@@ -90,7 +90,7 @@ def _write_dfme(root: Path) -> None:
 
 
 def _write_casme3(root: Path) -> None:
-    """Two micro-expressions of one long video; a third one in which the frames before the apex are lost."""
+    """Two micro-expressions of one long video, and a third one without the frames before its apex."""
     _rendered("casme2", root)
     video = root / "part_A" / "spNO.1" / "b" / "color"
     video.parent.mkdir(parents=True)
@@ -133,7 +133,7 @@ def _write_flow_images(root: Path) -> None:
 
 
 def _write_clips(root: Path) -> None:
-    """A folder of frames, annotated in part, and a video of which nothing is known but its emotion."""
+    """A folder of frames, partly annotated, and a video with only its emotion annotated."""
     _rendered("casme2", root / "rendered")
     shutil.copytree(root / "rendered" / "CASME2-RAW" / "sub01" / "EP01_01f", root / "ann" / "smile")
     shutil.rmtree(root / "rendered")

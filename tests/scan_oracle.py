@@ -30,7 +30,7 @@ def slow_scan(u, delta, A, B, C, D, delta_bias, paths, delta_softplus) -> np.nda
 
 
 def problem(batch, directions, height, width, window, channels, n, seed=0, softplus=True):
-    """Random inputs u … delta_bias (float32, parameters one set a direction) and paths for window_scan."""
+    """Random inputs u … delta_bias (float32, one set of parameters per direction) and paths for window_scan."""
     random = torch.Generator().manual_seed(seed)
     paths = torch.from_numpy(window_paths(directions, height, width, window))
     K, tokens = len(directions), height * width
@@ -65,7 +65,7 @@ def one_and_eight_half_units(backend: str, dtype: torch.dtype) -> bool:
 
 
 def assert_half_parameters_are_not_rounded_further(backend: str, dtype: torch.dtype) -> None:
-    """With A, D and the bias in the type and the rest in float32, what is computed is not rounded to the type."""
+    """With A, D and the bias in the type and the rest in float32, results are not rounded to the type."""
     inputs, paths = problem(1, ("hr",), 1, 3, None, 2, 2)
     mixed = [x.to(dtype) if i in (2, 5, 6) else x for i, x in enumerate(inputs)]
     exact = scan_results([x.double() for x in mixed], paths, "reference", dtype=None)

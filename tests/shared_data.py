@@ -1,4 +1,4 @@
-"""Where the real data for tests lies; nothing of it is in the repository."""
+"""Where the real data for tests is; none of it is in the repository."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A Slurm of one node on this machine, for tests: its files in one folder, its ports on the loopback interface."""
+"""A Slurm with one node on this machine, for tests: its files in one folder, its ports on the loopback interface."""
 
 import os
 import pwd
@@ -69,7 +69,7 @@ class Slurm:
         text = CONFIGURATION.format(folder=self.folder, host=self.host, user=user, ports=_free_ports(2))
         (self.folder / "slurm.conf").write_text(text)
         (self.folder / "gres.conf").write_text(f"NodeName={self.host} Name=gpu File=/dev/null,/dev/zero\n")
-        # Snakemake's plugin takes Slurm's variables away from the `srun` of a job: on a real node that finds /etc/slurm.
+        # Snakemake's plugin removes Slurm's variables for the `srun` of a job, which on a real node finds /etc/slurm.
         (self.folder / "srun").write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {shutil.which("srun")} "$@"\n')
         (self.folder / "srun").chmod(0o755)
         options = [f"--{name}-file={self.folder}/munge.{name}" for name in ("key", "pid", "log", "seed")]
@@ -119,7 +119,7 @@ class Slurm:
 
 
 def missing_programs() -> list[str]:
-    """What a Slurm of our own needs and this machine lacks."""
+    """Programs that a Slurm of our own needs and this machine lacks."""
     return [program for program in PROGRAMS if shutil.which(program) is None]
 
 

@@ -1,4 +1,4 @@
-"""Digests of code: what changes a stage's and what doesn't, on a copy of the package."""
+"""Digests of code: what changes a stage's digest and what doesn't, on a copy of the package."""
 
 import json
 import os
@@ -28,7 +28,7 @@ print(json.dumps([sys.version_info[:2], hashlib.sha256(text.encode()).hexdigest(
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A copy of the package, to be changed, whose code the digests are of."""
+    """A copy of the package, for a test to change; the digests are of its code."""
     folder = Path(shutil.copytree(ROOT / "merba", tmp_path / "merba", ignore=shutil.ignore_patterns("__pycache__")))
     monkeypatch.setattr(code, "PACKAGE", folder)
     forget()
@@ -42,7 +42,7 @@ def forget():
 
 
 def digests(models=("merba_nano",)):
-    """The digest of every rule's code, with those models where a rule has any."""
+    """The digest of every rule's code, with those models if the rule has any."""
     forget()
     return {job: code_digest(f"merba.jobs.{job}", models if job in ("fold", "labels", "table_1") else ()) for job in JOBS}
 
@@ -95,7 +95,7 @@ def test_a_change_of_code_changes_the_rules_that_import_it(package, module, rule
 def test_a_model_concerns_its_own_folds_alone(package):
     assert changed(package, "models/htnet.py") == set()
     assert changed(package, "models/htnet.py", models=("htnet",), text="\nMORE = 2\n") == {"fold", "labels", "table_1"}
-    # MambaVision is built of MERba's blocks, the scan has backends that are imported by name.
+    # MambaVision is built from MERba's blocks; the scan has backends that are imported by name.
     assert changed(package, "models/merba.py", models=("mambavision_tiny",)) == {"fold", "labels", "table_1"}
     assert "fold" in changed(package, "scan/numba_lanes.py")
     assert "fold" not in changed(package, "scan/numba_lanes.py", models=("ststnet",))
@@ -159,7 +159,7 @@ def test_digests_are_the_same_under_every_python():
     versions, texts = set(), set()
     for python in [sys.executable, *interpreters()]:
         run = subprocess.run([python, "-c", EVERY_MODULE], cwd=ROOT, capture_output=True, text=True)
-        if not run.returncode:  # a name on the path may be a launcher of versions that aren't chosen
+        if not run.returncode:  # a name on the path may be a launcher that has no version chosen
             version, digest = json.loads(run.stdout)
             versions.add(tuple(version))
             texts.add(digest)
@@ -169,7 +169,7 @@ def test_digests_are_the_same_under_every_python():
 
 
 def test_what_a_training_imports_is_in_its_digest():
-    """Imports at run time against those that are found in the text."""
+    """Imports at run time, compared with those found in the source."""
     train = """
 import sys, torch, merba.jobs.fold
 from merba.models import create_model

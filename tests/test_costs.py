@@ -1,4 +1,4 @@
-"""What trainings are said to cost, against the models themselves and measured trainings."""
+"""Estimated costs of trainings, against the models themselves and measured trainings."""
 
 import pytest
 

@@ -90,7 +90,7 @@ def test_every_make_target_exists(page, words):
 @pytest.mark.parametrize(("page", "words"), [*commands("snakemake"), *mentions("snakemake")])
 def test_every_snakemake_command_is_one(page, words):
     parsed = get_argument_parser().parse_args(words)
-    # What follows --configfile is a file too: targets stand before it.
+    # What follows --configfile is a file too: targets come before it.
     for path in [*(parsed.configfile or []), *(parsed.profile or [])]:
         assert (ROOT / path).exists() or str(path) == "mine.yaml"
 
@@ -102,7 +102,7 @@ def test_every_target_in_the_documentation_can_be_planned(tmp_path, config):
     for _, words in [*commands("snakemake"), *mentions("snakemake")]:
         parsed = get_argument_parser().parse_args(words)
         files = [str(path) for path in parsed.configfile or []]
-        # Without the licensed data, the demo stands in: it has the same datasets.
+        # The demo replaces the licensed data: it has the same datasets.
         if (files[0] if files and files[0] not in NEEDS_DATA else None) == config:
             targets |= {*parsed.targets, *(parsed.forcerun or [])}
     command = [
@@ -172,7 +172,7 @@ def test_the_example_of_the_readme_runs():
 
 @pytest.mark.parametrize("part", ["A model", "A dataset"])
 def test_the_worked_examples_run(tmp_path, part):
-    """The files of docs/extending.md are written, a package of them is installed, and the example is run beside them."""
+    """The files of docs/extending.md are written and installed as a package, and the example runs next to them."""
     page = tmp_path / "part.md"
     page.write_text(re.search(rf"^## {part}\n(.*?)(?=^## |\Z)", (ROOT / "docs/extending.md").read_text(), re.M | re.S)[1])
     examples = []

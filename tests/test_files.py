@@ -1,4 +1,4 @@
-"""Checksums of files; how files are written stands in tests/workflow/test_faults.py."""
+"""Checksums of files; writing is tested in tests/workflow/test_faults.py."""
 
 import hashlib
 import os

@@ -48,7 +48,7 @@ def folder(tmp_path):
 
 
 def named(folder, *names):
-    """Numbers of frames of these names, in the names' order; empty files do, since only names are looked at."""
+    """Numbers of frames of these names, in the names' order; empty files are enough, because only names are read."""
     folder.mkdir(exist_ok=True)
     for name in names:
         (folder / name).touch()
@@ -104,7 +104,7 @@ PART = st.text("ab_ .-(", max_size=3)
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=8, unique=True), PART, PART, st.integers(1, 4), st.data())
 @settings(max_examples=100, deadline=None)
 def test_any_names_give_the_true_numbers_or_a_problem(tmp_path_factory, truth, before, after, padding, data):
-    """Names from a counter, text around it, and perhaps a stray file: right, or said."""
+    """Names from a counter, text around it, and perhaps a stray file: read right, or a problem."""
     folder = tmp_path_factory.mktemp("frames")
     names = {number: f"f{before}{number:0{padding}}{after}.png" for number in truth}
     for name in names.values():
@@ -237,7 +237,7 @@ def test_sixteen_bit_files_of_a_camera_with_fewer_bits_are_as_bright_as_eight_bi
 
 
 def test_the_bits_of_a_dark_clip_can_be_set(tmp_path, caplog):
-    """Values of a camera of 16 bits that never reach a quarter of white: as dark in 8 bits, and nothing is guessed."""
+    """Values of a 16-bit camera that never reach a quarter of white: they stay as dark in 8 bits, and nothing is guessed."""
     levels = IMAGE[..., 0].astype(np.uint16) * 50
     cv2.imwrite(str(tmp_path / "1.png"), levels)
     image = open_clip(tmp_path, "frames", bits=16).read(1)
@@ -291,7 +291,7 @@ def video(tmp_path):
 
 
 def shown_number(frame):
-    """The number that a frame of the video shows, at a place that stays below the band in each rotation by 90°."""
+    """The number that a frame of the video shows, read where the band never is after a rotation by 90°."""
     return round(float(frame[20:30, 20:30].mean()) / 20)
 
 
@@ -332,7 +332,7 @@ def noise(request, tmp_path):
 
 
 def front_loaded(path):
-    """Moves the index of an MP4 file before its frames, as cameras and converters for the web do: cut, it can be read."""
+    """Move the index of an MP4 file before its frames, as cameras and web converters do: then a cut file can be read."""
     data = path.read_bytes()
     head, frames, index = data.index(b"mdat") - 4, data.index(b"mdat") + 4, data.index(b"moov") - 4
     moved = bytearray(data[index:])
@@ -378,7 +378,7 @@ def test_a_hole_before_the_frames_that_are_asked_for_is_said(noise, caplog):
 
 
 def edited(path, start, seconds):
-    """Gives an MP4 file's one track an edit list that shows so many seconds from a start, in seconds."""
+    """Give an MP4 file's only track an edit list that shows `seconds` seconds from `start` (s) on."""
     data = path.read_bytes()
     film, track, media = (data.index(kind) - 4 for kind in (b"moov", b"trak", b"mdia"))
     (scale,) = struct.unpack_from(">I", data, data.index(b"mvhd") + 16)
@@ -490,7 +490,7 @@ def test_a_rotated_phone_video_comes_out_upright(video, matrix, turns):
 )
 @pytest.mark.parametrize("suffix", ["mp4", "mov"])
 def test_a_mirrored_video_comes_out_upright(tmp_path, matrix, upright, suffix):
-    """As a camera in front of a mirror, or a phone's at its front, writes it; each corner has another grey level."""
+    """As a phone's front camera, or a camera in front of a mirror, writes it; each corner has another grey level."""
     path = tmp_path / f"a.{suffix}"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, (64, 48))
     corners = np.array([[0, 80], [160, 240]], np.uint8)

@@ -1,4 +1,4 @@
-"""The log of a job: how it ends, and what it says on its way."""
+"""The log of a job: how it ends, and its lines about progress."""
 
 import logging
 import os

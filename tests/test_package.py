@@ -1,4 +1,4 @@
-"""What an installed package needs and brings, and what a job loads of it."""
+"""What an installed package needs and contains, and what a job loads of it."""
 
 import ast
 import json
@@ -24,13 +24,13 @@ from merba.training.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).parents[1]
 NOT_BUILT_FROM = shutil.ignore_patterns(".*", "results", "docs", "tests", "bench", "build", "*.egg-info")
-# numba, torch and dlib-bin bring the first three; the others are used where somebody has installed them.
+# numba, torch and dlib-bin bring the first three; the others are used if they are installed.
 BROUGHT = {"llvmlite", "triton", "dlib", "mamba_ssm", "face_alignment"}
 
 
 @pytest.fixture(scope="module")
 def started():
-    """Modules that a training job has loaded before its first step, but for its model."""
+    """Modules that a training job has loaded before its first step, apart from its model."""
     code = "import sys, merba.commands.train, merba.training.fold; print(*sys.modules)"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
@@ -102,7 +102,7 @@ def test_planning_and_a_flow_job_do_not_load_pytorch(modules):
 
 
 def test_making_models_as_shapes_does_not_load_pytorchs_compiler():
-    """Every start of `merba predict`, a labels job and a fold job does this; the compiler would be a second of it."""
+    """Every start of `merba predict`, a labels job and a fold job does this; the compiler would add a second."""
     code = """
 import sys
 from merba.models import MODELS, check_model
@@ -155,7 +155,7 @@ def test_jobs_import_the_package_of_the_checkout_first(monkeypatch):
 def test_a_wheel_in_an_empty_environment_predicts_with_no_file_of_the_checkout(tmp_path, photograph):
     save_checkpoint(tmp_path / "model.safetensors", checkpoint())
     (tmp_path / "clip").mkdir()
-    for number in range(1, 7):  # a face that moves by a pixel a frame
+    for number in range(1, 7):  # a face that moves by one pixel per frame
         cv2.imwrite(str(tmp_path / "clip" / f"{number:04}.png"), np.roll(photograph, number, 0))
     shutil.copytree(ROOT, tmp_path / "source", ignore=NOT_BUILT_FROM)
     run = partial(subprocess.run, cwd=tmp_path, check=True, env={**os.environ, "PYTHONPATH": ""})
@@ -163,7 +163,7 @@ def test_a_wheel_in_an_empty_environment_predicts_with_no_file_of_the_checkout(t
     shutil.rmtree(tmp_path / "source")
     run([sys.executable, "-m", "venv", "empty"])
     (wheel,) = tmp_path.glob("*.whl")
-    # In the locked versions, so that nothing is resolved anew.
+    # In the locked versions, so that nothing is resolved again.
     locks = [f"--constraint={ROOT / 'envs' / name}.txt" for name in ("torch", "cpu")]
     run(["empty/bin/pip", "install", "-q", *locks, f"{wheel}[video,plots]"])
     command = ["empty/bin/merba", "predict", "clip", "--checkpoint", "model.safetensors", "--out", "predictions", "--json"]

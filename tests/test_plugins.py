@@ -66,7 +66,7 @@ def forget():
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package as pip would have installed it: two models of one class, a broken one, and a dataset."""
+    """A package as pip would install it: two models of one class, a broken one, and a dataset."""
     monkeypatch.chdir(tmp_path)
     site = tmp_path / "site"
     (site / "other_net").mkdir(parents=True)

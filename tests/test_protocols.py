@@ -1,4 +1,4 @@
-"""Splits: disjoint subjects, all clips used once as test, a function of seed and sheet alone."""
+"""Splits: disjoint subjects, all clips used once as test, depending only on seed and sheet."""
 
 import numpy as np
 import pandas as pd
@@ -76,7 +76,7 @@ def test_labels_of_the_test_subject_change_no_split(clips):
 
 
 def test_over_the_folds_most_subjects_are_held_out_and_nobody_mostly(clips):
-    # One subject has more clips than a tenth, all of one class: the splitter deals it out first, whoever is left out.
+    # One subject has more than a tenth of the clips, all of one class: the splitter assigns it first in every fold.
     large = pd.DataFrame([{"dataset": "samm", "subject": "s99", "clip": f"c{n}", "label": "negative"} for n in range(30)])
     sheet = pd.concat([clips, large], ignore_index=True)
     folds = loso_subjects(sheet, ["casme2", "samm"])

@@ -1,4 +1,4 @@
-"""What docs/reliability.md says of security, held to the code: no shell strings, no pickles, exact versions."""
+"""What docs/reliability.md says about security is true of the code: no shell strings, no pickles, exact versions."""
 
 import ast
 import re

@@ -5,7 +5,7 @@ from safetensors.torch import save_file
 
 
 def vit_state(image_size=32, patch=16, width=128, depth=2, classes=5, seed=0):
-    """timm's `VisionTransformer` state dict, name by name, with weights that leave no part without effect."""
+    """timm's `VisionTransformer` state dict, name by name, with weights that give every part an effect."""
     random = torch.Generator().manual_seed(seed)
 
     def tensor(*shape, scale=0.1):

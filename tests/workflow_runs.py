@@ -13,7 +13,7 @@ MICRO = ROOT / "tests" / "micro.yaml"
 
 
 def snakemake(folder, *arguments, config=MICRO, fails=False, root=ROOT):
-    """Run the workflow of the checkout `root` in `folder` on two cores; its whole output. Fails unless it ends as expected."""
+    """Run the workflow of the checkout `root` in `folder` on two cores; returns its output. Fails unless it ends as expected."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", root / "Snakefile", "--directory", folder]
     if config:
         command += ["--configfile", config]
@@ -48,7 +48,7 @@ def configured(folder, base=MICRO, **changes):
 
 
 def pretend(folder, config=MICRO, root=ROOT):
-    """Make Snakemake believe that the workflow of a checkout has run in `folder`: empty files stand for what it makes."""
+    """Make Snakemake believe that the workflow of a checkout has run in `folder`: its outputs are empty files."""
     made = re.findall(r"^(results/\S+)\t", snakemake(folder, "--summary", config=config, root=root), re.M)
     for path in (folder / name for name in made):
         (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)

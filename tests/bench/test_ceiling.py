@@ -1,4 +1,4 @@
-"""The ceiling on the public flow: each figure against a case whose answer is known."""
+"""The ceiling on the public flow: each figure in a case with a known answer."""
 
 import sys
 from pathlib import Path
@@ -23,10 +23,10 @@ def ceiling(monkeypatch):
 
 
 def test_the_bound_is_the_bayes_accuracy_where_the_neighbour_says_nothing_of_the_class(ceiling):
-    # The neighbour of a clip has the class k with probability p_k, whatever the clip's own: right with Σ p².
+    # A clip's neighbour has class k with probability p_k, independent of the clip's own: it is right with Σ p².
     for shares in ([0.8, 0.1, 0.1], [0.4, 0.3, 0.3], [1, 0, 0]):
         assert ceiling.bayes_accuracy(sum(share**2 for share in shares), 3) >= max(shares) - 1e-12
-    # The inequality is sharp where the other classes are equally likely.
+    # The inequality is sharp if the other classes are equally likely.
     assert ceiling.bayes_accuracy(0.8**2 + 2 * 0.1**2, 3) == pytest.approx(0.8)
     assert ceiling.bayes_accuracy(1 / 3, 3) == pytest.approx(1 / 3)
 
@@ -34,7 +34,7 @@ def test_the_bound_is_the_bayes_accuracy_where_the_neighbour_says_nothing_of_the
 def test_a_neighbour_is_of_another_subject_and_may_be_mirrored(ceiling):
     described = torch.tensor([[0.0], [0.1], [5.0], [-5.2]])
     labels, subjects = torch.tensor([0, 1, 2, 2]), np.array(["a", "a", "b", "c"])
-    # 0 and 1 are each other's nearest, but of one subject; 2 and 3 are far apart until one is mirrored.
+    # 0 and 1 are nearest to each other, but of one subject; 2 and 3 are far apart until one is mirrored.
     assert ceiling.neighbour_accuracy(described, -described, labels, subjects) == 0.5
     assert ceiling.neighbour_accuracy(described, described, labels, subjects) == 0
 

@@ -1,4 +1,4 @@
-"""The GPU benchmark's own code, on the CPU: it has to run at the first try where somebody rents a GPU for it."""
+"""The GPU benchmark's own code, on the CPU: it must run at the first try on a rented GPU."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def trained(gpu):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so(tmp_path):
-    """In a process that knows of this package by the script alone, from a folder of its own."""
+    """In a process that finds this package only through the script, in another folder."""
     elsewhere = [path for path in sys.path if path and Path(path) != BENCH.parent and not Path(path, "merba").exists()]
     program = f"""
 import runpy, sys
@@ -59,7 +59,7 @@ runpy.run_path({str(BENCH / "gpu.py")!r}, run_name="__main__")
 
 
 def test_all_but_whole_folds_needs_torch_and_numpy_alone():
-    """Nothing else that the package depends on, so that it runs on a rented machine's own PyTorch."""
+    """No other dependency of the package, so that it runs with the PyTorch of a rented machine."""
     program = """
 import sys
 for name in "numba llvmlite pandas pyarrow sklearn safetensors jsonschema fastjsonschema yaml psutil".split():

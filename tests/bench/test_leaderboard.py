@@ -1,4 +1,4 @@
-"""The page of results says what the shipped predictions say."""
+"""The page of results agrees with the shipped predictions."""
 
 import sys
 from pathlib import Path

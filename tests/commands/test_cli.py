@@ -192,7 +192,7 @@ def test_samples_gives_programs_one_json_document(capsys, casme2):
 
 
 def test_samples_shows_the_frame_rate_of_videos(capsys, tmp_path):
-    """One rate is the table's, one the video's own; of the damaged video it is unknown."""
+    """One rate is from the table, one from the video; that of the damaged video is unknown."""
     for name, fps in (("a.avi", 50), ("b.mp4", 25)):
         video(tmp_path / name, fps=fps)
     (tmp_path / "c.mp4").write_bytes(b"damaged")

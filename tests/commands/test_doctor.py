@@ -73,7 +73,7 @@ def test_every_scan_backend_is_listed_with_why_it_can_be_used_or_not(monkeypatch
 
 @pytest.mark.long
 def test_import_and_training_need_no_optional_package():
-    """In a fresh process where they can't be imported: ready-made flow in, predictions out."""
+    """In a new process in which they can't be imported: ready-made flow in, predictions out."""
     program = """
 import sys
 for name in ("snakemake", "dlib", "face_alignment", "mamba_ssm", "cv2", "skimage", "matplotlib"):

@@ -1,4 +1,4 @@
-"""`merba plan`: what it says will run, beside what Snakemake plans; and its warnings."""
+"""`merba plan`: its jobs compared with those that Snakemake plans, and its warnings."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""`merba train`, for a machine without Snakemake: the workflow's files, gone on with where it was interrupted."""
+"""`merba train`, for a machine without Snakemake: it writes the workflow's files, and continues after an interruption."""
 
 import json
 import math
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture
 def results(micro_demo, tmp_path):
-    """What the documentation says to copy to such a machine: the sample sheet and the packs."""
+    """The files that the documentation says to copy to such a machine: the sample sheet and the packs."""
     folder = tmp_path / "results"
     shutil.copytree(micro_demo / "results" / "packed", folder / "packed")
     shutil.copy(micro_demo / "results" / "samples.parquet", folder)
@@ -62,7 +62,7 @@ def test_it_writes_the_workflows_files_and_leaves_finished_folds_alone(results, 
 
 
 def test_folds_of_a_collected_file_need_no_training_until_their_settings_change(results, tmp_path, capsys):
-    """What goes on in another session, which has the committed files but not the folds."""
+    """For another machine, which has the committed files but not the folds."""
     folds, predictions = tmp_path / "folds.csv", tmp_path / "ststnet.csv"
     files = ["--folds", folds, "--predictions", predictions]
     assert train(results, "--folds", "samm/006", "casme2/sub02") == 0
@@ -104,7 +104,7 @@ def as_images(results):
 
 
 def fitted(tmp_path, **settings):
-    """The micro-demo's configuration with Bi-WOOF, Table V's, as its experiment."""
+    """The micro-demo's configuration with Table V's Bi-WOOF as its experiment."""
     experiment = {"inherit": "biwoof", "model": {"image_size": 28}} | settings
     return configured(tmp_path, experiments={"merba": {"inherit": "merba"}, "biwoof": experiment})
 

@@ -1,4 +1,4 @@
-"""A stale lock is removed, a live one is not."""
+"""A stale lock is removed; the lock of a running Snakemake is not."""
 
 import json
 import os

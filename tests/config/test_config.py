@@ -105,7 +105,7 @@ def test_a_fault_is_named_with_its_path(change, message):
 
 
 def test_every_description_is_one_text():
-    """An unquoted comma ends it, and what follows becomes a key of the schema with no value."""
+    """An unquoted comma ends a description, and the rest becomes a key of the schema without a value."""
 
     def keys_without_value(node, path=""):
         if isinstance(node, list):

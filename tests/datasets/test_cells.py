@@ -1,4 +1,4 @@
-"""Tables as spreadsheet programs and people write them: read right, or refused with file, cell and remedy."""
+"""Tables as spreadsheet programs and people write them are read right, or refused with file, cell and remedy."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ ROWS = [["s1", "a", 1, 105, 120], ["s2", "b", 2, 106, 121]]
 
 @pytest.fixture
 def workbook(tmp_path):
-    """Writes a workbook of these sheets, name → rows, hides some, and returns its path."""
+    """Writes a workbook of sheets (name → rows), hides some of them, and returns its path."""
 
     def write(hidden=(), **sheets):
         book = Workbook()

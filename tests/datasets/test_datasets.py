@@ -1,4 +1,4 @@
-"""Adapters: each layout with its quirks, and what they say about a copy that differs."""
+"""Adapters: each layout with its quirks, and the messages about a copy that differs."""
 
 import shutil
 import subprocess
@@ -184,7 +184,7 @@ def test_known_errors_of_samm_are_corrected_by_clip_and_only_where_the_value_is_
 
 def test_dfme_has_three_splits_and_the_seven_emotions(releases):
     sheet = load("dfme", releases["dfme"])
-    assert set(sheet["split"]) == {"test_a", "test_b"}  # of two subjects, none is left for training
+    assert set(sheet["split"]) == {"test_a", "test_b"}  # with two subjects, none is left for training
     assert sheet["label"].nunique() == 7
     assert sheet["fps"].isna().all()
 
@@ -251,7 +251,7 @@ def test_casme3_names_clips_by_video_and_onset_and_detects_a_lost_apex(releases)
 
 
 def test_casme3_is_read_from_its_cut_clips_and_known_mistakes_of_its_table_are_corrected(copied, caplog):
-    """The small download has a folder a clip; of the mistyped onset, under either number."""
+    """The small download has one folder per clip; that of the mistyped onset may have either number."""
     root = copied("casme3")
     video, frames = root / "part_A" / "spNO.1" / "b" / "color", root / "Part_A_ME_clip" / "frame"
     for name in ("spNO.1_b_166", "spNO.1_b_180", "spNO.10_j_170", "spNO.216_d_2647", "spNO.216_e_0"):
@@ -348,7 +348,7 @@ def test_rows_of_a_clone_are_known_before_it_is_made(releases, tmp_path, monkeyp
 
 
 def write_listed_samm(root, clips):
-    """SAMM with one frame folder for each of the listed clips that are given."""
+    """Write SAMM with a frame folder for each of the given clips."""
     rows = ["Subject,Filename,Onset Frame,Apex Frame,Offset Frame,Estimated Emotion"]
     emotions = {"negative": "Anger", "positive": "Happiness", "surprise": "Surprise"}
     for clip in clips.itertuples():

@@ -1,4 +1,4 @@
-"""The embedded demo: what it plans, what it renders, and whether its truth is true."""
+"""The embedded demo: what it plans, what it renders, and whether its truth is right."""
 
 import hashlib
 import re

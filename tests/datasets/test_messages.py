@@ -1,4 +1,4 @@
-"""What adapters say about a copy that differs: where what was expected, what is there, the nearest, and how to fix it."""
+"""Adapters' messages about a copy that differs: what was expected and where, what is there, the closest name, the remedy."""
 
 import shutil
 from pathlib import Path
@@ -59,7 +59,7 @@ def packed(path):
 
 
 def packed_inside(path):
-    """Its subjects are archives that were not unpacked."""
+    """The folder's subjects are archives that were not unpacked."""
 
     def change(root):
         for child in (root / path).iterdir():
@@ -85,7 +85,7 @@ def header(table, old, new):
 CASME2, SAMM = "CASME2-coding-20140508.xlsx", "SAMM_Micro_FACS_Codes_v2.xlsx"
 CASME3 = "cas(me)3_part_A_ME_label_JpgIndex_v2.xlsx"
 IMAGE = f"{IMAGES}/006_006_1_1 .png"
-# What is wrong with a copy, and what the message must say of it: where what was expected, the nearest, what is there.
+# What is wrong with a copy, and what the message must say: what was expected and where, the closest name, what is there.
 HALF_UNPACKED = [
     ("smic_hs", renamed("HS", "HSS"), "{root} has no 'HS' (did you mean 'HSS'?); it holds HSS"),
     ("smic_hs", packed("HS"), "expected the subjects' folders s1, s2, … in SMIC_all_raw/HS or HS or the folder itself; {root}"),

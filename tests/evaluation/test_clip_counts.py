@@ -1,4 +1,4 @@
-"""Counts beside the paper's Tables II and III: the same numbers where the data is the paper's, differences marked."""
+"""Counts compared with the paper's Tables II and III: equal if the data is the paper's, with differences marked."""
 
 import pandas as pd
 import pytest

@@ -1,4 +1,4 @@
-"""Finished folds in files to commit: nothing is lost or doubled on the way, whoever trained which fold."""
+"""Finished folds in files to commit: nothing is lost or doubled, whichever machine trained which fold."""
 
 import json
 

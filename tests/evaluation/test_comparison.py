@@ -1,4 +1,4 @@
-"""Comparisons of two files of predictions: differences, intervals and counts against scikit-learn, and what can't be compared."""
+"""Comparing two files of predictions: differences, intervals and counts against scikit-learn, and what can't be compared."""
 
 import json
 
@@ -18,7 +18,7 @@ KEY = ["dataset", "subject", "clip"]
 
 
 def guesses(accuracy, seed, selection="last"):
-    """Predictions of all clips of the composite, right with that probability."""
+    """Predictions of all clips of the composite, each right with probability `accuracy`."""
     random = np.random.default_rng(seed)
     clips = composite().rename(columns={"label": "true"})
     right = random.random(len(clips)) < accuracy
@@ -28,7 +28,7 @@ def guesses(accuracy, seed, selection="last"):
 
 @pytest.fixture
 def files(tmp_path):
-    """Mine, which lacks a clip, and the other method's."""
+    """My file, which lacks a clip, and the other method's."""
     tables = {"mine": guesses(0.7, 0).iloc[1:], "theirs": pd.concat([guesses(0.4, 1), guesses(1, 1, "oracle")])}
     for name, table in tables.items():
         table.to_csv(tmp_path / f"{name}.csv", index=False)

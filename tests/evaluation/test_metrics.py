@@ -109,7 +109,7 @@ def test_intervals_over_seeds_are_of_their_mean(monkeypatch):
 
 
 def test_a_stratified_bootstrap_draws_as_many_subjects_of_each_dataset_as_it_has():
-    # Datasets of equal subjects, some easy, some hard: whoever is drawn within them, the score stays.
+    # Within a dataset all subjects are equal, easy or hard: the score is the same, whoever is drawn.
     right, wrong = np.diag([5, 5, 5]), np.roll(np.diag([5, 5, 5]), 1, axis=1)
     counts, datasets = np.stack([right, wrong, wrong, right, wrong]), ["easy", "hard", "hard", "easy", "hard"]
     (low, high), _ = bootstrap_interval(counts, datasets)

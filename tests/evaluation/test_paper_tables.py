@@ -48,9 +48,9 @@ def predictions(sheet, seeds=(1,), selection=("validation", "oracle")):
 
 
 def finished(name, settings, predictions):
-    """An experiment whose folds' predictions are at hand."""
+    """An experiment with its folds' predictions in memory."""
     run = Run(name, settings, folders=[])
-    vars(run)["predictions"] = predictions  # where the cached property keeps what it has read
+    vars(run)["predictions"] = predictions  # the cached property keeps its value there
     return run
 
 

@@ -1,4 +1,4 @@
-"""The report's page: it holds all that it shows, says what the tables say, never mixes data, and works in a browser."""
+"""The report's page: it contains all that it shows, agrees with the tables, never mixes data, and works in a browser."""
 
 import json
 import re
@@ -35,7 +35,7 @@ SETTINGS = {
 
 
 def write_fold(folder: Path, dataset: str, subject: str, wrong: int) -> None:
-    """A fold of six test clips, two a class, of which the honest choice has `wrong` wrong and the oracle none."""
+    """A fold of six test clips, two per class; the honest choice gets `wrong` of them wrong, the oracle none."""
     folder.mkdir(parents=True)
     parts = []
     for selection, misses in (("validation", wrong), ("oracle", 0)):
@@ -309,5 +309,5 @@ def test_snakemakes_report_shows_the_summary(micro_demo, tmp_path):
     # Snakemake's own notice about the style sheet that it embeds.
     assert [line for line in console if "cdn.tailwindcss.com" not in line] == []
     assert "results/summary.html" in found["listed"]
-    # Chromium shows no longer data: URL in a frame.
+    # Chromium doesn't show a longer data: URL in a frame.
     assert 0 < found["shown"] < 2 * 2**20

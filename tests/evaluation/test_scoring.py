@@ -53,7 +53,7 @@ def test_selections_and_seeds_are_scored_apart(table, tmp_path):
 
 
 def test_classes_may_be_written_as_decimals_and_clips_as_numbers(tmp_path):
-    """What NumPy and pandas make of class numbers; as text, 1 and 1.0 would be two classes."""
+    """NumPy and pandas write class numbers in this way; as text, 1 and 1.0 would be two classes."""
     table = pd.DataFrame({"subject": [1, 1, 2], "clip": [1, 2, 1], "true": [0, 1, 1], "predicted": [0.0, 1.0, 1.0]})
     for name in ("p.csv", "p.parquet"):
         table.to_csv(tmp_path / name) if name == "p.csv" else table.to_parquet(tmp_path / name)

@@ -1,4 +1,4 @@
-"""Bi-WOOF against a slow loop, and what its description promises."""
+"""Bi-WOOF against a slow loop, and the properties in its description."""
 
 import math
 
@@ -55,7 +55,7 @@ def test_flow_of_one_direction_fills_one_bin_of_each_block(angle):
     assert filled[:, 0].tolist() == list(range(25))
     if abs(angle) < 180:
         assert set(filled[:, 1].tolist()) == {expected}
-    else:  # rounding decides on which side of the cut it lies
+    else:  # rounding decides on which side of the cut the angle is
         assert len(set(filled[:, 1].tolist())) == 1 and filled[0, 1] in (0, 7)
 
 

@@ -56,7 +56,7 @@ def test_the_layer_drops_after_gelu_what_dropout_drops():
 
 
 def test_a_second_derivative_is_refused():
-    """The kernels have none; without the refusal a gradient penalty would be wrong and say nothing."""
+    """The kernels have none; without the error, a gradient penalty would be silently wrong."""
     for layer in (LinearGELUDropout(6, 5, 0.5), Dropout(0.5)):
         x = torch.randn(10, 6, requires_grad=True)
         (gradient,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
@@ -106,7 +106,7 @@ def test_other_types_are_pytorchs_own():
 
 
 def test_autocast_takes_pytorchs_own_too():
-    """The product is then of another type than the layer's float32 input."""
+    """The product then has another type than the layer's float32 input."""
     with torch.autocast("cpu", torch.bfloat16):
         y = LinearGELUDropout(6, 20, 0.5)(torch.ones(10, 6))
     assert y.dtype == torch.bfloat16 and (y == 0).any()

@@ -1,4 +1,4 @@
-"""FeatRef: its sizes, its branches kept apart, and its loss."""
+"""FeatRef: its sizes, its separate branches, and its loss."""
 
 import math
 
@@ -25,7 +25,7 @@ def test_parameter_counts():
     with torch.device("meta"):
         model = create_model("featref", 3)
         assert parameters(model) == 9_990_734
-        # Without the branches, a linear layer to three classes is left: the forerunner, which has 6.45 M.
+        # With a linear layer to three classes instead of the branches, it is its predecessor, which has 6.45 M.
         assert parameters(model.shared) + parameters(nn.Linear(1024, 3)) == pytest.approx(6.45e6, abs=5e3)
 
 

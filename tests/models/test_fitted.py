@@ -1,4 +1,4 @@
-"""What fitted methods compute of flow maps, and the support vector machine and LDA against scikit-learn."""
+"""What fitted methods compute from flow maps, and the support vector machine and LDA against scikit-learn."""
 
 import numpy as np
 import pytest
@@ -91,7 +91,7 @@ def analysis(**settings):
 
 @pytest.mark.parametrize("components", [5, 60])
 def test_lda_is_scikit_learns_on_its_principal_components(components):
-    """With 60 components asked for, and 72 pixels, the clips are still more."""
+    """There are more clips than the 60 components and the 72 pixels."""
     x, labels = flow(150, 2, 6), torch.arange(150) % 3
     labels[:40] = 0  # frequency must not count
     x[:, 0, :2, :2] += labels[:, None, None]

@@ -125,7 +125,7 @@ def test_strain_says_how_far_v_reached(ratio):
 
 
 def test_what_was_known_of_other_clips_changes_nothing():
-    """Distances are kept between fits of the same clips; a fit must not take those of others, or of clips left out."""
+    """Distances are kept between fits of the same clips; a fit must not use those of other clips, or of clips left out."""
     x, other = flow(), flow(seed=1)
     fresh = fitted(x).state_dict()
     fitted(other)

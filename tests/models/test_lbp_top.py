@@ -11,7 +11,7 @@ RADIUS, INTERVAL = 1, 2
 
 
 def clip(frames=6, height=9, width=11, levels=8, seed=0):
-    """Grey levels with many ties, which the ≥ of the pattern is about."""
+    """Grey levels with many ties, for which the ≥ of the pattern matters."""
     return np.random.default_rng(seed).integers(0, levels, (frames, height, width))
 
 
@@ -65,7 +65,7 @@ def test_ten_frames_have_two_centres_and_1200_values_that_sum_to_one_a_block_and
     assert features.shape == (2, 1200)
     histograms = features.view(2, 25, 3, 16)
     assert histograms.sum(-1).numpy() == pytest.approx(np.ones((2, 25, 3)), abs=1e-6)
-    # The blocks cover the 126 inner pixels of two frames: 25 or 26 px a side.
+    # The blocks cover the 126 inner pixels of two frames: their sides are 25 or 26 px.
     sides = np.diff([round(i * 126 / 5) for i in range(6)])
     first = histograms[0, 0, 0] * sides[0] ** 2 * 2
     assert first.numpy() == pytest.approx(first.numpy().round(), abs=1e-2)

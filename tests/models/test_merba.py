@@ -1,4 +1,4 @@
-"""MERba: what each part may see, against slow independent code, and every switch."""
+"""MERba: what each part may see, its results against slow independent code, and every switch."""
 
 from functools import partial
 
@@ -48,7 +48,7 @@ def test_local_extractor_depends_on_its_own_window_only(height, width):
 
 
 def test_one_token_of_a_window_reaches_all_of_its_window():
-    """Whatever comes after a token in a path hears of it; the top-left one is first in all paths."""
+    """A token affects all later tokens of a path, and the top-left token is first in all paths."""
     extractor = LocalExtractor(16, 4, "shared", "mean", 8, 0.0)
     x = torch.randn(1, 49, 16, requires_grad=True)
     y = extractor(x, paths_of(MERBA, 7, 7, 7))

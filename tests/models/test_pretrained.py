@@ -86,7 +86,7 @@ def test_downsampling_comes_with_its_level(checkpoint, mambavision):
 
 
 def test_a_local_extractor_with_one_direction_then_computes_mambavisions_mixer(checkpoint):
-    """On a map of one window, by the horizontal raster alone: equal only if every tensor went to its place."""
+    """On a map of one window, with only the horizontal raster: equal only if every tensor went to its place."""
     official = create_model("mambavision_base", 10, **SMALL, depths=DEPTHS, pretrained=checkpoint).eval()
     model = merba(checkpoint, directions="hr").eval()
     x = torch.randn(2, 49, 64)

@@ -76,7 +76,7 @@ def test_cached_tokens_give_what_the_whole_network_gives(file):
     flow = torch.randn(2, *whole.input_shape)
     tokens = torch.from_numpy(np.stack([frozen_encoder(file, torch.device("cpu"))(clip.numpy()) for clip in flow]))
     assert tokens.shape[1:] == cached.input_shape
-    for mode in (True, False):  # neither has dropout beside the encoder's, which is off
+    for mode in (True, False):  # neither has dropout apart from the encoder's, which is off
         expected, found = (model.train(mode)(x).detach() for model, x in ((whole, flow), (cached, tokens)))
         assert found == pytest.approx(expected, abs=1e-6)
         assert whole.tokens(flow) == pytest.approx(tokens, abs=1e-5)

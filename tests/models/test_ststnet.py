@@ -74,7 +74,7 @@ def test_training_step_equals_the_three_streams(wants_input_gradient):
 
 
 def test_the_kernels_results_do_not_depend_on_threads():
-    # Of the kernel alone: PyTorch's matrix products in the linear layer may round otherwise with other threads.
+    # Only of the kernel: PyTorch's matrix products in the linear layer may round differently with other threads.
     results = []
     threads = torch.get_num_threads()
     for n in (1, 2):

@@ -1,4 +1,4 @@
-"""Paths to clips: videos, folders of frames, folders of clips, tables; what can't be used keeps its place."""
+"""Paths to clips: videos, folders of frames, folders of clips, tables; clips that can't be used keep their place."""
 
 import cv2
 import numpy as np
@@ -47,7 +47,7 @@ def test_accented_names_are_found_however_they_are_composed(tmp_path, written, s
 
 
 def test_every_clip_in_a_folder_is_taken_and_what_is_left_out_is_said(tmp_path, caplog):
-    """A tree as people have them: videos of several cameras, frames of subjects' episodes, and what lies beside them."""
+    """A usual folder tree: videos of several cameras, frames of subjects' episodes, and other files."""
     for name in ("z.avi", "a.mp4", "b.MTS", "c.3gp", "sub01/take.webm"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         video(tmp_path / name, 40)

@@ -30,7 +30,7 @@ def table(samm_clips, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def workflow_flow(samm_clips):
-    """Flow, float16 (3, 2, 224, 224), of these clips, and the points of their faces, as the workflow's stages give them."""
+    """Flow, float16 (3, 2, 224, 224), of these clips, and the points of their faces, from the workflow's stages."""
     faces = faces_of_subject(samm_clips, {})
     flow, found = flow_of_subject(samm_clips, faces, apexes_of_subject(samm_clips, faces, {}, {}), {}, {})
     return flow, np.stack(found["points"].to_list()).reshape(-1, 5, 2)
@@ -58,7 +58,7 @@ def test_the_adapter_reads_the_flow_images_back_to_the_same_numbers(release, wor
 
 
 def test_htnet_finds_its_files_by_its_own_rules(release):
-    """As its main_HTNet.py goes through them: by pandas, with names put together from columns."""
+    """As in its main_HTNet.py: by pandas, with names made from columns."""
     clips = pd.read_csv(release / "combined_3_class2_for_optical_flow.csv")
     names = set()
     for _, clip in clips.iterrows():
@@ -79,7 +79,7 @@ def test_htnet_finds_its_files_by_its_own_rules(release):
 
 
 def test_the_apex_face_is_in_the_crop_of_the_public_ones(release, samm_clips):
-    """dlib's landmarks of the written face lie where those of HTNet's faces do, for a face that has their proportions roughly."""
+    """dlib's landmarks of the written face are where those of HTNet's faces are, for a face with roughly their proportions."""
     face = cv2.imread(str(next((release / "datasets" / "combined_datasets_whole").iterdir())))
     detector = BorderedDlib(1)
     points = five_points(detector.landmarks([face], detector.faces(face)[0]))

@@ -1,4 +1,4 @@
-"""What a checkpoint says of flow: as training's evaluation does, members averaged, and where in the flow it comes from."""
+"""What a checkpoint predicts from flow: the same as training's evaluation, members averaged, and which flow decided it."""
 
 import numpy as np
 import pytest
@@ -123,12 +123,12 @@ def patch_checkpoint(classes, unit="px"):
 
 @pytest.mark.parametrize(("unit", "rest"), [("px", 0), ("image", 0.5)])
 def test_saliency_is_the_log_odds_lost_where_the_flow_is_taken_away(unit, rest):
-    """Where nothing moves, flow in px is 0, and an image has its median."""
+    """If nothing moves, flow in px is 0, and an image has its median."""
     flow = np.full((1, 2, 14, 14), rest, np.float16)
     flow[0, 1, 2:6, 8:12] += 0.25
     made = patch_checkpoint(["a", "b"], unit)
     saliency = classify(made, flow, NOWHERE[: len(flow)], CPU, saliency=True).saliency[0]
-    # Squares of 2×2 px, 1 px apart, each take 0.25 of the log-odds for every pixel of the patch that they hide.
+    # Squares of 2×2 px, 1 px apart, each lower the log-odds by 0.25 for every pixel of the patch that they hide.
     expected = np.zeros((14, 14))
     for y in range(14):
         for x in range(14):

@@ -1,4 +1,4 @@
-"""From a clip to its class: as the workflow does, with a problem or a warning where something is not as it should be."""
+"""From a clip to its class: as in the workflow, with a problem or a warning if something is wrong."""
 
 import json
 import re
@@ -64,7 +64,7 @@ def test_a_clips_flow_is_the_workflows_bit_for_bit(samm_clips, saved):
     ],
 )
 def test_a_folds_weights_predict_its_test_clips_as_the_workflow_did(micro_demo, tmp_path, fold, selection, tested):
-    """Bit for bit the same flow, and so the same probabilities, from the frames and the checkpoint alone."""
+    """Bit for bit the same flow, and so the same probabilities, from only the frames and the checkpoint."""
     results = micro_demo / "results"
     expected = pd.read_parquet(results / "folds" / fold / "predictions.parquet")
     expected = expected[(expected["selection"] == selection) & (expected["split"] == tested)]
@@ -154,7 +154,7 @@ def test_a_checkpoint_of_flow_images_reads_images_of_the_clips_flow(samm_clips):
     with torch.no_grad():
         expected = made.build(member)(torch.from_numpy(image).float()).softmax(1)[0]
     assert list(found.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-6)
-    # The saliency lies on the aligned face: where its crop, and the model's map, ends, there is none.
+    # The saliency is on the aligned face: outside its crop, and the model's map, there is none.
     assert found.saliency.shape == (224, 224)
     left, right = found.points.reshape(5, 2)[[0, 1], 0]
     assert np.flatnonzero(found.saliency.any(0))[[0, -1]] == pytest.approx(

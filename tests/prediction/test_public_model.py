@@ -1,4 +1,4 @@
-"""What the models of `make model`, which saw only the 442 real clips, say of clips whose movement is known.
+"""What the models of `make model`, which saw only the 442 real clips, predict for clips with known movement.
 
 pytest -rP -m "" tests/prediction/test_public_model.py      prints the numbers that docs/model_card.md quotes.
 """
@@ -65,12 +65,12 @@ def predicted(sheet, model, folder):
 
 @pytest.fixture(scope="module")
 def as_rendered(easy, kernel, tmp_path_factory):
-    """What the kernel model says of the clips."""
+    """The kernel model's predictions for the clips."""
     return predicted(easy, kernel, tmp_path_factory.mktemp("as_rendered"))
 
 
 def by(model, found):
-    """What another model says of the flow of these predictions."""
+    """Another model's classes for the flow of these predictions."""
     flow, points = (np.stack([getattr(one, name) for one in found]) for name in ("flow", "points"))
     result = classify(model, flow, points.reshape(-1, 5, 2), torch.device("cpu"))
     return [model.classes[code] for code in result.predicted]
@@ -124,7 +124,7 @@ def test_another_view_of_a_movement_has_the_same_class(easy, as_rendered, kernel
 
 
 def test_still_frames_of_a_real_video_have_no_class():
-    """Neighbours, in the moment in which the face moves least: the video has no longer stretch without motion."""
+    """Neighbouring frames, when the face moves least: the video has no longer part without motion."""
     (found,) = predict(shared_data("clips/WolfgangLanger_Pexels.mp4"), checkpoint(), onset=235, apex=236)
     print(f"{found.movement:.2f} px")
     assert found.predicted == "no movement"

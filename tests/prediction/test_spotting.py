@@ -85,7 +85,7 @@ def windows_of(clip, fps):
 
 
 def test_windows_of_a_varying_rate_go_by_time_stamps(tmp_path):
-    """A second at 30 frames a second, then three at 10: half a second is 15 frames, then 5."""
+    """One second at 30 frames per second, then three at 10: half a second is 15 frames, then 5."""
     clip = open_clip(varied(video(tmp_path / "a.mp4", 60, 10), (30, 1 / 3), (30, 1)), "video")
     windows = windows_of(clip, clip.fps)
     assert [last - first for first, last in windows if last < 30] == [15] * 4
@@ -106,6 +106,6 @@ def test_windows_of_a_constant_rate_are_half_a_second_at_about_thirty_frames_a_s
 
 
 def test_a_frame_rate_that_is_given_stretches_the_time_stamps(tmp_path):
-    """A recording of 120 frames a second, stored as one of 30."""
+    """A recording of 120 frames per second, stored as one of 30."""
     clip = open_clip(video(tmp_path / "a.avi", 90, 30), "video")
     assert [last - first for first, last in windows_of(clip, 120)] == [60] * len(windows_of(clip, 120))

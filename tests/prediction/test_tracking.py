@@ -1,4 +1,4 @@
-"""A face that is followed is where it would be detected, and it is detected anew every few frames."""
+"""A tracked face is where it would be detected, and it is detected again every few frames."""
 
 import cv2
 import numpy as np
@@ -20,7 +20,7 @@ def frames(photograph):
 
 
 def counted(monkeypatch, detector):
-    """The detector, and a list that grows by its name with each frame that it searches."""
+    """The detector, and a list to which its name is added for each frame that it searches."""
     calls, faces = [], detector.faces
     monkeypatch.setattr(detector, "faces", lambda image: calls.append(detector.name) or faces(image))
     return detector, calls

@@ -1,4 +1,4 @@
-"""Apexes: found within two frames on the demo, kept where annotated, problems named."""
+"""Apexes: found within two frames on the demo, kept if annotated; problems are named."""
 
 import cv2
 import numpy as np
@@ -33,7 +33,7 @@ def test_clips_without_room_for_an_apex_are_named_problems(tmp_path, photograph)
 
 
 def rendered(plan, *, movement=1.0, lids=0.0, blink=None):
-    """Frames of a demo clip: its movement so many times, upper lids that sink along with it, and a blink at one frame.
+    """Frames of a demo clip: its movement scaled by `movement`, upper lids that sink with it, and a blink at one frame.
 
     Lids are measured in widths of the face; a blink lowers them by 0.045, 8 px of the aligned face, for five frames.
     """
@@ -51,7 +51,7 @@ def rendered(plan, *, movement=1.0, lids=0.0, blink=None):
 
 
 def apex_errors(folder, curve, *, blinks=False, **moves):
-    """Detected less true apexes, in frames, of a subject's three clips; `blinks`: a third of the clip away from the apex."""
+    """Detected minus true apexes, in frames, of a subject's three clips; `blinks`: a third of the clip away from the apex."""
     errors = []
     for plan in clip_plans(DemoSettings(subjects=1, clips=3), "smic_hs"):
         apex, count = plan.apex - plan.first, len(plan.numbers)
@@ -73,7 +73,7 @@ def test_the_eyes_count_where_nothing_else_moves(tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("curve", "share"), [("flow", 0.9), ("difference", 0.7)])  # heads drift, which only flow can tell
+@pytest.mark.parametrize(("curve", "share"), [("flow", 0.9), ("difference", 0.7)])  # heads drift, which only flow can separate
 def test_detected_apexes_are_within_two_frames_of_the_truth_where_the_middle_frame_is_not(demo_root, demo_sheet, curve, share):
     errors, guesses = [], []
     for _, rows in demo_sheet[demo_sheet["dataset"] == "smic_hs"].groupby("subject"):

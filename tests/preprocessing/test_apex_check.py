@@ -1,4 +1,4 @@
-"""Detected against annotated apexes: the clips' annotations stay unseen, and the distribution is summed up right."""
+"""Detected against annotated apexes: the detection doesn't see annotations, and the summary is right."""
 
 import pandas as pd
 import pytest

@@ -1,4 +1,4 @@
-"""Detectors: false alarms, calm landmarks, and face_alignment from files (random ones: only loading and shapes)."""
+"""Detectors: false alarms, stable landmarks, and face_alignment from files (random ones: only loading and shapes)."""
 
 from pathlib import Path
 
@@ -136,7 +136,7 @@ def test_missing_weights_are_named(tmp_path):
 @pytest.mark.long
 @pytest.mark.parametrize("network", ["sfd", "blazeface"])
 def test_face_alignment_loads_files_and_gives_boxes_and_68_points(tmp_path, network):
-    """With random weights, so this says nothing about what it finds: the real ones can't be had here."""
+    """With random weights, because the real ones aren't available here: this tests nothing about what it finds."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("face_alignment")
     from face_alignment.detection.blazeface.net_blazeface import BlazeFace
@@ -163,9 +163,9 @@ def test_face_alignment_loads_files_and_gives_boxes_and_68_points(tmp_path, netw
 
 @pytest.mark.long
 def test_the_real_video_has_one_face_in_every_frame_whose_landmarks_move_with_its_head():
-    """Mean landmarks of neighbouring frames, less the head's own motion (up to 8.5 px a frame) as dense flow has it.
+    """Mean landmarks of neighbouring frames, minus the head's own motion (up to 8.5 px per frame) by dense flow.
 
-    Every frame has its face detected anew. From frame 90 to 105 a hand lies over nose and eye, and hides the landmarks.
+    The face is detected again in every frame. From frame 90 to 105 a hand covers nose and eye, and hides the landmarks.
     """
     clip, solver = open_clip(shared_data("clips/WolfgangLanger_Pexels.mp4"), "video"), cv2.DISOpticalFlow_create(2)
     faces, jumps, last = [], {}, None
@@ -190,7 +190,7 @@ MOVES = [(6, 1, (0, 0)), (0, 1.15, (0, 0)), (0, 1, (25, -14)), (-5, 0.9, (9, 7))
 def test_moved_copies_of_a_clip_give_the_same_aligned_flow(tmp_path, dataset):
     """Rotated, scaled and shifted by the camera: within 0.2 px in 99.5 % of the face, and 0.05 px in the mean.
 
-    The rest lies on the jaw's edge, where TV-L1 decides between the face and what is behind it.
+    The rest is at the jaw's edge, where TV-L1 decides between the face and what is behind it.
     """
     settings = {"subjects": 1, "clips": 1}
     render(settings, dataset, tmp_path)

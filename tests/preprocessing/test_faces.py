@@ -1,4 +1,4 @@
-"""Faces: one true face a clip, alignment by a similarity, named problems."""
+"""Faces: one true face per clip, alignment by a similarity, named problems."""
 
 import cv2
 import numpy as np
@@ -94,7 +94,7 @@ def test_of_several_faces_the_one_like_the_subjects_others_is_taken():
 
 
 def test_a_second_face_is_not_taken_and_the_choice_is_recorded(monkeypatch, tmp_path, photograph):
-    """Another person stands nearer to the camera in the second clip only; without the first, she would be taken."""
+    """Another person is nearer to the camera, but only in the second clip; without the first clip, she would be taken."""
     true = detect_faces(photograph, 0)[0]
     nearer = Face((0.0, 200.0, 2 * true.size, 200 + 2 * true.size), true.score)
     seen = iter([[true], [nearer, true], [nearer, true]])

@@ -1,4 +1,4 @@
-"""Contact sheets: what was found in every clip, whatever the channels, and what somebody should look at."""
+"""Contact sheets: what was found in every clip, for any channels, and what should be checked."""
 
 import cv2
 import numpy as np
@@ -40,7 +40,7 @@ def clips(tmp_path_factory, photograph):
 
 
 def tiles_of(clips, channels=("u", "v"), **found):
-    """The clips' tiles; `found` changes what is known of the first one's face."""
+    """The clips' tiles; `found` changes values of the first clip's face."""
     rows, faces, apexes = clips
     flow, table = flow_of_subject(rows, faces, apexes, {"channels": channels}, SETTINGS)
     records = faces.to_dict("records")

@@ -125,7 +125,7 @@ def test_so_many_threads_solve_side_by_side(tmp_path, photograph, monkeypatch):
     both = Barrier(2)
 
     def solver(first, second, settings):
-        both.wait(timeout=20)  # raises where the other of two doesn't come
+        both.wait(timeout=20)  # raises if the other of the two doesn't come
         return np.zeros((2, *first.shape), np.float32)
 
     monkeypatch.setattr("merba.preprocessing.flow.dense_flow", solver)
@@ -164,7 +164,7 @@ def test_every_parameter_of_opencv_is_a_setting_that_reaches_the_solver():
     )  # fmt: skip
     solver = opencv_tv_l1(changed)
     assert [getattr(solver, f"get{name}")() for name in names] == pytest.approx(list(vars(changed).values())[3:])
-    # UseInitialFlow asks for a flow to start from, which there is none of.
+    # UseInitialFlow needs a flow to start from, and there is none.
     there = {name.removeprefix("get") for name in dir(solver) if name.startswith("get")}
     assert there == {*names, "UseInitialFlow", "DefaultName"}
 
@@ -192,9 +192,9 @@ def test_an_installation_without_numba_is_explained(monkeypatch):
 
 @pytest.mark.long
 def test_flow_of_the_demo_is_near_its_true_displacement(demo_root, demo_sheet):
-    """Where the truth, less the clip's drift, exceeds 0.3 px: end-point error, and the truth's mean there.
+    """End-point error, and the truth's mean, where the truth minus the clip's drift exceeds 0.3 px.
 
-    Both solvers: they differ from each other as in `test_tv_l1`, and the project's own has no larger error.
+    For both solvers: they differ from each other as in `test_tv_l1`, and the project's own has no larger error.
     """
     solvers, differences = ("numba", "opencv"), []
     errors, lengths = {solver: [] for solver in solvers}, []

@@ -1,4 +1,4 @@
-"""Flow images: crop, resizing and scaling against closed forms; what moves a face, and what moves a head alone."""
+"""Flow images: crop, resizing and scaling against closed forms; motion of a face, and motion only of a head."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from merba.preprocessing.packs import RELEASED
 
 SIDE = 140  # px of the crop in the flows below: an image's pixel is the mean of 5×5 of them
 CORNER = np.array([40, 30])
-POINTS = np.array(RELEASED.template) * (SIDE - 1e-6) - 0.5 + CORNER  # a hair less, so that rounding asks for no finer grid
+POINTS = np.array(RELEASED.template) * (SIDE - 1e-6) - 0.5 + CORNER  # slightly less, so that rounding needs no finer grid
 
 
 def flow_of(u, v=0.0):

@@ -1,4 +1,4 @@
-"""Head motion: a known one is measured and taken out, without touching what a face at rest shows."""
+"""Head motion: a known one is measured and removed, and a face at rest stays unchanged."""
 
 import cv2
 import numpy as np
@@ -55,7 +55,7 @@ def test_a_moved_head_is_measured_and_taken_out(tmp_path, photograph, angle, sca
     ("angle", "shift"), [(0, (10, 0)), (0, (0, -20)), (0, (0, 45)), (12, (0, 0)), (0, (60, 0)), (0, (0, 90))]
 )
 def test_a_head_that_moves_further_than_any_expression_is_warned_of(tmp_path, photograph, angle, shift):
-    """Up to where flow can't follow any more, px of the aligned face."""
+    """Up to the motion that flow can't follow any more, px of the aligned face."""
     faces = faces_of_subject(rows_of(clip_of(tmp_path / "a", [photograph] * 2, apex=2)), {})
     transform, points = transform_of(faces.iloc[0]), aligned_landmarks(faces.iloc[0])
     apex, _ = turned(photograph, (222, 120), angle, 1, np.divide(shift, np.hypot(*transform[:, 0])))

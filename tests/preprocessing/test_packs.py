@@ -1,4 +1,4 @@
-"""Packs: what went in comes out, clips with problems stay outside, and mirrored flow is that of mirrored frames."""
+"""Packs: they give back what was packed, without clips with problems; and mirrored flow is that of mirrored frames."""
 
 import numpy as np
 import pandas as pd
@@ -81,7 +81,7 @@ def test_two_packs_are_joined_row_by_row(tmp_path):
 
 
 def test_a_pack_and_an_index_of_different_runs_are_refused(tmp_path):
-    """As after copying half of them: labels would land on other clips' flow."""
+    """As after copying half of them: clips would get other clips' labels."""
     file, _ = write_subject(tmp_path, "a", [None, None])
     pair = tmp_path / "d.npy", tmp_path / "d.parquet"
     pack([file], *pair)

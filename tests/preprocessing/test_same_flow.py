@@ -1,4 +1,4 @@
-"""The same frames under two subjects, as copies or links, stop the run before it trains on what it tests."""
+"""The same frames for two subjects, as copies or links, stop the run before it trains on test frames."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from merba.sheet import sample_rows
 
 
 def packed(folder, flow_of):
-    """A pack of one clip, "c", for each subject of a dataset that is named as the folder."""
+    """A pack of one clip, "c", for each subject of a dataset with the folder's name."""
     folder.mkdir()
     files = []
     for subject, flow in flow_of.items():

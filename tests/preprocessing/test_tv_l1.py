@@ -45,7 +45,7 @@ def test_a_shift_is_found_as_by_opencv(shift):
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)
 def test_after_so_many_iterations_it_is_opencv_to_rounding(change):
-    """With every parameter; where the iterations' number is fixed, rounding can't decide when they stop."""
+    """With every parameter; the number of iterations is fixed, so that rounding can't decide when they stop."""
     first = texture((80, 96))
     second = moved(first, 1.3, -0.7)
     flow, expected = (
@@ -99,7 +99,7 @@ def test_threads_change_no_bit():
 
 
 def test_the_iterations_are_compiled_to_vector_instructions(tmp_path):
-    """What the speed comes from; Numba's own checks of divisions would keep the loops scalar."""
+    """The speed comes from these; Numba's own checks of divisions would keep the loops scalar."""
     program = """
 import numpy as np
 from merba.preprocessing import tv_l1
@@ -116,8 +116,8 @@ print(*tv_l1._iterate.inspect_asm().values())
 def test_flow_of_a_real_video_is_that_of_opencv():
     """Fifty aligned pairs of neighbouring frames that move less than 3 px.
 
-    OpenCV's flow differs as much from its own (mean 0.0037 px, 99th percentile 0.042 px) where grey levels are rounded
-    otherwise in their seventh digit.
+    OpenCV's flow differs as much from its own (mean 0.0037 px, 99th percentile 0.042 px) if grey levels are rounded
+    differently in their seventh digit.
     """
     path = shared_data("clips/WolfgangLanger_Pexels.mp4")
     clip, differences = open_clip(path, "video"), []

@@ -70,7 +70,7 @@ def test_after_so_many_iterations_it_is_the_solver_of_one_pair(change):
 
 
 def test_each_pair_stops_by_itself():
-    """A still pair, a black one and two motions side by side are what each is alone."""
+    """A still pair, a black pair and two motions give the same in one batch as one by one."""
     first = texture((64, 72))
     pairs = [(first, first), (np.zeros_like(first), first), (first, moved(first, 0.4, 0.2)), (first, moved(first, -2.5, 1.5))]
     together = batch(pairs, FlowSettings.of())

@@ -1,4 +1,4 @@
-"""The layout that the mamba_ssm backend hands over, with mamba-ssm's own reference in place of its CUDA kernel."""
+"""The layout that the mamba_ssm backend passes on, with mamba-ssm's own reference instead of its CUDA kernel."""
 
 import importlib.util
 import sys
@@ -23,7 +23,7 @@ INTERFACE = "mamba_ssm.ops.selective_scan_interface"
 
 
 def load_interface(monkeypatch) -> ModuleType:
-    """mamba-ssm's own file of that name, with what it imports and the CPU can't have replaced by empty modules."""
+    """mamba-ssm's own file of that name; modules that it imports and the CPU can't have are replaced by empty ones."""
     pytest.importorskip("einops", reason="einops, which mamba-ssm needs, is not installed")
     package = importlib.util.find_spec("mamba_ssm")
     if package is None:
@@ -119,7 +119,7 @@ def test_half_types_as_autocast_mixes_them(on_cpu):
     assert_close(results, exact, 2e-3)
     assert one_and_eight_half_units("mamba_ssm", torch.float16)
     assert_half_parameters_are_not_rounded_further("mamba_ssm", torch.float16)
-    mixed[1] = inputs[1]  # delta alone in float32
+    mixed[1] = inputs[1]  # only delta is float32
     exact = scan_results([x.double() for x in mixed], paths, "reference", dtype=None)
     assert_close({"delta": scan_results(mixed, paths, "mamba_ssm", dtype=None)["delta"]}, {"delta": exact["delta"]}, 2e-6)
 

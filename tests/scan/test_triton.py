@@ -1,7 +1,7 @@
 """The Triton kernels against the reference, on the CPU by Triton's interpreter.
 
-The interpreter is chosen when Triton is imported, so the checks run in a process of their own, one for all of them. It
-takes about a millisecond for every operation of every program: the problems are tiny.
+The interpreter is chosen when Triton is imported, so all checks run together in a separate process. It takes about a
+millisecond for every operation of every program, so the problems are tiny.
 """
 
 import json
@@ -49,7 +49,7 @@ def check_scan(shape, softplus):
 
 
 def check_groups():
-    """A program that walks several sequences, as on a GPU where a batch has more of them than there are programs."""
+    """A program that processes several sequences, as on a GPU if a batch has more of them than there are programs."""
     from merba.scan import triton
 
     triton.GROUPS = 3
@@ -112,7 +112,7 @@ def check_nan():
 
 
 def check_neighbours():
-    """They are looked up once for the same paths, and again when these change."""
+    """The neighbours are looked up once for the same paths, and again when the paths change."""
     from merba.scan import triton_conv
 
     (own, *_), paths = problem(1, ("hr", "vz"), 2, 3, None, 2, 1)

@@ -1,4 +1,4 @@
-"""Training on packed flow with few packages: what a rented GPU's own Python has, and no more."""
+"""Training on packed flow with few packages: only those that a rented GPU machine has."""
 
 import json
 import os

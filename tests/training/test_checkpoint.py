@@ -95,7 +95,7 @@ def test_the_folder_of_the_detectors_weights_stays_on_its_machine(tmp_path):
 
 
 def of_kernel(clips, left_out=("samm", "006")):
-    """A member of the kernel method that was fitted to so many clips."""
+    """A member of the kernel method that was fitted to `clips` clips."""
     model = create_model("kernel", 3, in_channels=2)
     flow = torch.randn(clips, 2, 28, 28)
     model.fit(model.features(flow), torch.arange(clips) % 3, torch.arange(clips))

@@ -1,4 +1,4 @@
-"""Which GPU a job takes, by file locks that a fake number of devices is enough to test."""
+"""Which GPU a job takes, by file locks, which can be tested with a fake number of devices."""
 
 import os
 import stat
@@ -37,7 +37,7 @@ def test_asking_for_an_absent_gpu_is_an_error():
 
 @pytest.fixture
 def older_gpu(monkeypatch, tmp_path):
-    """PyTorch believes that there is a GPU that has no bfloat16 in hardware; what is set for it is undone."""
+    """PyTorch believes that there is a GPU without bfloat16 in hardware; its settings are undone afterwards."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "set_device", lambda number: None)

@@ -1,4 +1,4 @@
-"""`merba fit`: one model of all clips of flow images, its card, and what it refuses."""
+"""`merba fit`: one model trained on all clips of flow images, its card, and what is refused."""
 
 import cv2
 import numpy as np
@@ -50,7 +50,7 @@ def test_the_model_is_fitted_to_every_image_and_says_how_they_are_made(config, t
         "contains the flow of its training clips",
     ):
         assert words in card
-    # The same as the method gives by itself.
+    # The same as the method used directly.
     sheet = read_sheet(load_config(config)).sort_values("dataset", kind="stable")
     x = torch.from_numpy(np.stack([cv2.imread(source)[:, :, ::-1].transpose(2, 0, 1) for source in sheet["source"]])).float()
     labels = torch.tensor([made.classes.index(label) for label in sheet["label"]])

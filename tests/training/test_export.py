@@ -1,4 +1,4 @@
-"""An ensemble of all folds, a model of all clips, and what keeps one from being made."""
+"""An ensemble of all folds, a model of all clips, and what is refused."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def folds(tmp_path):
 
 
 def write_predictions(fold):
-    """Of two clips, one of which the honest choice gets right."""
+    """Write predictions of two clips; the honest choice gets one of them right."""
     about = {
         "dataset": fold.parent.name,
         "subject": fold.name,

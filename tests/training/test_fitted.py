@@ -28,7 +28,7 @@ TRAIN, TEST = np.arange(48), np.arange(48, 60)
 
 
 def clips(n=60, seed=0):
-    """Flow of n clips of twelve subjects, whose class is where v moves; labels; whose each clip is."""
+    """Flow of n clips of twelve subjects, with the class given by where v moves; labels; the subject of each clip."""
     random = np.random.default_rng(seed)
     labels, subjects = np.arange(n) % 3, np.arange(n) // 5
     flow = random.normal(0, 1, (n, 2, 28, 28))
@@ -38,7 +38,7 @@ def clips(n=60, seed=0):
 
 
 def greys(flow):
-    """Clips of five frames of grey levels, float16 (n, 5, 1, 28, 28), in which what v moves is brighter."""
+    """Clips of five frames of grey levels, float16 (n, 5, 1, 28, 28), brighter where v moves."""
     return np.stack([128 + 20 * step * flow[:, 1:] for step in range(5)], 1).clip(0, 255).round()
 
 

@@ -1,4 +1,4 @@
-"""What a model sees of flow: sizes, mirrors, shifts, the faces' points; normalised by the training clips alone."""
+"""A model's inputs from flow: sizes, mirrors, shifts, the faces' points; normalised only by the training clips."""
 
 import subprocess
 import sys
@@ -55,7 +55,7 @@ def test_plainly_mirrored_inputs_are_those_of_the_turned_flow_with_u_as_it_was(a
 
 
 def test_making_inputs_takes_little_more_than_the_inputs():
-    """Read from a file, as packs are, they stand in memory once."""
+    """Read from a file, like packs, they are in memory only once."""
     code = """
 import resource, sys
 import numpy as np, torch
@@ -108,7 +108,7 @@ def test_more_channels_than_the_flow_has_are_refused():
 
 
 def test_a_model_that_arranges_its_input_gets_the_points_in_its_own_pixels():
-    """A mark lies at the image-left eye, 12 px of flow become 6 of the model: both mirrors show it at an eye."""
+    """There is a mark at the image-left eye; 12 px of flow become 6 of the model, and both mirrors show it at an eye."""
     flow, labels = clips(n=3, size=12)
     flow[:] = 0
     flow[:, 1, 2:4, 8:10] = 1
@@ -154,5 +154,5 @@ def test_regions_of_a_mirrored_face_are_the_mirrored_regions(x):
         for left in (0, 14):
             part = regions[0, 0, top : top + 14, left : left + 14]
             back = mirrored[0, 0, other : other + 14, left : left + 14].flip(-1)
-            # A window of an even side can't lie symmetrically around a pixel: one column is another.
+            # A window with an even side can't be symmetric around a pixel: one column differs.
             assert torch.equal(back[:, :-1], part[:, 1:]) or torch.equal(back, part)

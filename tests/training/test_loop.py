@@ -340,7 +340,7 @@ def test_a_state_is_saved_before_it_is_a_minute_old_unless_that_takes_more_than_
 
 @pytest.mark.parametrize("death", [signal.SIGTERM, signal.SIGKILL])
 def test_a_training_process_that_dies_goes_on_to_the_same_bits(tmp_path, death):
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}  # for the helpers that this file imports
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}  # to find the helpers that this file imports
 
     def start(file):
         command = [sys.executable, __file__, file]

@@ -1,4 +1,4 @@
-"""ONNX files: the logits of PyTorch for any number of clips, what the file says of itself, and what is refused."""
+"""ONNX files: PyTorch's logits for any number of clips, the file's own description, and what is refused."""
 
 import json
 import re
@@ -30,7 +30,7 @@ MODELS = {
 
 
 def trained(settings):
-    """A checkpoint of a model whose running statistics and weights are none of a start's."""
+    """A checkpoint of a model with running statistics and weights unlike the initial ones."""
     torch.manual_seed(0)
     arguments = {key: value for key, value in settings.items() if key != "name"}
     model = create_model(settings["name"], 3, **arguments)

@@ -1,4 +1,4 @@
-"""Splits without training: those of the trainings, and what docs/own_training.md makes of them."""
+"""Splits without training: they are those of the trainings, and docs/own_training.md can use them."""
 
 import json
 import os
@@ -22,12 +22,12 @@ from merba.training.loading import load_fold
 PUBLIC_FLOW = ROOT / "config" / "public_flow.yaml"
 CLASSES = ("negative", "positive", "surprise")
 PEOPLE = {"samm": ["006", "NA", "s 7"], "smic_hs": ["06", "lost"]}
-"""Ids that a careless reader takes for numbers or for nothing, one that can't name a folder, and one without usable clips."""
+"""Ids that careless code reads as a number or as missing, one that can't name a folder, and one without usable clips."""
 
 
 @pytest.fixture
 def run_folder(tmp_path):
-    """A folder with what preprocessing leaves of two datasets; the flow of all clips but one shows their class."""
+    """A folder with preprocessing's results of two datasets; the flow of all clips but one shows their class."""
     random, rows = np.random.default_rng(0), []
     for dataset, subjects in PEOPLE.items():
         files = []

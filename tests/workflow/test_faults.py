@@ -176,7 +176,7 @@ def assert_same_or_problem(tmp_path_factory, data):
 
 
 def blank_png(width, height, rows):
-    """A black grey-level PNG that claims a size and holds so many rows."""
+    """A black grey-level PNG with this size in its header, but only `rows` rows."""
 
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -397,7 +397,7 @@ def test_strange_names_go_through_the_workflow(own_clips, tmp_path):
 @pytest.mark.parametrize("leading_out", ["../own 'clips' secret", "a/../../own 'clips' secret", "/secret"])
 def test_a_source_cannot_lead_out_of_its_root(own_clips, leading_out):
     root = own_clips(["a"])
-    secret = root.parent / f"{root.name} secret"  # whose path begins as the root's
+    secret = root.parent / f"{root.name} secret"  # its path begins like the root's
     shutil.copytree(root / "a", secret)
     source = str(secret) if leading_out == "/secret" else leading_out
     (root / "clips.csv").write_text(f"subject,clip,source,emotion\ns,c,{source},happiness\n")

@@ -1,4 +1,4 @@
-"""The workflow as a module of another one, whose `prefix` stands before all its files."""
+"""The workflow as a module of another one, with a `prefix` before all its files."""
 
 import json
 import os
@@ -37,7 +37,7 @@ rule mine:
 
 
 def run(folder, config, *arguments):
-    """Snakemake in `folder`, whose Snakefile uses the workflow with `config`; its output."""
+    """Run Snakemake in `folder`, with a Snakefile that uses the workflow with `config`; returns its output."""
     (folder / "Snakefile").write_text(IMPORTER.format(snakefile=str(ROOT / "Snakefile")))
     (folder / "importer.yaml").write_text(yaml.safe_dump({"merba": config}))
     command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]

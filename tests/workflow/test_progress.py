@@ -1,4 +1,4 @@
-"""A run says where it is: stages by name and count on the terminal, what is done and left in the logs of long jobs."""
+"""Progress of a run: stages by name and count on the terminal, what is done and left in the logs of long jobs."""
 
 import logging
 import re
@@ -39,7 +39,7 @@ def test_a_run_names_every_stage_and_counts_its_steps(micro_demo):
 
 @pytest.fixture
 def slow(monkeypatch, caplog):
-    """A clock that goes on by 20 s whenever somebody looks, as if each clip took that long; the log."""
+    """A clock that advances by 20 s at each reading, as if each clip took that long; and the log."""
     clock = count(0, 20)
     monkeypatch.setattr("merba.joblog.time.monotonic", lambda: next(clock))
     caplog.set_level(logging.INFO)

@@ -1,4 +1,4 @@
-"""Machines die: the workflow killed at random moments, and brought to the same results."""
+"""Machines die: the workflow is killed at random moments, and still ends with the same results."""
 
 import os
 import random
@@ -40,7 +40,7 @@ def test_a_run_killed_ten_times_ends_with_the_results_of_an_undisturbed_one(micr
             if run.poll() is None:
                 os.killpg(run.pid, signal.SIGKILL)
                 killed += 1
-            else:  # it ended before its kill: from the beginning
+            else:  # it ended before it was killed: start again
                 assert run.returncode == 0, (tmp_path / "output.txt").read_text()
                 shutil.rmtree(tmp_path / "results")
             run.wait()
@@ -49,7 +49,7 @@ def test_a_run_killed_ten_times_ends_with_the_results_of_an_undisturbed_one(micr
     for name in TABLES:
         expected, found = (pd.read_csv(folder / "results" / name) for folder in (micro_demo, tmp_path))
         pd.testing.assert_frame_equal(found, expected, check_exact=True)
-    for draft in (tmp_path / "results").rglob(f"{DRAFT}*"):  # of killed writers; an hour later, nobody's any more
+    for draft in (tmp_path / "results").rglob(f"{DRAFT}*"):  # drafts of killed writers; after an hour they would be removed
         os.utime(draft, (draft.stat().st_atime - 2 * IDLE, draft.stat().st_mtime - 2 * IDLE))
     unlock(tmp_path)
     assert not list((tmp_path / "results").rglob(f"{DRAFT}*"))

@@ -1,4 +1,4 @@
-"""What a change of a user's own data reruns: its subject's preprocessing, and nobody else's."""
+"""What a change of a user's own data reruns: the preprocessing of its subject, and of no other."""
 
 import re
 import shutil
@@ -17,7 +17,7 @@ TARGET = "results/problems.csv"
 
 @pytest.fixture(scope="module")
 def preprocessed(tmp_path_factory):
-    """A folder in which the clips of two subjects lie as a release of CASME II, preprocessed."""
+    """A folder with the clips of two subjects as a release of CASME II, preprocessed."""
     folder = tmp_path_factory.mktemp("own") / "run"
     render({"datasets": ["casme2"], "subjects": 2, "clips": 3, "size": 0.5}, "casme2", folder)
     datasets = {"casme2": {"adapter": "casme2", "root": "casme2"}}
@@ -29,7 +29,7 @@ def preprocessed(tmp_path_factory):
 
 @pytest.fixture
 def plan(preprocessed, tmp_path):
-    """Changes a copy of the release, and plans it: job counts by rule, and the subjects of the jobs."""
+    """Changes a copy of the release and plans a run: returns job counts by rule, and the subjects of the jobs."""
     folder = Path(shutil.copytree(preprocessed, tmp_path / "run"))
 
     def planned_after(change):

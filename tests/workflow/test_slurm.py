@@ -1,4 +1,4 @@
-"""The workflow on a real Slurm, through profiles/slurm as a user would edit it."""
+"""The workflow on a real Slurm, with profiles/slurm as a user would edit it."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ def slurm(tmp_path_factory):
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", plugin, "-r", ROOT / "envs/slurm.txt"]
     if subprocess.run(install).returncode:
         pytest.skip("snakemake-executor-plugin-slurm can't be installed")
-    # A socket's path must be short, and those of pytest's folders are not.
+    # A socket's path must be short, and the paths of pytest's folders are not.
     with tempfile.TemporaryDirectory(prefix="slurm-") as folder:
         cluster = Slurm(Path(folder))
         cluster.environment["PYTHONPATH"] = os.pathsep.join([str(plugin), os.environ.get("PYTHONPATH", "")])
@@ -56,7 +56,7 @@ def processes_of(cluster):
 
 
 def submit(slurm, folder, *targets, config=MICRO, jobs=3, fold_memory=None):
-    """Start Snakemake with the profile, changed in what this cluster lacks: CUDA, accounting, minutes to wait."""
+    """Start Snakemake with the profile, without what this cluster lacks: CUDA, accounting, minutes of waiting."""
     profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
     profile |= {"config": ["device=cpu"], "jobs": jobs, "latency-wait": 5}
     profile |= {"slurm-status-command": "squeue", "slurm-init-seconds-before-status-checks": 2}

@@ -30,7 +30,7 @@ def template(tmp_path_factory):
 
 @pytest.fixture
 def moved(template, tmp_path):
-    """Both at another place, to be changed: the checkout and the run's folder."""
+    """The checkout and the run's folder, moved to another place, for a test to change."""
     shutil.copytree(template, tmp_path / "moved")
     return tmp_path / "moved" / "checkout", tmp_path / "moved" / "run"
 
@@ -93,7 +93,7 @@ def test_a_models_file_retrains_its_own_folds_and_a_new_model_nobodys(moved):
 @pytest.mark.parametrize(("dataset", "folds"), [("dfme", {"merba_dgcm": 1}), ("smic_hs", LOSO)])
 def test_new_flow_of_a_subject_retrains_the_experiments_of_its_dataset(moved, dataset, folds):
     flow = next((moved[1] / "results" / "flow" / dataset).iterdir())
-    flow.write_text("other flow")  # Snakemake looks into small files: a new time alone is no news to it
+    flow.write_text("other flow")  # Snakemake compares the content of small files: only a new time would change nothing
     output = plan_of(moved)
     assert trained(output) == folds
     assert planned(output).items() >= {"pack": 1, "problems": 1, "gate": 1}.items()

@@ -1,4 +1,4 @@
-"""The workflow whole, on the micro-demo: what it plans, writes, reruns and refuses."""
+"""The whole workflow on the micro-demo: what it plans, writes, reruns and refuses."""
 
 import json
 import re
@@ -195,7 +195,7 @@ def honest_outcome(folder, experiment, *fold):
 @pytest.mark.parametrize("poison", ["labels", "pixels"])
 def test_poisoning_the_test_subjects_files_changes_nothing_of_an_honest_training(finished, tmp_path, poison):
     fold = ("samm", "006")
-    # Of two components, LDA's probabilities are not all 0 or 1.
+    # With two components, LDA's probabilities are not all 0 or 1.
     models = ({"name": "biwoof"}, {"name": "kernel", "in_channels": 2}, {"name": "lda", "in_channels": 2, "components": 2})
     fitted = {model["name"]: {"inherit": "biwoof", "method": model["name"], "model": model} for model in models}
     write_vit(tmp_path / "vit.safetensors")
@@ -205,7 +205,7 @@ def test_poisoning_the_test_subjects_files_changes_nothing_of_an_honest_training
     names = ["merba", "ststnet", *fitted, *seeing]
     paths = {name: finished.joinpath("results", "folds", name, *fold, "predictions.parquet") for name in names}
     run = [*(str(path.relative_to(finished)) for path in paths.values()), "--rerun-triggers", "mtime"]
-    # The rendered demo, read from disk as anybody's data; nothing is new in it yet.
+    # The rendered demo, read from disk like any data; nothing in it is new yet.
     experiments = yaml.safe_load(MICRO.read_text())["experiments"] | fitted | seeing
     config = configured(tmp_path, data="own", demo=None, experiments=experiments, views=views)
     snakemake(finished, *run, config=config)
@@ -329,7 +329,7 @@ def test_a_faulty_annotation_table_stops_before_any_job(tmp_path, cell, value, f
 
 @pytest.mark.slow
 def test_merba_learns_the_demo_and_its_controls_do_not(tmp_path):
-    """The default configuration with two negative controls beside it: UF1 of the honest choice."""
+    """The default configuration with two additional negative controls: UF1 of the honest choice."""
     base = ROOT / "config" / "config.yaml"
     merba = yaml.safe_load(base.read_text())["experiments"]["merba"]
     controls = {name: merba | {"control": name} for name in ("shuffled_labels", "zero_flow")}

@@ -34,7 +34,7 @@ def made(stages, view):
 
 
 def greys(stages, clip=0):
-    """The aligned grey faces of a clip, by frame number, read in the plainest way."""
+    """The aligned grey faces of a clip, by frame number, read in the simplest way."""
     rows, faces, apexes = stages
     row, transform = rows.iloc[clip], np.reshape(faces["transform"].iloc[clip], (2, 3))
     frames = open_clip(row["source"], row["kind"]).frames(int(row["onset"]), int(row["offset"]))

@@ -1,4 +1,4 @@
-"""Which frames a view takes, and interpolation in time against the form by singular values."""
+"""Which frames a view takes, and interpolation in time against its form with singular values."""
 
 import numpy as np
 import pytest
@@ -64,9 +64,9 @@ def test_interpolated_frames_are_rounded_to_grey_levels():
     [
         (range(10, 27), 18, 16, [10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 23, 24, 25, 26]),
         (range(5), 2, 5, [0, 1, 2, 3, 4]),
-        (range(4), 1, 8, [0, 0, 0, 1, 1, 2, 2, 3]),  # both phases are in, frames are repeated
+        (range(4), 1, 8, [0, 0, 0, 1, 1, 2, 2, 3]),  # both phases are included, frames are repeated
         (range(0, 40, 10), 20, 3, [0, 20, 30]),
-        (range(0, 100, 4), 13, 3, [0, 12, 96]),  # the nearest of the frames that there are
+        (range(0, 100, 4), 13, 3, [0, 12, 96]),  # the nearest of the existing frames
     ],
 )
 def test_key_frames_go_in_equal_steps_to_the_apex_and_to_the_offset(numbers, apex, length, expected):
