@@ -36,7 +36,7 @@ from merba.scan import backends
 
 GOALS = {"mixer_times_as_fast": 2, "merba_base_flops_utilisation": 0.2, "loso_minutes_in_one_process": 30}  # on one H100
 SPOILED = 3
-"""Exit code of a child whose CUDA context can't be used after a failed call: the other calls need a new process."""
+"""Exit code of a child that can't use CUDA any more after a failed call: the other calls need a new process."""
 MARK = "figures: "
 """The beginning of the lines that a child writes for its parent."""
 

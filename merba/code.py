@@ -20,7 +20,7 @@ from merba.plugins import entry_digest, plugins
 
 PACKAGE = Path(__file__).parent
 MODELS = "merba.models"
-"""The module whose dictionary MODELS registers the models."""
+"""The module with the dictionary MODELS, which registers the models."""
 LAYOUT = {"ctx", "kind", "type_comment"}
 """Fields of syntax trees that depend on position or notation and don't affect behaviour."""
 

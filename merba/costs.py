@@ -39,7 +39,7 @@ PREPROCESSING = {"faces": 0.11, "apex": 0.26, "flow": 0.07}
 
 @dataclass(frozen=True)
 class Layer:
-    """Numbers of parameters and of places where they are applied; per place, of values kept and operations `more` than these."""
+    """Parameters, places that apply them, values kept per place, and operations per place beyond one per parameter (`more`)."""
 
     parameters: int
     places: int

@@ -98,7 +98,7 @@ class Plan:
         return self._clips[dataset, subject]
 
     def file_state(self, dataset: str, subject: str) -> str:
-        """A hash that changes when a file of the subject's clips changes, without files that rules make."""
+        """A hash that changes when a file of the subject's clips changes; files that rules make don't count."""
         key = dataset, subject
         if key not in self._file_states:
             self._file_states[key] = file_state(clip for clip in self._clips[key] if self._maker(clip["source"]) is None)

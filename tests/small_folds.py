@@ -27,7 +27,7 @@ class Small(nn.Module):
 
 
 def clips(n=48, size=6, seed=0):
-    """Flow whose class is the sign and place of v, and labels; noise on top."""
+    """Flow with the class given by the sign and place of v, plus noise; and labels."""
     random = np.random.default_rng(seed)
     labels = np.arange(n) % 3
     flow = random.normal(0, 1, (n, 2, size, size))

@@ -48,7 +48,7 @@ def digests(models=("merba_nano",)):
 
 
 def changed(package, module, models=("merba_nano",), text="\nCHANGED = 1\n"):
-    """The rules whose digest changes with a line at the end of a module."""
+    """The rules that get another digest from a line at the end of a module."""
     before = digests(models)
     with (package / module).open("a") as file:
         file.write(text)

@@ -130,7 +130,7 @@ def frame_candidates(
 
 
 def find_folder(root: Folder, candidates: Sequence[str], children: str, example: str) -> Folder:
-    """The first of the candidates (paths relative to root) with a child whose name the pattern `children` matches.
+    """The first of the candidates (paths relative to root) with a child that matches the pattern `children`.
 
     A folder one level below a candidate counts too, because archives are often unpacked into a folder of their own; but not
     below root itself, where other variants may be. Raises MerbaError if there is none.

@@ -37,7 +37,7 @@ def read(
 ) -> pd.DataFrame:
     """Sample sheet of `<frames>/<subject>/micro/<class>/<clip>/`: the class is the folder, the clip its frames.
 
-    only: `megc2019` keeps the clips of the composite; missing: `drop` goes on without clips that have no frames.
+    only: `megc2019` keeps the clips of the composite; missing: `drop` continues without clips that have no frames.
     """
     hs = find_folder(
         open_root(root, ADAPTER),

@@ -21,8 +21,8 @@ def collect(experiment: str, results: Path, *, folds: Path, predictions: Path) -
 
     `folds` has one row per fold and seed: experiment, dataset, subject, seed, digest, clips of each part, epochs, CPU seconds
     of the fold's job, hash of the weights. `predictions` (.csv, or .csv.gz) has the columns of a fold's predictions,
-    probabilities to four digits. Rows of the same folds are replaced, others stay: runs in separate folders can add to the same files.
-    Returns the number of folds; raises MerbaError if there are none.
+    probabilities to four digits. Rows of the same folds are replaced, others stay: runs in separate folders can add to the same
+    files. Returns the number of folds; raises MerbaError if there are none.
     """
     records, rows = [], []
     for path in sorted((results / "folds" / experiment).glob(f"*/*/{FOLD_FILES['record']}")):

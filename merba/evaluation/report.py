@@ -207,7 +207,7 @@ def _embedded(kind: str, content: bytes) -> str:
 
 
 def _versions(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, int]]]]:
-    """What the folds were made with: for each of versions, device, threads, seeds and inputs, its values and their folds."""
+    """What the folds were made with: for versions, device, threads, seeds and inputs, the values and their numbers of folds."""
     values_of: dict[str, Counter[str]] = {}
     for record in (record for run in runs for record in run.records):
         entries = record["versions"] | {"device": record["device"], "CPU threads": record["threads"]}

@@ -111,7 +111,7 @@ def _columns(rows: pd.DataFrame) -> list[Column]:
     columns += [Column("", named(name), partial(_about, name=name)) for name in about]
     for prefix in (column.removesuffix("uf1") for column in rows if column == "uf1" or column.endswith("_uf1")):
         group = named(prefix.removesuffix("_"))
-        # Accuracy is a score of the DFME tables, whose columns have no prefix.
+        # Accuracy is a score only of the DFME tables; their columns have no prefix.
         scores = [score for score in ("uf1", "uar", "acc") if f"{prefix}{score}" in rows and (score != "acc" or not prefix)]
         columns += [Column(group, score.upper(), partial(_score, name=f"{prefix}{score}")) for score in scores]
         if f"{prefix}n" in rows:

@@ -28,7 +28,7 @@ def run(
     output: str,
     log: str,
 ) -> None:
-    """Write the view of the plain rows of a subject; its faces and apexes are in the files of these names.
+    """Write the view of the plain rows of a subject; `faces` and `apexes` are the files of these stages.
 
     Tokens are made on `device`, as the configuration sets it.
     """

@@ -106,7 +106,7 @@ class FeatRef(nn.Module):
         return Proposed(logits, torch.cat(proposals, 1)) if self.training else logits
 
     def loss(self, outputs: Proposed, labels: Tensor, **options: object) -> Tensor:
-        """Cross-entropy of the logits (with `options`) plus weighted mean binary cross-entropy of the proposals."""
+        """Cross-entropy of the logits (with `options`) plus the weighted mean binary cross-entropy of the proposals."""
         right = F.one_hot(labels, outputs.proposals.shape[1]).float()
         proposal_loss = F.binary_cross_entropy_with_logits(outputs.proposals.float(), right)
         return classification_loss(outputs.logits, labels, **options) + self.proposal_weight * proposal_loss

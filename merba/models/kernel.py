@@ -1,8 +1,8 @@
 """Kernel ridge regression on twenty descriptions of a clip's flow, none of them tuned. Our own baseline.
 
-Each clip is described by its flow as it is, and by its mirror-symmetric part. Images scale u and v to the same range; the strain
-shows how much larger the range of v was, so with strain both are used a second time with v's range restored. Each of these has
-five descriptions, each with its own kernel; the score of a class is the mean over all kernels.
+Each clip is described by its flow as it is, and by the flow's mirror-symmetric part. Images scale u and v to the same range, but
+the strain shows the ratio of their ranges before; with strain, both are used a second time with this ratio restored. Each of
+these has five descriptions, each with its own kernel; the score of a class is the mean over all kernels.
 """
 
 from __future__ import annotations

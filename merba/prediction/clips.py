@@ -75,7 +75,7 @@ def file_stem(clip: str) -> str:
 
 
 def numbered_stem(number: int, clip: str) -> str:
-    """A file name without suffix for a clip that its number tells apart: `003_my-clip` for number 3, `my clip.mp4`."""
+    """A file name without suffix for a clip, made unique by a number: `003_my-clip` for number 3, `my clip.mp4`."""
     path = Path(clip)
     name = str(path.with_suffix("")) if path.suffix.lower() in VIDEO_SUFFIXES else clip
     return f"{number:03}_{re.sub(r'[^A-Za-z0-9_-]+', '-', name).strip('-')[:60]}".rstrip("_-")

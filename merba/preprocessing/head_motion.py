@@ -19,7 +19,7 @@ STABLE = (27, 28, 29, 30, 36, 39, 42, 45)
 RADIUS = 0.05
 """Radius of the stable region around each of them, as a share of the aligned face."""
 AROUND = 16
-"""Width, px, of the margin around that region for dense flow; if the region moves more than half of it, the face is used."""
+"""Width, px, of the margin of dense flow around that region; if it moves more than half as far, the whole face is used."""
 
 
 class HeadMotion(NamedTuple):

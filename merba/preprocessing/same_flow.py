@@ -16,7 +16,7 @@ def check_flow_differs(packs: Sequence[tuple[Path, Path]]) -> None:
     """Raise MerbaError that names the clips of different subjects with exactly the same flow, in packs (array, index).
 
     They would be both trained on and tested. Planning only notices frames that are the same file
-    (`merba.sheet.check_subjects_apart`). Flow of zeros doesn't count: in two clips, nothing may move.
+    (`merba.sheet.check_subjects_apart`). Flow of zeros doesn't count: it only means that nothing moves.
     """
     seen, same = {}, []
     for array, index in packs:

@@ -64,7 +64,7 @@ def _empty_like(*inputs: Tensor) -> tuple[Tensor, ...]:
 def _define(name: str, schema: str, function: Callable) -> OpOverload:
     """The operator `merba::name`, computed by `function` on every device.
 
-    Not by `torch.library.custom_op`, whose operators import PyTorch's compiler when first called, which takes a second.
+    Not by `torch.library.custom_op`: its operators import PyTorch's compiler when first called, which takes a second.
     """
     torch.library.define(f"merba::{name}", schema, tags=torch.Tag.pt2_compliant_tag)
     torch.library.impl(f"merba::{name}", "default", function)

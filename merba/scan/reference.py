@@ -1,4 +1,4 @@
-"""The scan as a plain loop over tokens in PyTorch: any device, any float type. The slow reference of all tests.
+"""The scan as a plain loop over tokens in PyTorch: any device, any float type. The slow reference for tests.
 
 For each channel with its state h (n numbers, 0 before the first token), step t of a path does
 

@@ -16,7 +16,7 @@ from merba.scan import closed_form
 from merba.training.checkpoint import Checkpoint
 
 FAMILIES = ("merba", "mambavision", "ststnet", "htnet")
-"""The modules of `merba.models` whose networks have been compared with their ONNX files."""
+"""The modules of `merba.models` with networks that have been compared with their ONNX files."""
 OPSET = 17
 LARGEST = 2**31
 """Bytes; a single ONNX file can't be larger."""

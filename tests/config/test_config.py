@@ -64,7 +64,7 @@ def test_defaults_fill_what_is_left_out_and_the_argument_is_left_alone():
 
 
 def test_the_order_of_keys_in_a_file_changes_nothing():
-    """Snakemake would rerun jobs whose parameters print differently."""
+    """Snakemake would rerun jobs with parameters that print differently."""
 
     def turned(value):
         return {key: turned(value[key]) for key in reversed(value)} if isinstance(value, dict) else value

@@ -159,7 +159,7 @@ def grey(image):
 
 
 def in_face(truth):
-    """Whether each pixel lies in the convex hull of the landmarks."""
+    """Whether each pixel is in the convex hull of the landmarks."""
     mask = np.zeros(truth["displacement"].shape[1:], np.uint8)
     cv2.fillConvexPoly(mask, cv2.convexHull(truth["landmarks"]).astype(np.int32), 1)
     return mask.astype(bool)
@@ -243,7 +243,7 @@ def test_frames_rise_from_onset_to_apex_and_fall_to_the_offset():
 
 
 def test_the_rendered_frames_move_most_at_the_apex(clips):
-    """How much of the true movement each frame shows, fitted beside the drift, follows the planned rise."""
+    """How much of the true movement each frame shows, fitted together with the drift, follows the planned rise."""
     for row, clip, truth in clips:
         made = DemoSettings.of(MICRO)
         index = next(i for i, c in enumerate(clip_plans(made, row["dataset"])) if c.clip == row["clip"])

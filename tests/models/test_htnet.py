@@ -84,7 +84,7 @@ def test_attention_equals_its_formula():
 
 
 def pixels() -> torch.Tensor:
-    """A map whose two channels are its own x and y."""
+    """A map with its own x and y as channels."""
     y, x = torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij")
     return torch.stack([x, y])[None]
 

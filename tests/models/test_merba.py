@@ -77,7 +77,7 @@ def test_edge_window_equals_its_real_tokens_scanned_alone(directions):
 
 
 class CountProjections(TorchDispatchMode):
-    """Multiply-accumulates of matrix products whose inner dimension is `features`, by tokens and result channels."""
+    """Multiply-accumulates of matrix products with the inner dimension `features`, by tokens and result channels."""
 
     def __init__(self, features):
         super().__init__()

@@ -21,7 +21,7 @@ from merba.preprocessing.packs import RELEASED
 
 @pytest.fixture(scope="module")
 def table(samm_clips, tmp_path_factory):
-    """A table of three clips of two persons, whose names are numbers."""
+    """A table of three clips of two persons; names are numbers."""
     path = tmp_path_factory.mktemp("table") / "My Clips.csv"
     clips = samm_clips.assign(subject=["006", "006", "007"], emotion=["happiness", "Surprise", "anger"])
     clips[["subject", "clip", "source", "onset", "apex", "offset", "emotion"]].to_csv(path, index=False)

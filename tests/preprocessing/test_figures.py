@@ -29,7 +29,7 @@ SETTINGS = {"landmark_frames": 1}
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory, photograph):
-    """Rows of a good clip, whose face moves by 2 px, and of one whose apex frame is damaged; their faces and apexes."""
+    """Rows of a good clip (its face moves by 2 px) and of one with a damaged apex frame; their faces and apexes."""
     folder = tmp_path_factory.mktemp("clips")
     moved = cv2.warpAffine(photograph, np.float32([[1, 0, 2], [0, 1, 0]]), (512, 512))
     rows = rows_of(*(clip_of(folder / name, [photograph, photograph, moved], apex=3) for name in ("$g_ood$", "bad")))

@@ -33,7 +33,7 @@ class Linear(nn.Module):
 
 
 def clips(shape, n=48, seed=0):
-    """Values whose class is the frame, or token, that has a higher level; labels."""
+    """Values with the class given by which frame, or token, has a higher level; and labels."""
     random = np.random.default_rng(seed)
     labels = np.arange(n) % 3
     values = random.normal(0, 1, (n, *shape))
