@@ -89,7 +89,7 @@ def _cuda() -> Finding:
 
         if torch.cuda.is_available():
             return Finding("CUDA GPU", True, torch.cuda.get_device_name(), needed=False)
-        why = "this PyTorch is a CPU build" if torch.version.cuda is None else "no GPU or driver was findings"
+        why = "this PyTorch is a CPU build" if torch.version.cuda is None else "no GPU or driver was found"
     except ImportError:
         why = "PyTorch is missing"
     return Finding("CUDA GPU", False, f"{why}; training runs on the CPU", needed=False)

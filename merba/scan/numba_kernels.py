@@ -112,6 +112,35 @@ def scan_forward(first, last, u, delta, A, B, C, D, bias, paths, softplus, y):
 
 
 @kernel
+def read_gradients(grad, origin, path, c, steps, gs, grad_dts, grad_dt_xs):
+    """Sixteen channels of the gradient of y at each step of a path; those of Δ and Δu begin at zero."""
+    for t in range(steps):
+        store(gs, t * LANES, load(grad, (origin + path[t]) * grad.shape[3] + c))
+        store(grad_dts, t * LANES, spread(ZERO))
+        store(grad_dt_xs, t * LANES, spread(ZERO))
+
+
+@kernel
+def write_gradients(origin, path, c, steps, read, skip, grad_u, grad_delta, partial, at):
+    """Sixteen channels of the gradients of u and Δ at each step of a path; adds those of D and bias to `partial`, from `at`.
+
+    read: u, Δ, the derivative of Δ, and the gradients of y, Δ and Δu at each step.
+    """
+    xs, dts, slopes, gs, grad_dts, grad_dt_xs = read
+    grad_D, grad_bias = spread(ZERO), spread(ZERO)
+    for t in range(steps):
+        here, place = t * LANES, (origin + path[t]) * grad_u.shape[3] + c
+        g, x, dt, grad_dt_x = load(gs, here), load(xs, here), load(dts, here), load(grad_dt_xs, here)
+        grad_raw = (load(grad_dts, here) * LN2 + grad_dt_x * x) * load(slopes, here)
+        store(grad_u, place, grad_dt_x * dt + skip * g)
+        store(grad_delta, place, grad_raw)
+        grad_D = grad_D + g * x
+        grad_bias = grad_bias + grad_raw
+    store(partial, at, load(partial, at) + grad_D)
+    store(partial, at + LANES, load(partial, at + LANES) + grad_bias)
+
+
+@kernel
 def scan_backward(first, last, grad, u, delta, A, B, C, D, bias, paths, softplus, grad_u, grad_delta, grad_B, grad_C, partial):
     """Tasks are directions × groups of sequences; a group sums into its own rows of `partial`.
 
@@ -139,11 +168,7 @@ def scan_backward(first, last, grad, u, delta, A, B, C, D, bias, paths, softplus
                 shift, skip = load(bias, k * channels + c), load(D, k * channels + c)
                 sums = ((group * directions + k) * channels + c) * (n_state + 2)
                 steps = read_steps(u, delta, origin, path, c, shift, softplus, xs, dts, dt_xs, slopes)
-                for t in range(steps):
-                    store(gs, t * LANES, load(grad, (origin + path[t]) * channels + c))
-                    store(grad_dts, t * LANES, spread(ZERO))
-                    store(grad_dt_xs, t * LANES, spread(ZERO))
-
+                read_gradients(grad, origin, path, c, steps, gs, grad_dts, grad_dt_xs)
                 for n in range(0, n_state, STATES):
                     rates = load_block(A, (k * channels + c) * n_state + n * LANES)
                     h = zeros()
@@ -173,19 +198,8 @@ def scan_backward(first, last, grad, u, delta, A, B, C, D, bias, paths, softplus
                         grad_carry = grad_h * load_block(decays, t * BLOCK)
                     at = sums + n * LANES
                     store(partial, at, load_block(partial, at) + grad_rates)
-
-                grad_D, grad_bias = spread(ZERO), spread(ZERO)
-                for t in range(steps):
-                    at, place = t * LANES, (origin + path[t]) * channels + c
-                    g, x, dt, grad_dt_x = load(gs, at), load(xs, at), load(dts, at), load(grad_dt_xs, at)
-                    grad_raw = (load(grad_dts, at) * LN2 + grad_dt_x * x) * load(slopes, at)
-                    store(grad_u, place, grad_dt_x * dt + skip * g)
-                    store(grad_delta, place, grad_raw)
-                    grad_D = grad_D + g * x
-                    grad_bias = grad_bias + grad_raw
-                at = sums + n_state * LANES
-                store(partial, at, load(partial, at) + grad_D)
-                store(partial, at + LANES, load(partial, at + LANES) + grad_bias)
+                read = xs, dts, slopes, gs, grad_dts, grad_dt_xs
+                write_gradients(origin, path, c, steps, read, skip, grad_u, grad_delta, partial, sums + n_state * LANES)
 
 
 # ---------------------------------------------------------------------------------------------- convolution
