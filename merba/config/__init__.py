@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from merba.config.validation import explain, schema
+from merba.config.validation import explain, faults, schema
 from merba.errors import MerbaError, did_you_mean, unknown
 
 # PyYAML, jsonschema and the names of methods are imported where they are used, because trainings need none of them.
@@ -66,9 +66,7 @@ def complete(config: Any, origin: str = "configuration") -> dict[str, Any]:
 
     Raises MerbaError that lists every fault with the key's full path; `origin` is the file's name in the message.
     """
-    from jsonschema import Draft202012Validator
-
-    errors = sorted(Draft202012Validator(schema("config")).iter_errors(config), key=lambda e: list(map(str, e.path)))
+    errors = sorted(faults(schema("config"), config), key=lambda e: list(map(str, e.path)))
     if errors:
         raise MerbaError("\n".join(f"{origin}: {explain(error)}" for error in errors))
     config = deepcopy(config)

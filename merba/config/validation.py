@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -40,6 +41,24 @@ class Section:
     def of(cls, given: Mapping[str, Any] | None = None) -> Self:
         """The settings `given`, with defaults for the others."""
         return cls(**defaults(cls.section) | dict(given or {}))
+
+
+def faults(node: Mapping[str, Any], value: Any) -> Iterator[ValidationError]:
+    """What of `value` doesn't fit the schema `node`.
+
+    Numbers must be finite, and 2.0 is no integer: JSON Schema takes it for one, but Python's `range` does not.
+    """
+    from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend
+
+    def integer(_: Any, instance: Any) -> bool:
+        return isinstance(instance, int) and not isinstance(instance, bool)
+
+    def number(_: Any, instance: Any) -> bool:
+        return integer(_, instance) or isinstance(instance, float) and math.isfinite(instance)
+
+    types = Draft202012Validator.TYPE_CHECKER.redefine_many({"integer": integer, "number": number})
+    return extend(Draft202012Validator, type_checker=types)(node).iter_errors(value)
 
 
 def explain(error: ValidationError) -> str:

@@ -25,14 +25,19 @@ from merba.preprocessing.flow_settings import SMALLEST, FlowSettings
 FLAT = np.float32(flow_settings.FLAT)
 ONE = np.float32(1)
 
-_fused = kernel("reassoc", "contract", "nsz")  # sums in any order can use vector units
+FREEDOMS = "reassoc", "contract", "nsz"  # sums in any order can use vector units
+_fused = kernel(*FREEDOMS)
+_part = kernel(*FREEDOMS, inline=True)  # called by the kernels, see `merba.compilation.kernel`
 
 
 def tv_l1(first: np.ndarray, second: np.ndarray, settings: FlowSettings) -> np.ndarray:
     """Flow (2, H, W), float32, px right and px down, that takes each pixel of `first` to its place in `second`.
 
-    Both are grey images (H, W), uint8, of one size. The result doesn't depend on the number of threads.
+    Both are grey images (H, W), uint8, of one size; ValueError otherwise. The result doesn't depend on the number of threads.
     """
+    if (first.dtype, first.ndim) != (np.uint8, 2) or (second.dtype, second.shape) != (first.dtype, first.shape):
+        about = " and ".join(f"{image.dtype} {image.shape}" for image in (first, second))
+        raise ValueError(f"TV-L1 takes two grey images, uint8 (H, W), of one size, not {about}")
     pyramid = [[first.astype(np.float32), second.astype(np.float32)]]
     while len(pyramid) < settings.scales:
         smaller = [cv2.resize(image, None, fx=settings.scale_step, fy=settings.scale_step) for image in pyramid[-1]]
@@ -100,7 +105,7 @@ def _iterate(rounds, enough, flow, data, right, down, theta, limit, step):
     return change
 
 
-@_fused
+@_part
 def _primal_row(y, flow, data, right, down, theta, limit):
     """Row y of u ← TH(u) + θ div p; returns its summed squared change."""
     u, v = flow[0, y], flow[1, y]
@@ -119,7 +124,7 @@ def _primal_row(y, flow, data, right, down, theta, limit):
     return change
 
 
-@_fused
+@_part
 def _dual_row(y, below, flow, right, down, step):
     """Row y of p ← (p + τ/θ ∇u) / (1 + τ/θ |∇u|) for u and v, by forward differences that are 0 at the edges."""
     for part in range(2):
@@ -131,7 +136,7 @@ def _dual_row(y, below, flow, right, down, step):
         p[last], q[last] = _ascend(p[last], q[last], np.float32(0), under[last] - here[last], step)
 
 
-@_fused
+@_part
 def _ascend(p, q, dx, dy, step):
     shrink = ONE + step * np.sqrt(dx * dx + dy * dy)
     return (p + step * dx) / shrink, (q + step * dy) / shrink

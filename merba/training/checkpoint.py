@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import merba
-from merba.config.validation import explain, schema
+from merba.config.validation import explain, faults, schema
 from merba.errors import MerbaError
 from merba.files import atomic
 from merba.models import MODELS, create_model, model_name
@@ -263,8 +263,6 @@ def _of_member(tensors: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
 
 def _check_settings(path: Path, checkpoint: Checkpoint) -> None:
     """Raise MerbaError if this version of merba doesn't know a file's settings."""
-    from jsonschema import Draft202012Validator  # trainings only save and don't need it
-
     known = schema("config")["properties"]
     if not checkpoint.view:
         channels = known["flow"]["properties"]["channels"]["items"]["enum"]
@@ -276,7 +274,7 @@ def _check_settings(path: Path, checkpoint: Checkpoint) -> None:
     if checkpoint.decode not in DECODES:
         raise MerbaError(f"{path}: unknown decode {checkpoint.decode!r}; known: {', '.join(DECODES)}: update merba")
     for stage in STAGES:
-        for error in Draft202012Validator(known[stage]).iter_errors(getattr(checkpoint, stage)):
+        for error in faults(known[stage], getattr(checkpoint, stage)):
             raise MerbaError(f"{path}: settings of {stage}: {explain(error)}; use the merba that wrote it, or a later one")
     if (checkpoint.form.unit == "image") != (checkpoint.image is not None):
         raise MerbaError(f"{path}: its flow's unit and how its images are made don't fit each other: train again")

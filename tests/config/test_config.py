@@ -87,6 +87,9 @@ def test_experiments_inherit_training_and_override_it():
     [
         ({"sed": 3}, "unknown key 'sed' (did you mean 'seed'?)"),
         ({"seed": "one"}, "seed: 'one' is not of type integer"),
+        ({"flow": {"warps": 2.0}}, "flow.warps: 2.0 is not of type integer"),
+        ({"flow": {"tau": float("inf")}}, "flow.tau: inf is not of type number"),
+        ({"training": {"rate": float("nan")}}, "training.rate: nan is not of type number"),
         ({"training": {"rate": "1e-3"}}, "training.rate: '1e-3' is not of type number; write it as 0.001"),
         ({"faces": {"weights": ["my"]}}, "faces.weights: ['my'] is not of type string or null"),
         ({"datasets": {"Mine": {"adapter": "clips"}}}, "'Mine' has other characters than lower-case letters, digits and"),

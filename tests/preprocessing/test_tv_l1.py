@@ -87,6 +87,18 @@ def test_a_texture_of_any_size_moves_as_opencv_has_it(size, dx, dy, seed):
     assert difference(tv_l1(first, second, chosen), opencv(first, second, chosen)).max() < 1e-2
 
 
+@pytest.mark.parametrize(
+    "change", [lambda image: image[1:], lambda image: image / 255, np.uint16, lambda image: image[..., None]]
+)
+def test_other_images_than_grey_ones_of_one_size_are_refused(change):
+    """OpenCV's solver refuses them too."""
+    image = texture((32, 40))
+    with pytest.raises(ValueError, match="TV-L1 takes two grey images"):
+        tv_l1(image, change(image), DEFAULTS)
+    with pytest.raises(ValueError, match="TV-L1 takes two grey images"):
+        tv_l1(change(image), image, DEFAULTS)
+
+
 def test_threads_change_no_bit():
     first = texture((224, 224))
     second, threads = moved(first, 1.3, -0.7), cv2.getNumThreads()

@@ -126,29 +126,6 @@ def test_results_are_the_same_bits_for_any_number_of_threads():
         assert all(torch.equal(conv[name], results[0][1][name]) for name in conv)
 
 
-CHILD = """
-import torch
-from merba.scan import selective_scan, numba_kernels
-x = torch.ones(1, 3, 2)
-print(selective_scan(x, x, -torch.ones(2, 2), x, x, backend="numba").sum().item())
-print(sum(numba_kernels.scan_forward.stats.cache_hits.values()))
-"""
-
-
-def run_child(**environment):
-    output = subprocess.run(
-        [sys.executable, "-c", CHILD], env={**os.environ, **environment}, capture_output=True, text=True, check=True
-    )
-    return output.stdout.split()
-
-
-@pytest.mark.long
-def test_a_new_process_takes_the_kernels_from_disk(tmp_path):
-    first, second = (run_child(NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2))
-    assert first[1] == "0"
-    assert second == [first[0], "1"]
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 def test_a_forked_child_computes_too():
     code = """
