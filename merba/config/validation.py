@@ -44,21 +44,19 @@ class Section:
 
 
 def faults(node: Mapping[str, Any], value: Any) -> Iterator[ValidationError]:
-    """What of `value` doesn't fit the schema `node`.
+    """Where `value` doesn't fit the schema `node`.
 
-    Numbers must be finite, and 2.0 is no integer: JSON Schema takes it for one, but Python's `range` does not.
+    Stricter than JSON Schema: numbers must be finite, and 2.0 is not an integer, because Python's `range` refuses it.
     """
     from jsonschema import Draft202012Validator
     from jsonschema.validators import extend
 
-    def integer(_: Any, instance: Any) -> bool:
-        return isinstance(instance, int) and not isinstance(instance, bool)
-
-    def number(_: Any, instance: Any) -> bool:
-        return integer(_, instance) or isinstance(instance, float) and math.isfinite(instance)
-
-    types = Draft202012Validator.TYPE_CHECKER.redefine_many({"integer": integer, "number": number})
-    return extend(Draft202012Validator, type_checker=types)(node).iter_errors(value)
+    types = {
+        "integer": lambda _, number: type(number) is int,  # not bool
+        "number": lambda _, number: type(number) is int or (type(number) is float and math.isfinite(number)),
+    }
+    checker = Draft202012Validator.TYPE_CHECKER.redefine_many(types)
+    return extend(Draft202012Validator, type_checker=checker)(node).iter_errors(value)
 
 
 def explain(error: ValidationError) -> str:
