@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if lacking is None:
             raise
         print(
-            f'merba: {error.name} is missing, which this needs; install the extra `{lacking}`: pip install ".[{lacking}]" in the '
+            f'merba: the package {error.name} is missing; install the extra `{lacking}`: pip install ".[{lacking}]" in the '
             "checkout",
             file=sys.stderr,
         )

@@ -34,7 +34,7 @@ def loaded(entry: EntryPoint) -> Any:
     except Exception as error:  # whatever another package raises
         raise MerbaError(
             f"{entry.group}: {entry.name} ({entry.value}) can't be imported: {type(error).__name__}: {error}; fix or uninstall "
-            "the package that brings it"
+            "the package that provides it"
         ) from error
 
 

@@ -99,7 +99,7 @@ def check_subjects_apart(rows: pd.DataFrame) -> None:
         if shared := _overlap(clips):
             first, second = (f"{clip['dataset']} {clip['subject']} {clip['clip']}" for clip in shared)
             faults.append(
-                f"{shared[1]['source']}: {first} and {second} share frames of it, but are two subjects, so that the same "
+                f"{shared[1]['source']}: {first} and {second} share frames of it, but are two subjects, so the same "
                 "frames would be trained on and tested; correct the source, the frames or the subject of one of them"
             )
     _report(faults)

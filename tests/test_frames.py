@@ -94,7 +94,7 @@ def test_numbers_that_order_the_frames_differently_are_a_problem(tmp_path):
 
 @pytest.mark.parametrize("name", [".image99.png.icloud", "image99.png.part", ".image99.PNG.Xa9Kd2", "image99.png~"])
 def test_an_image_that_is_not_wholly_there_is_a_problem_that_names_it(tmp_path, name):
-    with pytest.raises(ClipProblem, match=re.escape(f"{name} stands for an image that isn't wholly there")):
+    with pytest.raises(ClipProblem, match=re.escape(f"{name} is an image that isn't complete yet")):
         named(tmp_path, "image100.png", "image101.png", name)
 
 
@@ -232,7 +232,7 @@ def test_sixteen_bit_files_of_a_camera_with_fewer_bits_are_as_bright_as_eight_bi
     for number, brightness in enumerate((0.05, 1)):
         expected = grey * (brightness * 255 / grey.max())
         assert np.abs(clip.read(number)[..., 0] - expected).max() <= 1
-    said = f"{tmp_path}: 16-bit images whose values reach {white} of 65535; {white} is taken for white"
+    said = f"{tmp_path}: 16-bit images with values up to {white} of 65535; {white} is taken as white"
     assert (said in caplog.text) == (bits < 16)
 
 
@@ -269,7 +269,7 @@ def test_a_frame_of_another_size_is_a_problem(folder):
     cv2.imwrite(str(path / "2.png"), IMAGE)
     clip = open_clip(path, "frames")
     clip.read(1)
-    with pytest.raises(ClipProblem, match="frame 2 .* is 64×48, others are 8×8"):
+    with pytest.raises(ClipProblem, match="frame 2 .* is 64×48, the others are 8×8"):
         clip.read(2)
 
 
@@ -314,7 +314,7 @@ def test_a_frame_past_the_end_of_a_video_is_a_problem(video):
 
 
 def test_a_frame_before_the_first_of_a_video_is_a_problem(video):
-    with pytest.raises(ClipProblem, match="frame -3 is missing in .*, whose first frame is 0"):
+    with pytest.raises(ClipProblem, match="frame -3 is missing in .*; its first frame is 0"):
         open_clip(video, "video").read(-3)
 
 

@@ -130,7 +130,7 @@ def test_a_checkpoint_never_runs_a_file_by_itself(net):
     (net.parent / "ran.txt").unlink()
     forget()
     with pytest.raises(
-        MerbaError, match="its model is the class Net of a file net.py, and a checkpoint never runs a file by itself"
+        MerbaError, match="its model is the class Net in the file net.py, but a checkpoint never runs a file by itself"
     ):
         load_checkpoint(net.parent / "model.safetensors")
     assert not (net.parent / "ran.txt").exists()

@@ -47,5 +47,5 @@ def run(options: argparse.Namespace) -> int:
     what = "1 model" if options.retrain else f"{len(made.members)} members"
     print(f"{options.out}: {what} of {model_name(made.model)}, classes {', '.join(made.classes)}")
     if made.holds_clips:
-        print("It holds the flow of its training clips: where these are licensed, don't pass it on.")
+        print("It contains the flow of its training clips: if these are licensed, don't pass it on.")
     return 0

@@ -51,5 +51,5 @@ def run(options: argparse.Namespace) -> int:
         draft.write_text(model_card(made, options.out.stem))
     print(f"{options.out}: {model_name(made.model)}, trained on {made.trained_on}; {made.measured}")
     if made.holds_clips:
-        print("It holds the flow of its training clips: where these are licensed, don't pass it on.")
+        print("It contains the flow of its training clips: if these are licensed, don't pass it on.")
     return 0

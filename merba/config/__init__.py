@@ -142,7 +142,7 @@ def _inherited(experiments: Mapping[str, Any] | None, origin: str) -> dict[str, 
             raise MerbaError(f"{where}: missing key 'model'")
         if ("name" in experiment["model"]) == ({"file", "class"} <= set(experiment["model"])):
             raise MerbaError(
-                f"{where}.model: give either `name`, a registered model, or `file` and `class`, a class of a file of yours"
+                f"{where}.model: give either `name`, a registered model, or `file` and `class`, a class in your own file"
             )
         experiment.setdefault("method", method_name(experiment["model"]))
     return resolved
@@ -196,7 +196,7 @@ def runnable_experiments(
     if not settings:
         lines = "".join(f"\n  {name}: {reason}" for name, reason in left_out.items())
         raise MerbaError(
-            f"no experiment can run with the datasets {', '.join(datasets)}:{lines}\nName yours, such as "
+            f"no experiment can run with the datasets {', '.join(datasets)}:{lines}\nAdd one of your own, such as "
             f"`experiments: {{merba: {{inherit: merba, datasets: [{', '.join(datasets)}]}}}}`, and set `data: own`"
         )
     for name, experiment in settings.items():
@@ -239,7 +239,7 @@ def experiment_settings(config: Mapping[str, Any], name: str, datasets: Collecti
     for table, protocol in PROTOCOLS.items():
         if table in experiment["tables"] and experiment["protocol"] != protocol:
             raise MerbaError(
-                f"experiments.{name}.tables: {table} has rows of protocol {protocol}, and this experiment's is "
+                f"experiments.{name}.tables: {table} has rows of protocol {protocol}, but this experiment's is "
                 f"{experiment['protocol']}; change one of the two"
             )
     for dataset in experiment["datasets"]:
@@ -257,7 +257,7 @@ def _check_view(name: str, experiment: Mapping[str, Any]) -> None:
         return
     if experiment["decode"] != "raw":
         raise MerbaError(
-            f"experiments.{name}.decode is for flow, and its model takes the view {view['name']}: leave one of them out"
+            f"experiments.{name}.decode is for flow, but its model takes the view {view['name']}: leave one of them out"
         )
     wanted = {"shift": 0}
     if view["keep"] == "tokens":
@@ -265,7 +265,7 @@ def _check_view(name: str, experiment: Mapping[str, Any]) -> None:
     for key, value in wanted.items():
         if experiment["training"][key] != value:
             raise MerbaError(
-                f"experiments.{name}: training.{key} is for flow, and the view {view['name']} keeps {view['keep']}: set "
+                f"experiments.{name}: training.{key} is for flow, but the view {view['name']} keeps {view['keep']}: set "
                 f"`{key}: {str(value).lower()}` in the experiment's `training`"
             )
 

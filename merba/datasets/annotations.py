@@ -52,10 +52,10 @@ def read_annotations(
     # A single filled cell is a note under the table.
     notes = [number for number, row in rows.items() if sum(map(bool, row)) == 1 < len(columns_of)]
     if notes:
-        log.warning("%s: row %s: a single cell is filled: left out, as a note", path, ", ".join(map(str, notes)))
+        log.warning("%s: row %s: only one cell is filled, so it is left out as a note", path, ", ".join(map(str, notes)))
     rows = {number: row for number, row in rows.items() if any(row) and number not in notes}
     if hidden := [number for number in sheet.hidden_rows if number in rows]:
-        log.warning("%s: row %s: hidden in sheet %r, and read as the others", path, ", ".join(map(str, hidden)), sheet.name)
+        log.warning("%s: row %s: hidden in sheet %r, but read like the others", path, ", ".join(map(str, hidden)), sheet.name)
     names = [(column, key) for column, key in enumerate(columns_of) if key in ("subject", "clip")]
     faults = [f"row {number}: {key} is empty" for number, row in rows.items() for column, key in names if not row[column]]
     faults += [
@@ -168,7 +168,7 @@ def checked_frames(
             numbers = f"{first} {frames.at[index, first]} {order} {last} {frames.at[index, last]}"
             faults.append(f"{_place(rows, index)}: {numbers}{remedy}")
     for (subject, clip), group in rows[rows.duplicated(["subject", "clip"], keep=False)].groupby(["subject", "clip"]):
-        faults.append(f"rows {' and '.join(map(str, group.index))}: {subject} {clip} is there twice; remove one")
+        faults.append(f"rows {' and '.join(map(str, group.index))}: {subject} {clip} is listed twice; remove one")
     report(faults, adapter, path)
     return rows.assign(**frames)
 
@@ -178,7 +178,7 @@ def report(faults: list[str], adapter: str, path: Path) -> None:
     if not faults:
         return
     listed = "\n  ".join(faults[:30] + ([f"… and {len(faults) - 30} more"] if len(faults) > 30 else []))
-    own = ", or list the right values in a table of your own and name it in `corrections`"
+    own = ", or list the correct values in a table of your own and name it in `corrections`"
     remedy = f"Correct these rows{own if adapter in CORRECTABLE else ''}."
     raise layout_error(adapter, f"{path}:\n  {listed}\n{remedy}")
 
@@ -206,11 +206,9 @@ def _header(path: Path, adapter: str, sheets: Sequence[Sheet], columns: Mapping[
         return visible[0]
     named = " and ".join(map(repr, reversed(headers)))
     if visible:
-        raise layout_error(
-            adapter, f"{path}: the sheets {named} have all the columns; delete or hide all but the one that is meant"
-        )
+        raise layout_error(adapter, f"{path}: the sheets {named} have all the columns; delete or hide all except the right one")
     if headers:
-        raise layout_error(adapter, f"{path}: only hidden sheets have all the columns: {named}; show the one that is meant")
+        raise layout_error(adapter, f"{path}: only hidden sheets have all the columns: {named}; show the right one")
     if not candidates:
         raise layout_error(adapter, f"{path} is empty")
     sheet, place, names = max(candidates, key=lambda row: (len(wanted.keys() & row[2]), len(row[2])))
@@ -233,7 +231,7 @@ def _columns(path: Path, adapter: str, sheet: Sheet, place: int, wanted: Mapping
         columns = [column for column, cell in enumerate(sheet.cells[place]) if _plain(cell) == _plain(name)]
         if len(columns) > 1:
             twice = " and ".join(f"{sheet.cells[place][column]!r} in {sheet.place(place, column)}" for column in columns)
-            raise layout_error(adapter, f"{path}: column {name!r} is there twice: {twice}; delete or rename one of them")
+            raise layout_error(adapter, f"{path}: column {name!r} appears twice: {twice}; delete or rename one of them")
         if columns:
             chosen[key] = columns[0]
     return chosen

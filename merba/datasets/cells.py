@@ -87,7 +87,7 @@ def _decoded(data: bytes) -> str:
         everyday = sum(0xA1 <= row <= 0xD7 for row in rows)
         if max(map(len, runs)) >= 4 and everyday >= 0.75 * len(rows):
             return data.decode("gb2312")
-    raise ValueError("its letters are not UTF-8; save it as “CSV UTF-8” in the spreadsheet program")
+    raise ValueError("its text is not UTF-8; save it as “CSV UTF-8” in the spreadsheet program")
 
 
 def _doubts(rows: list[tuple[Any, ...]] | list[list[str]]) -> dict[tuple[int, int], str]:
@@ -96,9 +96,7 @@ def _doubts(rows: list[tuple[Any, ...]] | list[list[str]]) -> dict[tuple[int, in
     for place, row in enumerate(rows):
         for column, value in enumerate(row):
             if isinstance(value, date | time | timedelta):
-                doubts[place, column] = (
-                    f"the spreadsheet holds a date there ({value}); format the cell as text and enter it again"
-                )
+                doubts[place, column] = f"it is a date in the spreadsheet ({value}); format the cell as text and enter it again"
             elif value in ERRORS:
                 doubts[place, column] = f"{value} is an error of its formula; fix the formula, or enter the value"
     return doubts
@@ -131,9 +129,7 @@ def _worksheet(sheet: Any, formulas: Any) -> Sheet:
         place = cell.row - 1, cell.column - 1
         if values[place[0]][place[1]] is None:
             cells[place[0]][place[1]] = "a formula"
-            doubts[place] = (
-                "its formula has no value, since none was computed; open the file in a spreadsheet program and save it"
-            )
+            doubts[place] = "its formula was never computed; open the file in a spreadsheet program and save it"
     for merged in sheet.merged_cells.ranges:
         # Downwards only: prose over or under a table is often merged across its columns, and is one cell.
         top, column = merged.min_row - 1, merged.min_col - 1

@@ -45,7 +45,8 @@ def read(
         is_file = source.is_file()
         if os.path.commonpath([top, os.path.abspath(source)]) != top:  # noqa: PTH100
             unread.append(
-                f"row {row}: source {clip['source']!r} leads out of {root}; put a link to it there, or set `root` higher"
+                f"row {row}: source {clip['source']!r} is outside {root}; put a link to it there, or set `root` to a "
+                "folder above it"
             )
         elif not is_file and not source.exists():
             absent.append((f"row {row}: {source}", *reach_towards(source, ADAPTER)))

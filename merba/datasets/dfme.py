@@ -62,7 +62,7 @@ def _parts(template: str, clip: Mapping[str, str]) -> tuple[str, ...]:
     try:
         parts = Path(template.format_map(names)).parts
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        wrong = f"has {{{error.args[0]}}}" if isinstance(error, KeyError) else f"is no path with names in braces ({error})"
+        wrong = f"has {{{error.args[0]}}}" if isinstance(error, KeyError) else f"is not a path with names in braces ({error})"
         raise layout_error(ADAPTER, f"frames: {template!r} {wrong}; known are {{subject}}, {{clip}}, {{split}}") from error
     if not parts:
         raise layout_error(ADAPTER, "frames: the path is empty; write one such as `frames/{clip}`")

@@ -54,7 +54,7 @@ def read(
     labels = ("0", "1", "2")
     faults = [f"row {row}: label {unknown(label, labels)}" for row, label in clips["label"].items() if label not in labels]
     faults += [
-        f"row {row}: dataset {name!r} is not of lower-case letters, digits and _"
+        f"row {row}: dataset {name!r} has other characters than lower-case letters, digits and _"
         for row, name in clips["dataset"].items()
         if not re.fullmatch("[a-z0-9_]+", name)
     ]

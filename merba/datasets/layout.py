@@ -107,7 +107,7 @@ def open_root(root: Path, adapter: str) -> Folder:
     if root.is_dir():
         return Folder(root, adapter)
     if root.is_symlink():
-        raise layout_error(adapter, f"root {root} is a link that leads nowhere; fix it, or set `root` to the folder itself.")
+        raise layout_error(adapter, f"root {root} is a broken link; fix it, or set `root` to the folder itself.")
     if root.exists():
         raise layout_error(adapter, f"root {root} is a file. Set `root` to the folder of the unpacked release.")
     folder, missing = reach_towards(root, adapter)
@@ -232,6 +232,6 @@ def report_missing(clips: list[str], what: str, adapter: str, missing: str, said
     if missing == "error":
         raise layout_error(
             adapter,
-            f"{what}: {shown(clips, most)}. {said}Complete your copy, or set `missing: drop` to go on without them.",
+            f"{what}: {shown(clips, most)}. {said}Complete your copy, or set `missing: drop` to continue without them.",
         )
     log.warning("%s; dropped: %s", what, ", ".join(clips))

@@ -98,7 +98,7 @@ def _classes(adapter: str, task: str) -> dict[str, str]:
 
 def _listed(rows: pd.DataFrame, adapter: str, path: Path, only: str, missing: str) -> pd.DataFrame:
     if only != "megc2019" or composite(adapter).empty:
-        raise MerbaError(f"only: {only!r} can't be had from adapter {adapter}; megc2019 lists smic_hs, casme2 and samm")
+        raise MerbaError(f"only: {only!r} is not available for adapter {adapter}; megc2019 lists smic_hs, casme2 and samm")
     listed = composite(adapter)
     labels = dict(zip(_keys(listed), listed["label"], strict=True))
     keys = _keys(rows)

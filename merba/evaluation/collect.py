@@ -33,7 +33,9 @@ def collect(experiment: str, results: Path, *, folds: Path, predictions: Path) -
             cost = {"digest": record["digest"], **record["clips"], "cpu_seconds": record["cpu_seconds"]}
             records.append(about | cost | {name: entry[name] for name in KEPT if name in entry})
     if not rows:
-        raise MerbaError(f"{results / 'folds' / experiment} has no finished fold; `--results` names the folder that has `folds`")
+        raise MerbaError(
+            f"{results / 'folds' / experiment} has no finished fold; set `--results` to the folder that contains `folds`"
+        )
     _add(folds, pd.DataFrame(records), ["experiment", *KEY[:2], "seed"])
     _add(predictions, pd.concat(rows).round(4), [*KEY[:2], "seed"])
     return len(rows)
@@ -43,7 +45,7 @@ def finished_trainings(folds: Path, experiment: str) -> set[tuple[str, int]]:
     """The (fold's digest, seed) of an experiment's trainings in a CSV of `collect`. Raises MerbaError for another file."""
     table = _text(folds)
     if missing := {"experiment", "seed", "digest"} - set(table):
-        raise MerbaError(f"{folds}: there is no column {', '.join(sorted(missing))}; `merba collect` writes such a file")
+        raise MerbaError(f"{folds}: there is no column {', '.join(sorted(missing))}; give a file that `merba collect` wrote")
     rows = table[table["experiment"] == experiment]
     return {(digest, int(seed)) for digest, seed in zip(rows["digest"], rows["seed"], strict=True)}
 

@@ -94,7 +94,7 @@ def _check_truth(mine: pd.DataFrame, theirs: pd.DataFrame) -> None:
     common = truths[0].index.intersection(truths[1].index)
     if common.empty:
         names = " and ".join(" ".join(truth.index[0]) for truth in truths)
-        raise MerbaError(f"the two files have no clip in common; their first ones are {names}: name yours as the other does")
+        raise MerbaError(f"the two files have no clip in common; their first clips are {names}; use the names of the other file")
     differs = common[np.asarray(truths[0][common] != truths[1][common])]
     if len(differs):
         name, (ours, their) = " ".join(differs[0]), (truth[differs[0]] for truth in truths)

@@ -122,7 +122,7 @@ def write_report(
     )
     path.write_text(page)
     if path.stat().st_size > LARGEST:
-        log.warning("%s: over %.1f MB, which Snakemake's report can't show; open the file itself", path, LARGEST / 1e6)
+        log.warning("%s is larger than %.1f MB, so Snakemake's report can't show it; open the file itself", path, LARGEST / 1e6)
 
 
 def _title(table: Path) -> str:

@@ -31,7 +31,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
     for column in (*NAMES, "selection", "seed"):
         alike = [repr(name) for name, plain in zip(written, table.columns, strict=True) if plain == column]
         if len(alike) > 1:
-            raise MerbaError(f"{path}: column {column!r} is there twice, as {' and '.join(alike)}; delete or rename one of them")
+            raise MerbaError(f"{path}: column {column!r} appears twice, as {' and '.join(alike)}; delete or rename one of them")
     for column in NEEDED:
         if column not in table:
             raise MerbaError(

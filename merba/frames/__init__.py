@@ -103,7 +103,7 @@ class Clip(ABC):
         if image.shape != self._shape:
             raise ClipProblem(
                 f"frame {number} of {self.source} is {image.shape[1]}×{image.shape[0]}, "
-                f"others are {self._shape[1]}×{self._shape[0]}"
+                f"the others are {self._shape[1]}×{self._shape[0]}"
             )
         return image
 
@@ -155,7 +155,7 @@ class FrameFolder(Clip):
         bits = next(bits for bits in (8, 10, 12, 14, 16) if highest < 2**bits)
         if bits < 16:
             say_once(
-                f"{self.source}: 16-bit images whose values reach {highest} of 65535; {2**bits - 1} is taken for white; "
+                f"{self.source}: 16-bit images with values up to {highest} of 65535; {2**bits - 1} is taken as white; "
                 "if that is wrong, set `bits` in the table of clips"
             )
         return 2**bits - 1
@@ -191,7 +191,7 @@ class Video(Clip):
         options = [cv2.CAP_PROP_N_THREADS, 1]
         self._capture = cv2.VideoCapture(str(self.source.absolute()), cv2.CAP_FFMPEG, options)
         if not self._capture.isOpened():
-            raise ClipProblem(f"video {self.source} can't be decoded: it is no video that FFmpeg reads, or damaged")
+            raise ClipProblem(f"video {self.source} can't be decoded: it is damaged, or not a video that FFmpeg reads")
         self._position, self._time = -1, 0.0  # number and time, s, of the frame decoded last
 
     def _reach(self, number: int) -> bool:
@@ -217,7 +217,7 @@ class Video(Clip):
 
     def _require(self, number: int) -> None:
         if number < 0:
-            raise ClipProblem(f"frame {number} is missing in {self.source}, whose first frame is 0")
+            raise ClipProblem(f"frame {number} is missing in {self.source}; its first frame is 0")
         if not self._reach(number):
             raise ClipProblem(f"frame {number} is missing in {self.source} ({self._count} frames)")
 

@@ -42,7 +42,7 @@ def frame_names(folder: Path) -> dict[int, str]:
         if name.startswith(".") or f".{suffix.lower()}" not in IMAGE_SUFFIXES:
             if UNFINISHED.search(name):
                 raise ClipProblem(
-                    f"{folder}: {name} stands for an image that isn't wholly there; let its copy or download end, or delete it"
+                    f"{folder}: {name} is an image that isn't complete yet; wait until it is copied or downloaded, or delete it"
                 )
             others += [name] if name not in OF_THE_SYSTEM else []
         elif digits := re.findall(r"\d+", stem):

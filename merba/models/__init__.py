@@ -80,7 +80,7 @@ def create_model(name: str | None, num_classes: int, *, pretrained: str | Path |
 
     family = MODELS.get(name, ("", ""))[0]
     if family not in ("merba", "mambavision"):
-        raise ValueError(f"{name} takes no pretrained file; a MERba or MambaVision would")
+        raise ValueError(f"{name} takes no pretrained file; only MERba and MambaVision do")
     state = read_checkpoint(pretrained)
     if family == "merba":
         settings.setdefault("layer_scale", default_layer_scale(state))

@@ -86,7 +86,7 @@ def load_pretrained(model: nn.Module, state: State, name: str = "checkpoint") ->
             outcome[tensor_name] = "left"
         elif value.shape != tensor.shape:
             raise MerbaError(
-                f"pretrained: {source} of {name} has shape {tuple(value.shape)} where {tensor_name} has "
+                f"pretrained: {source} of {name} has shape {tuple(value.shape)}, but {tensor_name} has "
                 f"{tuple(tensor.shape)}: the file belongs to a model of another size; name one that fits"
             )
         else:

@@ -75,7 +75,7 @@ def write_flow(
     MerbaError if the folder is not empty, or if two clips would have the same name.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise MerbaError(f"--out: {folder} already holds something; name a new folder")
+        raise MerbaError(f"--out: {folder} is not empty; name a new folder")
     rows = find_clips(paths, onset=onset, apex=apex, fps=fps)
     files = FORMS[form](folder)
     rows = rows.assign(**files.names(rows))

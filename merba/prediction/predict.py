@@ -201,7 +201,7 @@ def _searched(row: Any, checkpoint: Checkpoint, explain: bool) -> Iterator[Predi
     try:
         result = search(clip_of(row), row.fps, checkpoint.faces, checkpoint.apex)
         if not result.candidates:
-            yield replace(whole, warnings=("no candidate interval: nowhere does the face move and return",), search=result)
+            yield replace(whole, warnings=("no candidate interval: the face never moves and returns",), search=result)
         clip = clip_of(row)
         for candidate in result.candidates:
             # Cut out to images, so that the stages need not decode a long video from its start each time.
@@ -210,7 +210,7 @@ def _searched(row: Any, checkpoint: Checkpoint, explain: bool) -> Iterator[Predi
                 for number, image in clip.frames(candidate.onset, candidate.offset):
                     times[number] = clip.time(number, row.fps)
                     if not cv2.imwrite(str(Path(folder) / f"{number}.png"), image):
-                        raise MerbaError(f"{folder}: no room for the frames that are read; set TMPDIR to a larger disk")
+                        raise MerbaError(f"{folder}: there is no space for the video's frames; set TMPDIR to a larger disk")
                 # Of no rate, which numbered images have not; a candidate is never too long.
                 cut = row._replace(source=folder, kind="frames", onset=candidate.onset, offset=candidate.offset, fps=math.nan)
                 (made,) = _prepare(pd.DataFrame([cut]).set_index("Index"), checkpoint, explain)
@@ -228,12 +228,12 @@ def _doubts(row: Any, face: Mapping[str, Any], apex: Mapping[str, Any], seconds:
         x, y = (round((face[a] + face[b]) / 2) for a, b in (("x0", "x1"), ("y0", "y1")))
         yield (
             f"the onset frame shows {face['faces']} faces; the one around ({x}, {y}) px was taken. If it is the wrong one, "
-            "cut the video to the face that is meant"
+            "crop the video to the right face"
         )
     if face["turn"]:
         yield f"the face is turned on its side; it was found in the frame turned by {face['turn']}° (anticlockwise)"
     if apex["source"] == "detected" and seconds and (lasts := seconds["offset"] - seconds["onset"]) > LONG:
-        yield f"it lasts {lasts:.1f} s, a micro-expression at most {LONGEST} s: give onset and apex, or search it (spot)"
+        yield f"it lasts {lasts:.1f} s, but a micro-expression at most {LONGEST} s: give onset and apex, or search it (spot)"
 
 
 def _seconds(row: Any, numbers: Mapping[str, int]) -> dict[str, float]:
@@ -246,7 +246,7 @@ def _seconds(row: Any, numbers: Mapping[str, int]) -> dict[str, float]:
 
 def _without_class(emotion: str | None, classes: Sequence[str]) -> str | None:
     if pd.notna(emotion) and not true_class(emotion, classes):
-        return f"its emotion {emotion!r} is none of the model's classes ({', '.join(classes)}): it has no true class"
+        return f"its emotion {emotion!r} is not one of the model's classes ({', '.join(classes)}): it has no true class"
     return None
 
 

@@ -51,7 +51,9 @@ class ReleaseFiles:
         clips = _texts(rows["clip"].map(file_stem), "c")
         joined = [f"{subject}_{clip}" for subject, clip in zip(subjects, clips, strict=True)]
         if twice := [name for name, count in Counter(joined).items() if count > 1]:
-            raise MerbaError(f"several clips would be called {', '.join(twice)}; give each another subject or clip in its table")
+            raise MerbaError(
+                f"several clips would be called {', '.join(twice)}; give them different subjects or clips in the table"
+            )
         return {
             "owner": [re.sub("[^a-z0-9_]+", "_", Path(name).stem.lower()) for name in rows["dataset"]],
             "sub": subjects,
@@ -71,7 +73,7 @@ class ReleaseFiles:
             path = self.folder / "datasets" / part / name
             path.parent.mkdir(parents=True, exist_ok=True)
             if not cv2.imwrite(str(path), pixels):
-                raise MerbaError(f"{path} can't be written; make room, or choose another --out")
+                raise MerbaError(f"{path} can't be written; free some space, or choose another --out")
 
     def finish(self, clips: pd.DataFrame) -> None:
         """The table of the clips without a problem, and the folds."""

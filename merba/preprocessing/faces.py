@@ -93,7 +93,7 @@ def faces_of_subject(rows: pd.DataFrame, settings: Mapping[str, Any]) -> pd.Data
             record |= {"backend": clip.detector.name, "faces": len(clip.faces)}
             face, choice = chosen_face(clip.faces, singles)
             if len(clip.faces) > 1:
-                log.info("%s: of %d faces the %s is taken", name_of(row), len(clip.faces), choice)
+                log.info("%s: of %d faces, the %s one is taken", name_of(row), len(clip.faces), choice)
             if clip.detector is not backends[0]:
                 log.info("%s: %s", name_of(row), _how_found(clip.detector, face, backends))
             record |= _alignment(row, clip.detector, face, chosen) | {"choice": choice}

@@ -15,5 +15,5 @@ def head_warning(length: float, size: int, limit: float = LIMIT) -> str | None:
         return None
     return (
         f"the head moves {length:.1f} px from onset to apex, on a face {size} px wide: more than an expression does. "
-        "Check the two frames; the flow may show the head and not the face"
+        "Check the two frames; the flow may show the head instead of the expression"
     )

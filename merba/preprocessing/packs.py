@@ -156,12 +156,12 @@ def load_packs(pairs: Sequence[tuple[Path, Path]]) -> tuple[np.ndarray, pd.DataF
         tables.append(table[table["row"] >= 0].sort_values("row"))
         if tables[-1]["row"].tolist() != list(range(len(arrays[-1]))):
             raise MerbaError(
-                f"{array} holds the flow of {len(arrays[-1])} clips, its index {index} names {len(tables[-1])}: they are of "
+                f"{array} holds the flow of {len(arrays[-1])} clips, its index {index} names {len(tables[-1])}: they come from "
                 "different runs; delete both and run the preprocessing again, or copy both here"
             )
     if len(formats) > 1 or len({array.shape[1:] for array in arrays}) > 1:
         listed = "; ".join(f"{path.name}: {form}, {np.load(path, mmap_mode='r').shape}" for form, path in formats.items())
-        raise MerbaError(f"the packs of one experiment differ ({listed}); use datasets of one flow format")
+        raise MerbaError(f"the packs of one experiment differ ({listed}); use datasets with the same kind of flow")
     flow = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]  # a single one stays on disk until it is read
     return flow, pd.concat(tables, ignore_index=True), next(iter(formats))
 
@@ -189,7 +189,7 @@ def check_packed(indexes: Sequence[Path], *, drop: bool) -> list[str]:
         raise MerbaError(
             f"{len(lines)} clips can't be used ({', '.join(map(str, indexes))}):\n  "
             + "\n  ".join(lines)
-            + "\nMend them, or set `on_problem: drop` to go on without them"
+            + "\nFix them, or set `on_problem: drop` to continue without them"
         )
     for line in lines:
         log.warning("dropped: %s", line)

@@ -30,7 +30,7 @@ def check_flow_differs(packs: Sequence[tuple[Path, Path]]) -> None:
     if same:
         more = f"\n  … and {len(same) - 30} more" if len(same) > 30 else ""
         raise MerbaError(
-            "clips of different subjects have the same flow to the bit, so that their frames would be trained on and tested:\n  "
+            "clips of different subjects have exactly the same flow, so the same frames would be trained on and tested:\n  "
             + "\n  ".join(same[:30])
-            + f"{more}\nThe frames of one of each two are a copy: correct its source or its subject, or remove it"
+            + f"{more}\nIn each pair, the frames of one clip are a copy: correct its source or its subject, or remove it"
         )

@@ -44,8 +44,8 @@ def _choose(backend: str | None, x: Tensor) -> str:
     interpreted = name == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
     if devices and device not in devices and not interpreted:
         raise ValueError(
-            f"{origin}: {name} computes on {' or '.join(devices)}, but the tensors are on {device}; leave the choice "
-            f"open, or move them"
+            f"{origin}: {name} computes on {' or '.join(devices)}, but the tensors are on {device}; choose no "
+            "backend, or move them"
         )
     return name
 

@@ -53,7 +53,7 @@ def _check_tokens(paths: Tensor, tokens: int) -> None:
     if not torch.equal(visited, wanted.expand_as(visited)) or (live[..., 1:] & ~live[..., :-1]).any():
         raise ValueError(
             f"paths of shape {tuple(paths.shape)} with numbers {visited.min()} to {visited.max()}: every direction must "
-            f"visit the tokens 0 to {tokens - 1} once each, with -1 for nothing at the end of a path only"
+            f"visit the tokens 0 to {tokens - 1} once each, with -1 only at the end of a path"
         )
 
 

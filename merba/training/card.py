@@ -24,7 +24,7 @@ A model of short facial movements: {model}, classes {classes}. Made by merba {ve
 {licence}
 """
 HOLDS_CLIPS = """\
-**This file contains the flow of its training clips**, because the model predicts by comparing with them. Pass it on only where
+**This file contains the flow of its training clips**, because the model predicts by comparing with them. Pass it on only if
 the terms of the recordings allow that."""
 HOLDS_NONE = "The file holds only weights. The terms under which you got the clips also apply to models trained on them."
 

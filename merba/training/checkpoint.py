@@ -203,8 +203,8 @@ def _with_file(path: Path, checkpoint: Checkpoint, model_file: Path | None) -> C
         return checkpoint
     if model_file is None:
         raise MerbaError(
-            f"{path}: its model is the class {checkpoint.model['class']} of a file {checkpoint.model['file']}, and a checkpoint "
-            "never runs a file by itself: if you trust that file, give it by --model-file"
+            f"{path}: its model is the class {checkpoint.model['class']} in the file {checkpoint.model['file']}, but a "
+            "checkpoint never runs a file by itself: if you trust this file, give it with --model-file"
         )
     return replace(checkpoint, model={**checkpoint.model, "file": str(model_file)})
 
@@ -277,7 +277,7 @@ def _check_settings(path: Path, checkpoint: Checkpoint) -> None:
         for error in faults(known[stage], getattr(checkpoint, stage)):
             raise MerbaError(f"{path}: settings of {stage}: {explain(error)}; use the merba that wrote it, or a later one")
     if (checkpoint.form.unit == "image") != (checkpoint.image is not None):
-        raise MerbaError(f"{path}: its flow's unit and how its images are made don't fit each other: train again")
+        raise MerbaError(f"{path}: the unit of its flow and its settings of flow images don't fit each other: train again")
     if (image := checkpoint.image) and (image.resizing, image.scaling) != (RELEASED.resizing, RELEASED.scaling):
         raise MerbaError(f"{path}: unknown flow images, {image.resizing} and {image.scaling}: update merba")
 

@@ -36,8 +36,8 @@ def train_on_images(config: Mapping[str, Any], name: str) -> Checkpoint:
     experiment = checked_experiment(config, name, sheet)
     if experiment["stopping"] != "none":
         raise MerbaError(
-            f"experiment {name} chooses its epoch on held-out subjects: train its folds, and then `merba export --retrain` one "
-            "model for as many epochs as they chose; or set `stopping: none`"
+            f"experiment {name} chooses its epoch on held-out subjects: train its folds, then run `merba export --retrain`; "
+            "or set `stopping: none`"
         )
     everybody = fold_settings(experiment) | {"protocol": EVERYBODY}
     with TemporaryDirectory() as folder:
@@ -50,7 +50,8 @@ def _clone_missing(datasets: Mapping[str, Mapping[str, Any]]) -> None:
     for name, settings in datasets.items():
         if settings["adapter"] != flow_images.ADAPTER:
             raise MerbaError(
-                f"datasets.{name}: adapter {settings['adapter']} reads frames; run the workflow on them, and then `merba export`"
+                f"datasets.{name}: adapter {settings['adapter']} reads frames, but `merba fit` needs flow images; run the "
+                "workflow, then `merba export`"
             )
         target = flow_images.CLONES / name
         if not settings.get("root") and not target.exists():

@@ -111,4 +111,4 @@ def _record(path: Path) -> dict[str, Any]:
 
 def _refuse_control(folder: Path, experiment: Mapping[str, Any]) -> None:
     if experiment["control"] != "none":
-        raise MerbaError(f"{folder} is a control experiment ({experiment['control']}): its model is of no use")
+        raise MerbaError(f"{folder} is a control experiment ({experiment['control']}): its model is not for predictions")

@@ -80,7 +80,8 @@ def _inner_scores(
     """UF1 of each candidate on the clips `rows`, of `subjects` (m,), each clip predicted from other subjects."""
     if len(np.unique(subjects)) < 2:
         raise MerbaError(
-            f"{', '.join(model.candidates[0])} is chosen across training subjects, of whom there is one; add subjects"
+            f"{', '.join(model.candidates[0])} is chosen by cross-validation over training subjects, but there is only one; "
+            "add subjects"
         )
     true = labels.numpy()[rows]
     parts = subject_parts(true, subjects, INNER_PARTS, seed=seed)

@@ -259,7 +259,7 @@ def _inputs(
     decode = experiment.get("decode", "raw")
     if fold.form.unit == "image" and decode == "raw" and getattr(model, "needs_direction", False):
         raise MerbaError(
-            f"{experiment['model']['name']} reads directions, and flow images don't say where zero is: set `decode: signed`"
+            f"{experiment['model']['name']} needs directions, but flow images don't say where zero is: set `decode: signed`"
         )
     return prepare(
         fold.flow,

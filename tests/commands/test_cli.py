@@ -225,4 +225,4 @@ def test_a_missing_extra_is_named_with_the_command_that_brings_it(missing, extra
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert run.returncode == 1
     (line,) = run.stderr.splitlines()
-    assert line.startswith(f"merba: {missing} is missing, which this needs; install the extra `{extra}`: ")
+    assert line.startswith(f"merba: the package {missing} is missing; install the extra `{extra}`: ")

@@ -267,10 +267,10 @@ def test_a_view_is_the_shipped_one_with_what_the_configuration_changes(tmp_path)
 @pytest.mark.parametrize(
     ("view", "settings", "message"),
     [
-        ("lof11", {}, "training.flip is for flow, and the view lof11 keeps tokens: set `flip: false`"),
+        ("lof11", {}, "training.flip is for flow, but the view lof11 keeps tokens: set `flip: false`"),
         ("lof11", {"training": {"flip": False}}, "training.normalise is for flow"),
         ("lof11", {"training": {"flip": False, "normalise": False, "mirror_average": True}}, "training.mirror_average"),
-        ("key16", {"training": {"shift": 2}}, "training.shift is for flow, and the view key16 keeps grey: set `shift: 0`"),
+        ("key16", {"training": {"shift": 2}}, "training.shift is for flow, but the view key16 keeps grey: set `shift: 0`"),
         ("key16", {"decode": "signed"}, "experiments.a.decode is for flow"),
     ],
 )

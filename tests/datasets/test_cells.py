@@ -58,7 +58,7 @@ def refusal(path):
 
 def test_a_formula_that_was_never_computed_is_named_with_its_cell(workbook):
     said = refusal(workbook(final=[HEADER, ["s1", "a", 1, "=100+5", 120], ROWS[1]]))
-    assert "row 2: apex, cell D2 of sheet 'final': its formula has no value" in said
+    assert "row 2: apex, cell D2 of sheet 'final': its formula was never computed" in said
     assert "open the file in a spreadsheet program and save it" in said
 
 
@@ -70,8 +70,8 @@ def test_a_formula_in_another_column_does_not_matter(workbook):
 @pytest.mark.parametrize(
     ("row", "cell"),
     [
-        (["s1", datetime(2026, 1, 5), 1, 105, 120], "clip, cell B2 of sheet 'final': the spreadsheet holds a date there"),
-        (["s1", "a", 1, datetime(1900, 4, 14), 120], "apex, cell D2 of sheet 'final': the spreadsheet holds a date there"),
+        (["s1", datetime(2026, 1, 5), 1, 105, 120], "clip, cell B2 of sheet 'final': it is a date in the spreadsheet"),
+        (["s1", "a", 1, datetime(1900, 4, 14), 120], "apex, cell D2 of sheet 'final': it is a date in the spreadsheet"),
         (["s1", "a", 1, "#REF!", 120], "apex, cell D2 of sheet 'final': #REF! is an error of its formula"),
     ],
 )
@@ -93,14 +93,14 @@ def test_the_visible_sheet_with_the_columns_is_read_wherever_it_is(workbook):
 def test_two_sheets_with_the_columns_hidden_ones_alone_or_none_are_named(workbook):
     assert "the sheets 'one' and 'two' have all the columns; delete or hide" in refusal(workbook(one=[HEADER], two=[HEADER]))
     said = refusal(workbook(hidden=["draft"], draft=[HEADER, *ROWS], notes=[["coded by two"]]))
-    assert "only hidden sheets have all the columns: 'draft'; show the one" in said
+    assert "only hidden sheets have all the columns: 'draft'; show the right one" in said
     said = refusal(workbook(notes=[["coded by two"]], final=[["subject", "clip", "onset", "peak", "offset"], *ROWS]))
     assert "no header row with column 'apex'; the nearest is row 1 of sheet 'final', of 2 sheets: subject, clip" in said
 
 
 def test_a_column_that_is_there_twice_is_named_with_both_places(workbook, text):
     twice = [[*HEADER, "Apex_"], *([*row, 7] for row in ROWS)]
-    assert "column 'apex' is there twice: 'apex' in cell D1 of sheet 'final' and 'Apex_' in cell F1" in refusal(
+    assert "column 'apex' appears twice: 'apex' in cell D1 of sheet 'final' and 'Apex_' in cell F1" in refusal(
         workbook(final=twice)
     )
     assert "'apex' in cell D1 and 'apex' in cell E1" in refusal(text("subject,clip,onset,apex,apex,offset\ns,a,1,2,3,4\n"))
@@ -117,7 +117,7 @@ def test_a_hidden_row_is_read_and_said(workbook, caplog):
     book["final"].row_dimensions[3].hidden = True
     book.save(path)
     assert len(apexes(path)) == len(ROWS)
-    assert f"{path}: row 3: hidden in sheet 'final', and read as the others" in caplog.text
+    assert f"{path}: row 3: hidden in sheet 'final', but read like the others" in caplog.text
 
 
 @pytest.mark.parametrize("row", ['s,a,1,2,3,"smile', 's,a,1,2,3,"smile\ns,b,1,2,3,"frown'])
@@ -134,7 +134,7 @@ def test_a_row_with_more_cells_than_the_header_is_refused(text):
 def test_a_row_of_a_single_cell_is_left_out_and_said(text, caplog):
     path = text("subject,clip,onset,apex,offset\ns,a,1,2,3\n,b,,,\n,,,,\n")
     assert apexes(path) == [2]
-    assert f"{path}: row 3: a single cell is filled: left out" in caplog.text
+    assert f"{path}: row 3: only one cell is filled, so it is left out" in caplog.text
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])

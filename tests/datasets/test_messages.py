@@ -187,7 +187,7 @@ def test_an_empty_clip_of_smic_hs_is_named(copied):
         ("D2", 999, "row 2 (sub01 EP01_01f): onset 999 is not before offset"),
         ("E2", 1, " is not before apex 1; empty the apex to have it detected"),
         ("E2", 999, "row 2 (sub01 EP01_01f): apex 999 is after offset"),
-        ("B3", "EP01_01f", "rows 2 and 3: sub01 EP01_01f is there twice"),
+        ("B3", "EP01_01f", "rows 2 and 3: sub01 EP01_01f is listed twice"),
         ("I2", "hapiness", "row 2 (sub01 EP01_01f): emotion 'hapiness' is unknown (did you mean 'happiness'?)"),
     ],
 )

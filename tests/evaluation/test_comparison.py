@@ -66,7 +66,7 @@ def test_a_method_does_not_differ_from_itself():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda table: table.assign(dataset=table["dataset"].str.upper()), "no clip in common; their first ones are CASME2"),
+        (lambda table: table.assign(dataset=table["dataset"].str.upper()), "no clip in common; their first clips are CASME2"),
         (lambda table: table.drop(columns="clip"), "there is no clip"),
         (lambda table: table.assign(true="positive"), "333 clips have another true class .*: positive, not negative"),
         (lambda table: table.assign(selection="oracle"), "an oracle is only compared with an oracle"),

@@ -77,7 +77,7 @@ def test_classes_may_be_written_as_decimals_and_clips_as_numbers(tmp_path):
         ("subject,selection,true,predicted\na,,1,0\nb,validation,1,1\n", "row 2 has no selection"),
         ("subject,true,predicted\na,neg,pos\n\nb,neg,pos,0.9\n", "row 4 has 4 fields, the header 3"),
         ("", "it is empty"),
-        ("subject,true,predicted,Predicted \n1,a,a,b\n", "column 'predicted' is there twice, as 'predicted' and 'Predicted '"),
+        ("subject,true,predicted,Predicted \n1,a,a,b\n", "column 'predicted' appears twice, as 'predicted' and 'Predicted '"),
     ],
 )
 def test_a_faulty_file_is_named_with_its_fault(text, message, tmp_path):

@@ -105,7 +105,7 @@ def test_arrays_are_in_px_and_the_table_says_of_what(samm_clips, workflow_flow, 
 def test_a_folder_with_something_in_it_and_two_clips_of_one_name_are_refused(tmp_path, samm_clips):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "note").touch()
-    with pytest.raises(MerbaError, match="full already holds something; name a new folder"):
+    with pytest.raises(MerbaError, match="full is not empty; name a new folder"):
         write_flow([samm_clips["source"][0]], tmp_path / "full")
     table = tmp_path / "t.csv"
     samm_clips.assign(clip="same")[["subject", "clip", "source"]].to_csv(table, index=False)

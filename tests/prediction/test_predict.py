@@ -269,7 +269,7 @@ def test_what_has_no_true_class_is_not_scored_and_both_commands_say_so(tmp_path,
     arguments = ["--checkpoint", str(saved), "--out", str(tmp_path)]
     assert main(["predict", str(tmp_path / "clips.csv"), *arguments]) == 0
     clip = samm_clips["clip"][0]
-    assert f"merba: {clip}: its emotion 'others' is none of the model's classes (negative, pos" in capsys.readouterr().err
+    assert f"merba: {clip}: its emotion 'others' is not one of the model's classes (negative, pos" in capsys.readouterr().err
     assert main(["score", str(tmp_path / "predictions.csv")]) == 1
     assert "1 of 2 rows have no true class, the first is row 2" in capsys.readouterr().err
     assert main(["predict", samm_clips["source"][0], *arguments]) == 0

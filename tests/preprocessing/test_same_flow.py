@@ -27,7 +27,7 @@ def flows():
 
 
 def test_the_same_flow_of_two_subjects_is_refused_with_both_named(tmp_path, flows):
-    with pytest.raises(MerbaError, match="same flow to the bit.*\n  own ann c and own ben c\n.*a copy"):
+    with pytest.raises(MerbaError, match="exactly the same flow.*\n  own ann c and own ben c\n.*a copy"):
         check_flow_differs([packed(tmp_path / "own", {"ann": flows[0], "ben": flows[0], "cleo": flows[1]})])
 
 

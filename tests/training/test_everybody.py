@@ -37,7 +37,7 @@ def test_the_model_is_fitted_to_every_image_and_says_how_they_are_made(config, t
     assert main(["fit", "--config", str(config), *arguments]) == 0
     printed = capsys.readouterr().out
     assert "kernel, trained on 18 real micro-expressions (public flow); leave-one-subject-out UF1 / UAR: all 0.733" in printed
-    assert "It holds the flow of its training clips" in printed
+    assert "It contains the flow of its training clips" in printed
     made = load_checkpoint(out)
     assert (made.image, made.form.channels, made.flow["channels"]) == (RELEASED, ("u", "v", "strain"), ["u", "v"])
     assert made.clips == {"casme2": 6, "samm": 6, "smic_hs": 6}

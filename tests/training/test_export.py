@@ -86,7 +86,7 @@ def test_it_is_said_that_a_checkpoint_holds_its_clips(tmp_path, capsys):
     record = RECORD | {"seeds": {"1": {"weights_sha256": weights_digest(alone.weights)}}}
     (fold / "run.json").write_text(json.dumps(record))
     assert main(["export", str(tmp_path / "kernel"), "--out", str(tmp_path / "out.safetensors")]) == 0
-    assert "It holds the flow of its training clips" in capsys.readouterr().out
+    assert "It contains the flow of its training clips" in capsys.readouterr().out
 
 
 def test_a_fold_without_weights_is_named(folds):
@@ -150,7 +150,7 @@ def test_a_fold_without_its_record_is_named(folds, text):
 def test_folds_of_a_control_are_refused(folds):
     for fold in folds.glob("*/*"):
         change_record(fold, experiment={"control": "shuffled_labels"})
-    with pytest.raises(MerbaError, match=r"casme2/sub01 is a control experiment \(shuffled_labels\): its model is of no use"):
+    with pytest.raises(MerbaError, match=r"casme2/sub01 is a control experiment \(shuffled_labels\): its model is not"):
         ensemble_of_folds(folds)
 
 

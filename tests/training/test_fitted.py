@@ -108,7 +108,7 @@ def test_without_candidates_nothing_is_chosen(name):
 
 def test_a_single_training_subject_is_too_few_to_choose_on():
     flow, labels, _ = clips()
-    with pytest.raises(MerbaError, match="cost is chosen across training subjects, of whom there is one; add subjects"):
+    with pytest.raises(MerbaError, match="cost is chosen by cross-validation over training subjects, but there is only one"):
         fitted("biwoof", flow, labels, np.full(60, "s"))
 
 

@@ -113,4 +113,4 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnx", None)
     save_checkpoint(tmp_path / "model.safetensors", checkpoint())
     assert main(["export", str(tmp_path / "model.safetensors"), "--onnx", "--out", str(tmp_path / "model.onnx")]) == 1
-    assert "onnx is missing, which this needs; install the extra `onnx`" in capsys.readouterr().err
+    assert "the package onnx is missing; install the extra `onnx`" in capsys.readouterr().err

@@ -132,7 +132,7 @@ def test_drafts_of_killed_writers_go_and_those_of_others_stay(tmp_path):
 def test_links_that_lead_in_circles_are_named(tmp_path):
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
-    assert f"root {loop} is a link that leads nowhere" in message("samm", loop)
+    assert f"root {loop} is a broken link" in message("samm", loop)
     (tmp_path / "frames").mkdir()
     (tmp_path / "frames" / "1.png").symlink_to(tmp_path / "frames" / "1.png")
     with pytest.raises(ClipProblem, match="1.png can't be read: Too many levels of symbolic links"):
@@ -214,7 +214,7 @@ def preprocessed(rows):
 def test_an_empty_video_is_a_named_problem_of_its_clip(tmp_path):
     (tmp_path / "a.mp4").touch()
     (flow,) = preprocessed(one_clip(tmp_path / "a.mp4", "video", onset=0))
-    assert flow.problem == f"video {tmp_path / 'a.mp4'} can't be decoded: it is no video that FFmpeg reads, or damaged"
+    assert flow.problem == f"video {tmp_path / 'a.mp4'} can't be decoded: it is damaged, or not a video that FFmpeg reads"
     assert not flow.flow.any()
 
 
@@ -401,7 +401,7 @@ def test_a_source_cannot_lead_out_of_its_root(own_clips, leading_out):
     shutil.copytree(root / "a", secret)
     source = str(secret) if leading_out == "/secret" else leading_out
     (root / "clips.csv").write_text(f"subject,clip,source,emotion\ns,c,{source},happiness\n")
-    assert f"row 2: source {source!r} leads out of {root}" in message("clips", root)
+    assert f"row 2: source {source!r} is outside {root}" in message("clips", root)
 
 
 def test_a_source_cannot_lead_out_of_the_working_directory_either(own_clips, monkeypatch):
@@ -409,7 +409,7 @@ def test_a_source_cannot_lead_out_of_the_working_directory_either(own_clips, mon
     (root / "inner").mkdir()
     (root / "inner" / "clips.csv").write_text("subject,clip,source,emotion\ns,c,../a,happiness\n")
     monkeypatch.chdir(root / "inner")
-    assert "row 2: source '../a' leads out of ." in message("clips", ".")
+    assert "row 2: source '../a' is outside ." in message("clips", ".")
 
 
 def test_a_source_beside_its_tables_folder_is_in_its_root(own_clips):

@@ -307,7 +307,7 @@ def test_a_wrong_path_stops_before_any_job(tmp_path):
     ("cell", "value", "fault", "remedy"),
     [
         ("E1", "Peak", "no header row with column 'ApexFrame'; the nearest is row 1: ", "Give the column that name"),
-        ("B3", "EP01_01f", "rows 2 and 3: sub01 EP01_01f is there twice", "remove one"),
+        ("B3", "EP01_01f", "rows 2 and 3: sub01 EP01_01f is listed twice", "remove one"),
         ("E2", 1, " is not before apex 1", "empty the apex to have it detected"),
     ],
     ids=["missing column", "duplicate clip", "onset after apex"],

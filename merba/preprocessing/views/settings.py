@@ -61,6 +61,6 @@ def token_width(view: ViewSettings) -> int:
             return file.get_slice("norm.weight").get_shape()[0]
     except (SafetensorError, OSError) as error:
         raise MerbaError(
-            f"views.{view.name}.pretrained: {path} is no .safetensors file of a ViT with timm's names ({error}); "
+            f"views.{view.name}.pretrained: {path} is not a .safetensors file of a ViT with timm's names ({error}); "
             "give one, such as vit_base_patch16_384.orig_in21k_ft_in1k"
         ) from error

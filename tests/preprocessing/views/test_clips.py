@@ -167,5 +167,5 @@ def test_tokens_without_a_file_of_weights_are_refused(tmp_path):
     with pytest.raises(MerbaError, match="views.v.pretrained: there is no file 'absent' of the encoder's weights"):
         shape("absent")
     (tmp_path / "vit.safetensors").write_bytes(b"nothing")
-    with pytest.raises(MerbaError, match="is no .safetensors file of a ViT with timm's names"):
+    with pytest.raises(MerbaError, match="is not a .safetensors file of a ViT with timm's names"):
         shape(str(tmp_path / "vit.safetensors"))
