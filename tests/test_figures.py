@@ -37,14 +37,14 @@ def prediction(name, path):
         name,
         f"{name}: {name}",
         f"trained on {name} · error unknown",
-        f"log-odds that “{name}” loses",
+        f"fall of the log-odds of “{name}”",
     }
 
 
 def search(name, path):
     windows = [Window(0, 0.0, 1, 9, 0.2, 0.2)]
     plot_search(Search(windows, windows), moving=[], title=name, path=path)
-    return {f"{name}: search for candidates, to be judged by a person"}
+    return {f"{name}: candidates, to be checked by a person"}
 
 
 def scores(name, path):
@@ -66,7 +66,7 @@ def subjects(name, path):
 def curves(name, path):
     history = pd.DataFrame({"fold": name, "seed": 0, "epoch": [1, 2], "train_loss": [0.5, 0.4]})
     plot_curves(history, title=name, path=path)
-    return {f"{name}: a thin line for each training (n = 1), thick: their median"}
+    return {f"{name}: thin lines are trainings (n = 1), the thick line is their median"}
 
 
 @pytest.mark.parametrize("draw", [contact_sheet, prediction, search, scores, confusion, subjects, curves])

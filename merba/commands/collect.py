@@ -10,8 +10,10 @@ EXAMPLE = "merba collect --experiment merba --folds folds.csv --predictions merb
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--experiment", required=True, help="the name of an experiment")
-    parser.add_argument("--folds", type=Path, required=True, metavar="CSV", help="the file for its folds and their digests")
-    parser.add_argument("--predictions", type=Path, required=True, metavar="CSV", help="the file for its predictions (.csv[.gz])")
+    parser.add_argument("--folds", type=Path, required=True, metavar="CSV", help="the file to add the folds and their digests to")
+    parser.add_argument(
+        "--predictions", type=Path, required=True, metavar="CSV", help="the file to add the predictions to (.csv or .csv.gz)"
+    )
     parser.add_argument("--results", type=Path, default=Path("results"), help="the workflow's results (default: results)")
 
 

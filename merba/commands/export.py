@@ -1,4 +1,4 @@
-"""Make one checkpoint of an experiment, for new faces (an ensemble of its folds, or one model of all clips), or an ONNX file."""
+"""Make one checkpoint of an experiment for new faces (an ensemble of its folds, or one model of all clips), or an ONNX file."""
 
 from __future__ import annotations
 

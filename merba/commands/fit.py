@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--error",
         metavar="NAME|FILE",
-        help="predictions of the experiment's folds (a file, or the name of a shipped one); their scores go into the card",
+        help="predictions of the experiment's folds (a file, or the name of a shipped one); the card gives their scores",
     )
     parser.add_argument("--out", type=Path, required=True, help="the checkpoint to write; the card is OUT with the suffix .md")
 

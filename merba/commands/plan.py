@@ -30,12 +30,12 @@ def run(options: argparse.Namespace) -> int:
     kept = "kept" if plan.config["keep_weights"] else "not kept (`keep_weights`)"
     print(f"{options.config}: {len(plan.sheet)} clips, training on {where}, weights {kept}\n")
     print(stages(plan, ablations=ablations).to_string(index=False))
-    print("\nExperiments; hours are those of all folds, one after another:\n")
+    print("\nExperiments (hours are for all folds, one after another):\n")
     print(experiments(plan, ablations=ablations).to_string(index=False))
     print(
-        "\nJobs are those of a run from nothing; `snakemake -n` lists what is missing. Hours, memory and disk are "
-        "estimates, right within a factor of 2.5 or so"
-        + (", and more on a GPU, where nothing was measured." if plan.on_gpu else ".")
+        "\nJobs are those of a first run; `snakemake -n` lists those that are still missing. Hours, memory and disk are "
+        "estimates, correct within a factor of about 2.5"
+        + (". On a GPU, where nothing was measured, the error may be larger." if plan.on_gpu else ".")
     )
     for warning in plan.warnings(ablations=ablations):
         print(f"\nWarning: {warning}.")

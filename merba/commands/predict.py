@@ -25,7 +25,10 @@ EXAMPLE = "merba predict clip.mp4 --out predictions"
 def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments that name the clips and what is known about them."""
     parser.add_argument(
-        "clips", nargs="+", metavar="CLIP", help="a video, a folder of frames, a folder of these, or a CSV file of clips"
+        "clips",
+        nargs="+",
+        metavar="CLIP",
+        help="a video, a folder of frames, a folder of videos and frame folders, or a CSV file of clips",
     )
     parser.add_argument("--onset", type=int, metavar="N", help="number of the onset frame, for one clip (default: the first)")
     parser.add_argument("--apex", type=int, metavar="M", help="number of the apex frame, for one clip (default: detected)")

@@ -1,4 +1,4 @@
-"""Train an experiment's folds in one process, without Snakemake; after an interruption, continue."""
+"""Train an experiment's folds in one process, without Snakemake; after an interruption, it continues."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ EXAMPLE = "merba train --config config/3db.yaml --experiment merba --folds samm/
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, required=True, help="a configuration of the workflow")
     parser.add_argument("--experiment", required=True, help="the name of one of its experiments")
-    parser.add_argument("--folds", nargs="+", metavar="DATASET/SUBJECT", help="only these (named as in results/folds)")
+    parser.add_argument(
+        "--folds", nargs="+", metavar="DATASET/SUBJECT", help="train only these folds (named as in results/folds)"
+    )
     parser.add_argument("--done", type=Path, metavar="CSV", help="a file of `merba collect`; its folds are not trained again")
     parser.add_argument("--results", type=Path, default=Path("results"), help="the workflow's results (default: results)")
 

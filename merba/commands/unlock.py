@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    said = f"stale lock removed. Only processes of this machine ({platform.node()}) were checked"
+    said = f"lock removed. Only processes of this machine ({platform.node()}) were checked"
     print(said if unlock(options.folder) else "no lock")
     return 0
 

@@ -16,7 +16,7 @@ CURVES = {
     "train_loss": ("training loss", GREY),
     "validation_loss": ("validation loss", HONEST),
     "validation_uf1": ("validation UF1", HONEST),
-    "oracle_test_accuracy": ("test accuracy (for the record:\nit decides nothing but the oracle)", LEAKS),
+    "oracle_test_accuracy": ("test accuracy\n(used only for the oracle)", LEAKS),
 }
 
 
@@ -111,5 +111,7 @@ def plot_curves(history: pd.DataFrame, *, title: str, path: Path) -> None:
         axes.set_title(label, fontsize=9)
         axes.grid(alpha=0.3)
     folds = history.groupby(["fold", "seed"]).ngroups
-    figure.suptitle(f"{title}: a thin line for each training (n = {folds}), thick: their median", x=0.01, ha="left", fontsize=10)
+    figure.suptitle(
+        f"{title}: thin lines are trainings (n = {folds}), the thick line is their median", x=0.01, ha="left", fontsize=10
+    )
     save(figure, path)

@@ -89,7 +89,7 @@ def _plot_saliency(figure, axes, prediction: Prediction) -> None:
     axes.set_title("occlusion saliency on the flow")
     bar = figure.colorbar(shown, cax=axes.inset_axes((0.0, -0.08, 1.0, 0.04)), orientation="horizontal")
     bar.ax.locator_params(nbins=5)
-    bar.set_label(f"log-odds that “{prediction.predicted}” loses\nwithout the flow there")
+    bar.set_label(f"fall of the log-odds of “{prediction.predicted}”\nwithout the flow there")
 
 
 def _plot_probabilities(axes, prediction: Prediction) -> None:
@@ -122,7 +122,7 @@ def plot_search(search: Search, *, moving: Collection[int], title: str, path: Pa
         if label in axes.get_legend_handles_labels()[1]:
             label = None
         axes.axvspan(candidate.onset, candidate.offset, color=ORANGE, alpha=0.3, linewidth=0, hatch=hatch, label=label)
-    for returns, colour, label in ((True, BLUE, "window with motion\nthat returns"), (False, GREY, "window without")):
+    for returns, colour, label in ((True, BLUE, "window in which the\nmotion returns"), (False, GREY, "other window")):
         chosen = [(window.first, window.score) for window in search.windows if window.returns == returns]
         axes.plot(*zip(*chosen, strict=True) if chosen else ((), ()), "o", markersize=4, color=colour, label=label)
     axes.axhline(LEAST, color=GREY, linestyle="--", linewidth=1)
@@ -134,8 +134,8 @@ def plot_search(search: Search, *, moving: Collection[int], title: str, path: Pa
     axes.xaxis.set_major_formatter(lambda frame, _: f"{frame:.0f}\n{np.interp(frame, firsts, times):.1f} s")
     axes.set(
         xlabel="first frame of the window",
-        ylabel="score: return of the motion, px",
-        title=f"{title}: search for candidates, to be judged by a person",
+        ylabel="score: how far the motion returns, px",
+        title=f"{title}: candidates, to be checked by a person",
     )
     axes.set_ylim(bottom=-0.02)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -103,7 +103,7 @@ def _coloured(flow: Mapping[str, np.ndarray]) -> tuple[np.ndarray, str]:
 def _warnings(face: Mapping[str, Any], head_motion: float, settings: FaceSettings, limit: float) -> list[str]:
     said = []
     if face["faces"] > 1:
-        said.append(f"of {face['faces']} faces the {face['choice']} one")
+        said.append(f"of {face['faces']} faces, the {face['choice']} one")
     if settings.backend == "auto" and face["backend"] != "dlib":
         said.append(f"face found by {face['backend']}")
     if face["turn"]:
@@ -144,8 +144,8 @@ def _plot_head(axes: Any, canvas: np.ndarray, title: str, points: Mapping[str, A
     """Draw the title, what the pictures are, and the colours of flow: each point has the colour of its vector from the centre."""
     axes.text(GAP, 10, title, weight="bold", **points)
     about = (
-        "aligned onset with landmarks; apex less onset, amplified (×); flow from onset to apex: the hue is its direction, as on "
-        "the wheel, and full colour the length given"
+        "aligned onset with landmarks; apex minus onset, amplified (×); flow from onset to apex: hue is the direction, as on "
+        "the wheel; full colour is the length given below"
     )
     axes.text(GAP, 10 + 1.6 * FONT, about, color=GREY, **points)
     side = HEAD - 16
