@@ -47,7 +47,7 @@ TABLES = {
     "table_3": "Table III: clips by class and dataset",
     "table_4": "Table IV: one training, test sets A and B",
     "table_5": "Table V: leave-one-subject-out",
-    "table_6": "Table VI: where extractors and attention look",
+    "table_6": "Table VI: local or global extractors and attention",
     "table_7": "Table VII: directions of the scan",
 }
 
