@@ -11,7 +11,7 @@ RUN pip install --no-cache-dir -r envs/torch.txt && pip install --no-cache-dir -
 COPY . .
 RUN pip install --no-cache-dir --no-deps --no-build-isolation -e .
 
-# Any user may run it: caches go where everybody can write.
+# Any user may run it: caches are where every user can write.
 ENV HOME=/tmp NUMBA_CACHE_DIR=/tmp/numba XDG_CACHE_HOME=/tmp/cache
 WORKDIR /data
 ENTRYPOINT ["snakemake", "--snakefile", "/opt/merba/Snakefile"]

@@ -3,7 +3,7 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
-# Any --configfile with datasets stands alone: Snakemake would merge it into the demo's otherwise.
+# A --configfile with datasets replaces the demo's configuration; otherwise Snakemake would merge the two.
 if "datasets" not in config:
 
     configfile: workflow.source_path("config/config.yaml")
@@ -37,7 +37,7 @@ onstart:
         sign(plan.results, plan.origin["file"])
 
 
-# Snakemake shows a job's message long before its own last line.
+# The failures again at the end, because Snakemake shows a job's message long before its own last line.
 onerror:
     if workflow.is_main_process:
         for failure in failures(Path("logs"), since=started):
@@ -49,7 +49,7 @@ rule all:
     input:
         plan.tables(ablations=config["ablations"]),
         plan.figures(ablations=config["ablations"]),
-        # Named here, so that a deleted one is made again although the tables exist.
+        # Named here, so that deleted predictions are made again although the tables exist.
         plan.every_prediction(ablations=config["ablations"]),
         "results/samples.parquet",
         "results/problems.csv",
@@ -94,7 +94,7 @@ rule demo:
         plan.demo,
 
 
-# Each table IV to VII, with every method, each experiment and each view is a target too:
+# Each of Tables IV to VII (with every method), each experiment and each view is also a target:
 # `snakemake table_5 experiment_merba packed_tim10`.
 for name in plan.result_tables(ablations=True):
 

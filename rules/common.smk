@@ -1,4 +1,4 @@
-# The plan of what runs (merba/plan.py), and what rules ask of it by wildcards. Nothing is written here.
+# The plan of what runs (merba/plan.py), and what rules ask it for by wildcards. Nothing is written here.
 import sys
 import time
 from pathlib import Path
@@ -19,8 +19,8 @@ started = time.time()
 if (PACKAGE.parent / "Snakefile").is_file():
     import_from(PACKAGE.parent)  # a checkout, which conda environments lack
 
-# Where Snakemake puts a file of this workflow: behind the `prefix` of the module that it is used as. It does so itself with
-# inputs, outputs, logs and benchmarks, and not with parameters.
+# Where Snakemake puts a file of this workflow: under the `prefix` if it is used as a module. Snakemake does this itself for
+# inputs, outputs, logs and benchmarks, but not for parameters.
 placed = workflow.modifier.modify_path
 
 given = {
@@ -32,7 +32,7 @@ update_config(config, given)
 
 
 def or_exit(ask, *arguments):
-    """What `ask` gives. A user's mistake ends the run with its message; Snakemake would add Python's stack."""
+    """What `ask` returns. A user's mistake ends the run with only its message; Snakemake would add Python's stack."""
     try:
         return ask(*arguments)
     except MerbaError as error:
@@ -67,25 +67,25 @@ wildcard_constraints:
     view="[a-z0-9_]+",
 
 
-# A job gets its rows as a parameter: one new or corrected clip reruns only its own subject. With the sheet's
-# file as an input it would rerun all subjects, and with an `ancient` one none until the run after.
+# A job gets its rows as a parameter, so a new or corrected clip reruns only its own subject. With the sheet's file as an
+# input, all subjects would rerun; with the file as an `ancient` input, none before the next run.
 def clips_of(wildcards):
     """The rows of a subject, as preprocessing needs them."""
     return or_exit(plan.clips, wildcards.dataset, wildcards.subject)
 
 
 def files_of(wildcards):
-    """Changes when a frame of this subject does that no rule of the workflow makes."""
+    """A value that changes when a frame of this subject changes that no rule of the workflow makes."""
     return plan.file_state(wildcards.dataset, wildcards.subject)
 
 
 def frames_of(wildcards):
-    """The folders that rules make and a dataset's clips lie in: of the demo, or of a clone."""
+    """The folders of a dataset's clips that rules make: of the demo, or of a clone."""
     return or_exit(plan.made, wildcards.dataset)
 
 
 def faces_and_apex(wildcards):
-    """Ready-made flow needs neither."""
+    """Faces and apexes of a subject; ready-made flow needs neither."""
     if not plan.needs_faces(wildcards.dataset):
         return {}
     return {
@@ -95,7 +95,7 @@ def faces_and_apex(wildcards):
 
 
 def retried(amount):
-    """Memory (MB) or time (minutes) of a job: as much again with each attempt that failed."""
+    """Memory (MB) or time (minutes) of a job: `amount` times the number of the attempt."""
     return lambda wildcards, attempt: amount * attempt
 
 
@@ -107,25 +107,25 @@ def settings_of(wildcards):
 def packs_of(wildcards):
     """The arrays of an experiment's datasets, of flow or of its view; their indexes are in the same folder.
 
-    For each file that a fold names, Snakemake compares it with every input of the job that makes it, here a file a subject.
+    The indexes are no inputs, because Snakemake compares each input with all inputs of the job that makes it: a file per subject.
     """
     or_exit(plan.check_fold, wildcards.experiment, wildcards.dataset, wildcards.subject)
     return plan.packs(wildcards.experiment)
 
 
 def gates_of(wildcards):
-    """What says that the clips of an experiment's datasets can be used, or are to be dropped."""
+    """The files which say that the clips of an experiment's datasets can be used or are dropped."""
     return plan.packs(wildcards.experiment, ".checked")
 
 
 def pretrained_of(wildcards):
-    """The file of weights that an experiment starts from, if any: the user's, so that no prefix belongs before it."""
+    """The file of weights that an experiment starts from, if any. It is the user's file, so it gets no prefix."""
     path = settings_of(wildcards)["model"].get("pretrained")
     return local(path) if path else []
 
 
 def model_file_of(wildcards):
-    """The user's file that an experiment's model is a class of, if any."""
+    """The user's file with the class of an experiment's model, if any."""
     return [local(path) for path in plan.model_files([wildcards.experiment])]
 
 

@@ -1,4 +1,4 @@
-# Optical flow from onset to apex, one file a subject, packed into one array a dataset.
+# Optical flow from onset to apex, one file per subject, packed into one array per dataset.
 
 
 rule flow:
@@ -13,7 +13,7 @@ rule flow:
         "results/times/flow/{dataset}/{subject}.tsv"
     conda:
         "../envs/conda.yaml"
-    threads: 1  # more change no bit; docs/scaling.md says when they help
+    threads: 1  # more threads give the same bits; docs/scaling.md says when they help
     resources:
         gpu=lambda wildcards: int(plan.flow_on_gpu(wildcards.dataset)),
         mem_mb=lambda wildcards, attempt: attempt
@@ -99,8 +99,8 @@ rule problems:
         "../workflow/scripts/problems.py"
 
 
-# A rule of its own: Snakemake deletes what a failed job wrote, and the list must stay readable. The list of all datasets is there
-# before the first of them stops the run.
+# Separate from `problems`, because Snakemake deletes what a failed job wrote, and the list of problems must remain. It is an input,
+# so that the list of all datasets is complete before the first gate stops the run.
 rule gate:
     input:
         ancient("results/problems.csv"),
@@ -112,7 +112,7 @@ rule gate:
         "logs/gate/{dataset}.log",
     benchmark:
         "results/times/gate/{dataset}.tsv"
-    retries: 0  # its refusal is final, whatever a cluster's profile allows
+    retries: 0  # a retry can't help, whatever a cluster's profile allows
     localrule: True
     conda:
         "../envs/conda.yaml"
@@ -121,8 +121,8 @@ rule gate:
         mem_mb=retried(500),
         runtime=retried(10),
     params:
-        # Neither code nor `on_problem` itself: whenever a gate is planned without its pack, Snakemake leaves it until the run
-        # after to see what else has changed about folds.
+        # Neither code nor `on_problem` is a parameter: if a gate runs but its pack doesn't, Snakemake checks the other reasons to
+        # rerun folds only in the next run.
         refuses=lambda wildcards: plan.gate_refuses(f"packed/{wildcards.dataset}"),
     message:
         "gate: {wildcards.dataset}"

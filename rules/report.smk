@@ -1,4 +1,4 @@
-# The report of a run: one HTML page, which `snakemake --report` embeds with the tables and figures.
+# The report of a run: one HTML page. `snakemake --report` embeds it with the tables and figures.
 
 
 rule summary:

@@ -1,5 +1,5 @@
-# The labels of an experiment's clips, and one training a fold: the subject that it leaves out, or `holdout`. A model that can't
-# be made is found with the labels, not after hours of preprocessing.
+# The labels of an experiment's clips, and one training per fold, named by the subject that is left out, or `holdout`. The job of
+# the labels also makes the model, so that a wrong setting stops the run before hours of preprocessing.
 
 
 rule labels:
@@ -35,7 +35,7 @@ rule labels:
 
 rule fold:
     input:
-        # What a gate lets through is in the packs: when it opens anew, they say who is concerned.
+        # A gate that runs again doesn't rerun folds: only a changed pack does.
         ancient(gates_of),
         labels="results/labels/{experiment}.parquet",
         arrays=packs_of,
@@ -52,7 +52,7 @@ rule fold:
         "../envs/conda.yaml"
     threads: config["threads"]
     resources:
-        # Only where training runs on CUDA: `--resources gpu=1` must not serialise folds on the CPU.
+        # Only if training runs on CUDA: `--resources gpu=1` must not run folds on the CPU one by one.
         gpu=1 if plan.on_gpu else 0,
         mem_mb=lambda wildcards, attempt: plan.fold_memory(wildcards.experiment)
         * attempt,

@@ -1,5 +1,5 @@
-# Views: other frames of a clip than onset and apex, for the methods that name one. Each has its own packs, problems and gates,
-# so that nobody else waits for it or reruns because of it.
+# Views: other frames of a clip than onset and apex, for the methods that name one. Each has its own packs, problems and gates, so
+# that other experiments don't wait for it or rerun because of it.
 
 
 rule view:
@@ -94,7 +94,7 @@ rule view_problems:
         "../workflow/scripts/view_problems.py"
 
 
-# As the gate of flow (rules/flow.smk).
+# Like the gate of flow (rules/flow.smk).
 rule view_gate:
     input:
         ancient("results/views/{view}/problems.csv"),
