@@ -60,7 +60,7 @@ def main() -> None:
 
     figures = {"machine": machine("opencv-contrib-python-headless", "dlib-bin", "snakemake"), "goals": GOALS}
     figures |= {"clips": options.clips, "subjects": options.subjects, "folder": options.folder, "frames_a_clip": FRAMES}
-    figures["times"] = "CPU, but for speed_up and the seconds of planning"
+    figures["times"] = "CPU time, except speed_up and the seconds of planning"
     figures["compilation"] = _compilation()
     figures["sizes"] = {}
     idle = os.getloadavg()[0] < IDLE

@@ -12,8 +12,8 @@ from pathlib import Path
 RESULTS = Path(__file__).parent / "results"
 INTRODUCTION = """# Measured
 
-Made by `python bench/tables.py` from the JSON files here; each is written by the benchmark of its name. A file that is
-not here was not measured: without a GPU there are no figures of one.
+`python bench/tables.py` makes this page from the JSON files in this folder. The benchmark of the same name writes each file. Without
+`gpu.json`, no GPU has been measured. In column names, `_s` means seconds, `_ms` milliseconds, `_mb` MB, and `a_clip` per clip.
 """
 
 
