@@ -23,7 +23,7 @@ def kernel(*freedoms: str, inline: bool = False) -> Callable[[Callable], Callabl
         try:
             return njit(cache=True, **options)(function)
         except RuntimeError as problem:  # raised if this folder and the user's cache are both read-only
-            logging.getLogger(__name__).info("kernels are compiled anew by every process: %s", problem)
+            logging.getLogger(__name__).info("every process compiles the kernels again: %s", problem)
             return njit(**options)(function)
 
     return compile_

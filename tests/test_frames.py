@@ -142,9 +142,9 @@ def test_gaps_and_several_numbers_that_count_are_said(tmp_path, caplog):
     named(tmp_path / "one", "006_reg_img46.jpg")
     assert not caplog.text
     named(tmp_path / "gap", "f1.png", "f2.png", "f3.png", "f8.png", "f9.png")
-    assert "gap: there is no image between frames 3 and 8, where most are 1 apart" in caplog.text
+    assert "gap: there is no image between frames 3 and 8, but most are 1 apart" in caplog.text
     assert named(tmp_path / "two", "0_5.png", "1_6.png") == [5, 6]
-    assert "two: several numbers in names such as 0_5.png count the frames; it is taken for 5" in caplog.text
+    assert "two: several numbers in names such as 0_5.png count the frames; it is read as frame 5" in caplog.text
 
 
 def test_two_images_of_one_number_are_a_problem_that_names_both(folder):
@@ -374,7 +374,7 @@ def test_a_hole_before_the_frames_that_are_asked_for_is_said(noise, caplog):
     data[len(data) // 3 : len(data) // 2] = bytes(len(data) // 2 - len(data) // 3)
     noise.write_bytes(data)
     open_clip(noise, "video").read(60)
-    assert re.search(rf"{noise}: \d\.\d+ s lie between frames \d+ and \d+, as long as [12]\d frames last", caplog.text)
+    assert re.search(rf"{noise}: \d\.\d+ s between frames \d+ and \d+, the time of [12]\d frames", caplog.text)
 
 
 def edited(path, start, seconds):

@@ -276,7 +276,7 @@ def test_an_experiment_whose_view_cannot_be_made_is_left_out_and_says_why(tmp_pa
     flow = {"data": "own", "datasets": {"flow": {"adapter": "flow_images", "repository": "r", "commit": "c"}}}
     experiments = {"b": {"method": "B", "model": {"name": "ststnet"}}, "a": KEY_FRAMES | {"datasets": ["samm"]}}
     plan = Plan(flow | {"experiments": experiments})
-    assert plan.left_out == {"a": "its view key16 is of frames, and samm is ready-made flow"}
+    assert plan.left_out == {"a": "its view key16 is of frames, but samm is ready-made flow"}
 
 
 def test_an_optional_experiment_is_in_the_tables_of_every_method_alone():

@@ -105,7 +105,7 @@ def _optical_flow() -> Finding:
     return _try(
         "OpenCV's TV-L1",
         version,
-        "only `flow.solver: opencv` needs it. cv2 lacks `optflow`, so another OpenCV package overwrote opencv-contrib's cv2 "
+        "only `flow.solver: opencv` needs it. cv2 has no `optflow`, so another OpenCV package overwrote opencv-contrib's cv2 "
         "(face-alignment installs opencv-python): pip uninstall -y opencv-python opencv-python-headless opencv-contrib-python "
         "opencv-contrib-python-headless, then pip install --no-deps -r envs/cpu.txt",
         needed=False,

@@ -213,7 +213,7 @@ def _view_is_impossible(settings: Mapping[str, Any], ready_made: Collection[str]
     if (view := settings.get("view")) is None:
         return None
     if without := [name for name in settings["datasets"] if name in ready_made]:
-        return f"its view {view['name']} is of frames, and {', '.join(without)} is ready-made flow"
+        return f"its view {view['name']} is of frames, but {', '.join(without)} is ready-made flow"
     if view["keep"] != "tokens":
         return None
     if not view.get("pretrained"):

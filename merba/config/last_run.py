@@ -42,5 +42,5 @@ def others_results(results: Path, configuration: str) -> str | None:
     return (
         f"{results} holds results of {', '.join(others)}, but this run is of {configuration}. "
         "It overwrites results of the same name. "
-        "`snakemake --directory FOLDER` keeps runs side by side, each in a folder of its own"
+        "`snakemake --directory FOLDER` keeps runs apart, each in a folder of its own"
     )

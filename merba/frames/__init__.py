@@ -208,8 +208,8 @@ class Video(Clip):
             stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             if self._position and (gap := stamp - self._time) > GAP / self.fps:
                 say_once(
-                    f"{self.source}: {gap:.2f} s lie between frames {self._position - 1} and {self._position}, as long as "
-                    f"{gap * self.fps:.0f} frames last; if some are missing there, the later numbers are wrong: copy it again"
+                    f"{self.source}: {gap:.2f} s between frames {self._position - 1} and {self._position}, the time of "
+                    f"{gap * self.fps:.0f} frames; if some are missing there, the later numbers are wrong: copy the file again"
                 )
             # Some containers have no stamps, or not for every frame.
             self._time = stamp if stamp > self._time or not self._position else self._time + 1 / self.fps

@@ -74,7 +74,7 @@ def _say_gap(folder: Path, numbers: Sequence[int]) -> None:
     if wide := [place for place, step in enumerate(steps) if step > 2 * usual]:
         before, after = numbers[wide[0] : wide[0] + 2]
         say_once(
-            f"{folder}: there is no image between frames {before} and {after}, where most are {usual:g} apart; if some are "
+            f"{folder}: there is no image between frames {before} and {after}, but most are {usual:g} apart; if some are "
             "missing, copy the folder again"
         )
 
@@ -117,7 +117,7 @@ def _counting(folder: Path, names: Mapping[str, Sequence[str]], texts: Sequence[
     place = -min(rising)[1]
     if len(numbers) > 1 and any(columns[-other] != columns[place] for _, other in rising):
         first = next(iter(names))
-        say_once(f"{folder}: several numbers in names such as {first} count the frames; it is taken for {numbers[first][place]}")
+        say_once(f"{folder}: several numbers in names such as {first} count the frames; it is read as frame {numbers[first][place]}")
     return place
 
 

@@ -136,4 +136,4 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], path: Path) -> No
     try:
         module.load_state_dict(state, assign=True)
     except RuntimeError as error:
-        raise MerbaError(f"pretrained: {path} holds another ViT than the model's: {error}") from error
+        raise MerbaError(f"pretrained: {path} holds a ViT that doesn't fit the model: {error}") from error

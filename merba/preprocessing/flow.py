@@ -205,7 +205,7 @@ def _in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: in
 def _ready_made_flow(row: Any, shape: tuple[int, int, int]) -> ClipFlow:
     flow = read_image(Path(row.source))[:, :, ::-1].transpose(2, 0, 1)
     if flow.shape != shape:
-        raise ClipProblem(f"{row.source} is {flow.shape[2]}×{flow.shape[1]}, others are {shape[2]}×{shape[1]}")
+        raise ClipProblem(f"{row.source} is {flow.shape[2]}×{flow.shape[1]}, the others are {shape[2]}×{shape[1]}")
     return ClipFlow(flow.astype(np.float16), NO_POINTS, np.nan, None)
 
 

@@ -43,7 +43,7 @@ def _triton() -> tuple[bool, str]:
     if gpu is None:
         return False, "triton is installed, but PyTorch sees no GPU"
     if problem := _broken("triton"):
-        return False, f"triton can't be imported: {problem}; reinstall PyTorch, which brings the triton that fits"
+        return False, f"triton can't be imported: {problem}; reinstall PyTorch, which installs the right triton"
     import triton  # its package has another name in PyTorch for AMD's and Intel's GPUs
 
     return True, f"triton {triton.__version__} on {gpu}; the default on GPU"

@@ -114,7 +114,7 @@ def _write(
 def _warn(fold: Fold, settings: TrainingSettings) -> None:
     if not len(fold.split.test):
         log.warning(
-            "%s %s has no usable clip (see results/problems.csv): it trains on all others, and the tables count one fold less",
+            "%s %s has no usable clip (see results/problems.csv): it trains on all others, and the tables count one fold fewer",
             fold.dataset,
             fold.subject,
         )

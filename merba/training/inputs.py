@@ -191,7 +191,7 @@ def decoded_form(form: FlowFormat, decode: str) -> FlowFormat:
         return form
     if form.channels[:2] != ("u", "v"):
         raise MerbaError(
-            f"`decode: signed` needs flow whose first channels are u and v; this has {', '.join(form.channels)}: "
+            f"`decode: signed` needs u and v as the first channels of the flow; here they are {', '.join(form.channels)}: "
             "change `flow.channels`"
         )
     return replace(form, unit="size")

@@ -67,11 +67,11 @@ def _check(checkpoint: Checkpoint) -> None:
         raise MerbaError(f"{name} can't be written as an ONNX file; these can: {', '.join(known)}")
     if len(checkpoint.members) > 1:
         raise MerbaError(
-            f"the checkpoint is an ensemble of {len(checkpoint.members)} models, an ONNX file holds one: export the "
+            f"the checkpoint is an ensemble of {len(checkpoint.members)} models, but an ONNX file holds one: export the "
             "model.safetensors of each fold, or make one model with `merba export --retrain`"
         )
     if (size := sum(tensor.nbytes for tensor in checkpoint.members[0].weights.values())) >= LARGEST:
-        raise MerbaError(f"{name} has {size / 1e9:.1f} GB of weights, an ONNX file holds less than 2.1; use a smaller model")
+        raise MerbaError(f"{name} has {size / 1e9:.1f} GB of weights, but an ONNX file holds less than 2.1; use a smaller model")
     if checkpoint.model.get("head", "linear") != "linear":
         raise MerbaError(
             f"the head {checkpoint.model['head']} has two outputs, and its rule for the class is not part of an ONNX file; only "

@@ -84,12 +84,12 @@ def _annotate_samm(root: Path, plans: Sequence[ClipPlan]) -> None:
     prose = [
         ["Demonstration clips in the layout of the SAMM release"],
         [],
-        ["Every clip was rendered from one portrait photograph; nobody's reaction was recorded."],
+        ["Every clip was rendered from one portrait photograph; no person's reaction was recorded."],
         ["Frame numbers are the numbers in the file names."],
         ["Onset Frame", "where the movement begins"],
         ["Apex Frame", "where the movement is largest"],
         ["Offset Frame", "where the movement has gone"],
-        ["Estimated Emotion", "the class that the movement stands for"],
+        ["Estimated Emotion", "the class of the movement"],
         *[[]] * 5,
     ]
     header = [
