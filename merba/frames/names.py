@@ -117,7 +117,9 @@ def _counting(folder: Path, names: Mapping[str, Sequence[str]], texts: Sequence[
     place = -min(rising)[1]
     if len(numbers) > 1 and any(columns[-other] != columns[place] for _, other in rising):
         first = next(iter(names))
-        say_once(f"{folder}: several numbers in names such as {first} count the frames; it is read as frame {numbers[first][place]}")
+        say_once(
+            f"{folder}: several numbers in names such as {first} count the frames; it is read as frame {numbers[first][place]}"
+        )
     return place
 
 

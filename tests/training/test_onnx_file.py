@@ -95,7 +95,7 @@ def test_the_example_of_the_documentation_predicts(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("made", "said"),
     [
-        (checkpoint(member(0), member(1)), "the checkpoint is an ensemble of 2 models, an ONNX file holds one"),
+        (checkpoint(member(0), member(1)), "the checkpoint is an ensemble of 2 models, but an ONNX file holds one"),
         (replace(checkpoint(), model={"name": "kernel", "in_channels": 2}), "kernel can't be written as an ONNX file; these can"),
         (replace(checkpoint(), model={"file": "mine.py", "class": "Mine"}), "Mine can't be written as an ONNX file; these can"),
         (replace(checkpoint(), model={"name": "merba_nano", "head": "dgcm"}), "the head dgcm has two outputs"),
