@@ -81,7 +81,7 @@ def changed(config, **changes):
         (
             {"datasets": {"samm": {"adapter": "samm", "root": "/x"}}},
             "kernel",
-            "datasets.samm: adapter samm reads frames; run the",
+            "datasets.samm: adapter samm reads frames, but `merba fit` needs flow images; run the",
         ),
         (
             {"experiments": {"e": {"method": "E", "model": {"name": "ststnet"}, "stopping": "validation"}}},
