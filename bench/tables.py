@@ -13,7 +13,7 @@ RESULTS = Path(__file__).parent / "results"
 INTRODUCTION = """# Measured
 
 `python bench/tables.py` makes this page from the JSON files in this folder. The benchmark of the same name writes each file.
-Without `gpu.json`, no GPU has been measured. In column names, `_s` means seconds, `_ms` milliseconds, `_mb` MB, `a_clip` per clip.
+Without `gpu.json`, no GPU has been measured. In columns, `_s` means seconds, `_ms` milliseconds, `_mb` MB, `a_clip` per clip.
 """
 
 
