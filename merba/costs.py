@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import ceil
+from itertools import pairwise
+from math import ceil, prod
 from types import SimpleNamespace
 from typing import Any
 
@@ -218,6 +219,18 @@ def _slstt(a: SimpleNamespace, classes: int) -> Iterable[Layer]:
     yield Layer((hidden + 1) * (hidden // 2) + (hidden // 2 + 1) * classes, 1, hidden)
 
 
+def _meplan(a: SimpleNamespace, classes: int) -> Iterable[Layer]:
+    size = (a.length, ceil(a.image_size / 2), ceil(a.image_size / 2))
+    yield Layer(149 * a.widths[0], prod(size), 3 * a.widths[0])
+    for stage, (inputs, width) in enumerate(pairwise((a.widths[0], *a.widths))):
+        size = _halved(*size) if stage else size
+        shortcut = (inputs + 2) * width if stage else 0
+        yield Layer((27 * (inputs + width) + 4) * width + shortcut, prod(size), 8 * width)
+        yield Layer((a.blocks - 1) * (54 * width + 4) * width, prod(size), (a.blocks - 1) * 6 * width)
+        if stage == 2:  # attention
+            yield Layer(width + 1, prod(size), width)
+
+
 def _fitted(a: SimpleNamespace, classes: int) -> Iterable[Layer]:
     """Methods without gradients: no parameters, and less time than their job needs to start."""
     return ()
@@ -225,5 +238,5 @@ def _fitted(a: SimpleNamespace, classes: int) -> Iterable[Layer]:
 
 _LAYERS = {
     "merba": _merba, "mambavision": _mambavision, "htnet": _htnet, "featref": _featref, "ststnet": _ststnet,
-    "slstt": _slstt, "biwoof": _fitted, "kernel": _fitted, "lbp_top": _fitted, "lda": _fitted,
+    "slstt": _slstt, "meplan": _meplan, "biwoof": _fitted, "kernel": _fitted, "lbp_top": _fitted, "lda": _fitted,
 }  # fmt: skip

@@ -14,6 +14,7 @@ FAMILIES = {
     "biwoof": "Bi-WOOF",
     "lbp_top": "LBP-TOP",
     "slstt": "SLSTT",
+    "meplan": "ME-PLAN, our reading",
     "kernel": "Kernel ridge (ours)",
     "lda": "PCA + LDA (ours)",
 }
@@ -31,7 +32,8 @@ def method_name(model: Mapping[str, Any]) -> str:
     """
     registered = model.get("name") or model["class"]
     family, _, size = (registered, "", "") if registered in FAMILIES else registered.partition("_")
-    name = "-".join(filter(None, (FAMILIES[family], SIZES.get(size, size)))) if family in FAMILIES else registered
+    title, comma, remark = FAMILIES.get(family, registered).partition(",")
+    name = "-".join(filter(None, (title, SIZES.get(size, size)))) + comma + remark if family in FAMILIES else registered
     if model.get("head") == "dgcm":
         name += "-DGCM"
     changes = ["pretrained"] if model.get("pretrained") else []

@@ -35,6 +35,8 @@ MODELS: dict[str, tuple[str, str]] = {
     "featref": ("featref", "FeatRef"),
     "slstt": ("slstt", "SLSTT"),
     "slstt_small": ("slstt", "SLSTT"),
+    "meplan": ("meplan", "MEPLAN"),
+    "meplan_small": ("meplan", "MEPLAN"),
     "ststnet": ("ststnet", "STSTNet"),
     "biwoof": ("biwoof", "BiWOOF"),
     "lbp_top": ("lbp_top", "LBPTOP"),

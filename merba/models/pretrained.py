@@ -32,15 +32,15 @@ Offers = dict[str, tuple[str, str, Tensor]]  # the model's tensor → (the check
 STEM = "patch_embed.conv_down.0.weight"
 
 
-def read_checkpoint(path: str | Path) -> State:
-    """Tensors of a checkpoint file by official MambaVision name.
+def read_tensors(path: str | Path) -> State:
+    """The tensors of a file of weights by name.
 
-    .safetensors, or a PyTorch file (read with weights_only) that holds them itself or under "state_dict" or "model";
-    prefixes of wrappers are removed. Raises MerbaError if the file is missing, unreadable or not MambaVision's.
+    .safetensors, or a PyTorch file (read with weights_only) that holds them itself or under "state_dict" or "model".
+    Raises MerbaError if the file is missing or unreadable.
     """
     path = Path(path)
     if not path.is_file():
-        raise MerbaError(f"pretrained: there is no file {path}; name a MambaVision checkpoint, or leave pretrained out")
+        raise MerbaError(f"pretrained: there is no file {path}; name a file of weights, or leave pretrained out")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -54,8 +54,15 @@ def read_checkpoint(path: str | Path) -> State:
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
-    state = {re.sub(r"^((module|model|encoder)\.)+", "", name): tensor for name, tensor in tensors.items()}
+    return {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
+
+
+def read_checkpoint(path: str | Path) -> State:
+    """Tensors of a checkpoint file (see `read_tensors`) by official MambaVision name; prefixes of wrappers are removed.
+
+    Raises MerbaError if the file is missing, unreadable or not MambaVision's.
+    """
+    state = {re.sub(r"^((module|model|encoder)\.)+", "", name): tensor for name, tensor in read_tensors(path).items()}
     if STEM not in state:
         raise MerbaError(f"pretrained: {path} holds no MambaVision weights (there is no tensor {STEM})")
     return state

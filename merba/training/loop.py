@@ -87,7 +87,7 @@ def train_fold(
         if validation and _stopped(state, settings):
             break
         train_loss = _train_epoch(step, data, split.train, state, weights, settings, epoch)
-        model = state.judged()
+        model = _settled(state, data, split.train)
         outputs = predict(model, data, judged, mirror_average=settings.mirror_average) if len(judged) else None
         if len(split.test):
             test = classified(_part(outputs, slice(validation, None)))
@@ -146,7 +146,7 @@ def train_without_test(
     weights = _class_weights(data.labels[_rows(rows, device)], classes, settings)
     for epoch in counted(range(1, epochs + 1), epochs, "epochs"):
         _train_epoch(step, data, rows, state, weights, settings, epoch)
-    return state.judged().state_dict()
+    return _settled(state, data, rows).state_dict()
 
 
 def _begin(
@@ -185,14 +185,14 @@ def _train_epoch(
     settings: TrainingSettings,
     epoch: int,
 ) -> float:
-    """One pass over the training rows, or the rest of one that was interrupted; returns the mean loss per clip.
+    """One epoch on the training rows, or the rest of one that was interrupted; returns the mean loss per clip.
 
     Raises MerbaError when that is no longer finite.
     """
     model.train()
     device = data.inputs.device
     state.epoch_random = state.random.get_state()
-    drawn = draw_epoch(rows, settings, state.random, device)
+    drawn = draw_epoch(state.model, data, rows, settings, state.random)
     if state.step == 0:
         state.loss = torch.zeros((), device=device)
     for step in range(state.step, drawn.steps):
@@ -213,7 +213,7 @@ def _train_epoch(
         state.step = step + 1
         state.save_when_due()
     state.step = 0
-    mean = float(state.loss) / len(rows)
+    mean = float(state.loss) / drawn.clips
     if not math.isfinite(mean):
         raise MerbaError(f"the loss is {mean} in epoch {epoch}: training diverged; lower `training.rate`")
     return mean
@@ -232,6 +232,16 @@ def _loss(
         label_smoothing=settings.label_smoothing,
         convex=settings.convex_loss,
     )
+
+
+def _settled(state: Progress, data: FoldData, rows: np.ndarray) -> nn.Module:
+    """The model that predicts. If it has a function `settle`, that gets the training clips `rows` first, in eval mode."""
+    model, device = state.judged(), data.inputs.device
+    if hasattr(model, "settle"):
+        index = _rows(rows, device)
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=computes_bfloat16(device)):
+            model.settle(data.inputs[index], data.labels[index])
+    return model
 
 
 @torch.no_grad()
