@@ -32,7 +32,7 @@ from merba.training.devices import keep_freed_memory
 from merba.training.records import peak_memory_mb
 
 GOALS = {"merba_nano": 6.0, "ststnet": 1.5}  # times as fast
-METHODS = {"lbp_top": 16, "slstt": 2, "slstt_small": 2}  # clips at a time
+METHODS = {"lbp_top": 16, "slstt": 2, "slstt_small": 2, "meplan": 45, "meplan_small": 45}  # clips at a time
 ENCODER = "slstt, encoder"
 
 
@@ -62,12 +62,13 @@ def training_step(model: nn.Module, batch: int, shape: tuple[int, ...], scan: st
     torch.manual_seed(0)
     flow, labels = torch.randn(batch, *shape), torch.randint(0, 3, (batch,))
     optimizer = torch.optim.AdamW(model.train().parameters(), 1e-4, fused=True)
+    loss = getattr(model, "loss", F.cross_entropy)
 
     def step() -> float:
         os.environ[BACKEND_VARIABLE] = scan
         start = perf_counter()
         optimizer.zero_grad()
-        F.cross_entropy(model(flow), labels).backward()
+        loss(model(flow), labels).backward()
         optimizer.step()
         return perf_counter() - start
 

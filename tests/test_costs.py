@@ -19,6 +19,7 @@ OVERRIDES = [
     {"name": "htnet", "image_size": 56, "heads": 4, "mlp_ratio": 2},
     {"name": "ststnet", "in_channels": 2},
     {"name": "slstt", "encoder": "train", "aggregator": "mean"},
+    {"name": "meplan", "image_size": 60, "length": 5, "blocks": 3, "widths": [8, 12, 20, 28]},
 ]
 
 
@@ -36,7 +37,12 @@ def test_dgcm_has_its_own_heads():
 
 @pytest.mark.parametrize(
     "model",
-    [{"name": "merba_base"}, {"name": "htnet"}, {"name": "featref"}, {"name": "slstt_small"}, *OVERRIDES[:1], *OVERRIDES[4:5]],
+    [
+        *({"name": name} for name in ("merba_base", "htnet", "featref", "slstt_small", "meplan", "meplan_small")),
+        *OVERRIDES[:1],
+        *OVERRIDES[4:5],
+        *OVERRIDES[-1:],
+    ],
     ids=str,
 )
 def test_multiply_accumulates_are_near_those_that_are_counted(model):

@@ -255,7 +255,7 @@ def test_the_encoder_counts_for_the_code_of_tokens_alone():
     [
         (
             {"experiments": {"a": KEY_FRAMES | {"view": "key15"}}},
-            "experiments.a.view: 'key15' is unknown (did you mean 'key16'?); choose one of tim10, key16, lof11",
+            "experiments.a.view: 'key15' is unknown (did you mean 'key16'?); choose one of tim10, key16, key8",
         ),
         ({"views": {"b": {"length": 3}}, "experiments": {"a": KEY_FRAMES | {"view": "b"}}}, "views.b: missing key 'frames'"),
         ({"views": {"b": {"frames": "all"}}}, "views.b.frames: 'all' is unknown; choose one of tim, key"),

@@ -196,6 +196,7 @@ def test_a_row_is_named_after_its_own_model_unless_it_has_a_name():
         ({"name": "mambavision_base", "layer_scale": None}, "MambaVision-B (layer scale none)"),
         ({"name": "merba_base", "head": "dgcm", "directions": "hr vr"}, "MERba-B-DGCM (directions hr vr)"),
         ({"name": "htnet"}, "HTNet"),
+        ({"name": "meplan_small", "support": 1, "pretrained": "x.pth"}, "ME-PLAN-S, our reading (pretrained, support 1)"),
         ({"name": "tiny_cnn", "width": 8}, "tiny_cnn (width 8)"),
     ],
 )
@@ -239,8 +240,11 @@ def test_without_experiments_the_papers_run_whose_data_is_there():
     assert methods == {"MERba-B", "MambaVision-B", "HTNet", "STSTNet", "FeatRef, our reading", "Bi-WOOF"} | {
         "LBP-TOP",
         "SLSTT-S",
+        "ME-PLAN, our reading",
+        "ME-PLAN-S, our reading",
     }
-    assert {name for name, experiment in settings.items() if experiment.get("optional")} == {"lbp_top", "slstt_small"}
+    optional = {"lbp_top", "slstt_small", "meplan", "meplan_small"}
+    assert {name for name, experiment in settings.items() if experiment.get("optional")} == optional
     assert left_out["slstt"] == "views.lof11.pretrained names no file of weights"
     assert left_out["merba_dgcm"] == "the configuration has no dataset dfme"
     settings, left_out = shipped("dfme")
