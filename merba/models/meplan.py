@@ -1,4 +1,4 @@
-"""ME-PLAN (Zhao et al., Neural Networks 153, 2022), our reading of it: a 3D network, its classes prototypes, trained in episodes.
+"""ME-PLAN (Zhao et al., Neural Networks 153, 2022), our reading of it: a 3D network with class prototypes, trained in episodes.
 
 Its abstract states a 3D residual prototypical network that is trained in episodes, local-wise attention, sequences of key frames
 around the apex, and transfer of expression-related knowledge; no code is public. Our choices: R3D-18 on 16 grey frames of 112 px
@@ -50,7 +50,7 @@ class Prototypes(nn.Module):
         return nearness(embeddings, self.means)
 
     def settle(self, embeddings: Tensor, labels: Tensor) -> None:
-        """Each prototype becomes the mean of its class's embeddings (n, features), and infinitely far where there are none."""
+        """Each prototype becomes the mean of its class's embeddings (n, features); without any, it is infinitely far away."""
         for label, mean in enumerate(self.means):
             own = embeddings[labels == label]
             mean.copy_(own.mean(0) if len(own) else torch.full_like(mean, torch.inf))
@@ -93,10 +93,10 @@ class MEPLAN(nn.Module):
         return self.backbone(clips.transpose(1, 2)).float()
 
     def episode(self, labels: Tensor, random: Generator) -> Tensor:
-        """The clips of an episode, places in `labels`: class after class, `support` clips and then `queries` others, int64 (b,).
+        """The clips of an episode: places in `labels`, int64 (b,), class by class, first `support` clips, then `queries` others.
 
-        Where a class has fewer clips, its support and its queries repeat; but no clip is in both, unless it is the only one.
-        A class without clips is left out.
+        If a class has fewer clips, some occur more than once, but none as both support and query, unless it is the only one. A
+        class without clips is left out.
         """
         return torch.cat([self._drawn((labels == label).nonzero()[:, 0], random) for label in labels.unique()])
 
