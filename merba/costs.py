@@ -204,13 +204,18 @@ def _ststnet(a: SimpleNamespace, classes: int) -> Iterable[Layer]:
     yield Layer((5 * 5 * 16 + 1) * classes, 1, classes)
 
 
+def _vit(a: SimpleNamespace, patch: int, *, channels: int, frames: int) -> Iterable[Layer]:
+    """Without the last norm."""
+    width, patches = a.width, (a.image_size // patch) ** 2
+    yield Layer((channels * patch**2 + 1) * width, patches * frames, width)
+    yield Layer((patches + 2) * width, 1, 0)  # positions and the class token
+    yield Layer(a.depth * (12 * width + 13) * width, (patches + 1) * frames, a.depth * 16 * width)
+
+
 def _slstt(a: SimpleNamespace, classes: int) -> Iterable[Layer]:
     width, hidden = a.width, a.hidden
     if a.encoder != "cached":
-        patches = (a.image_size // a.patch) ** 2
-        yield Layer((3 * a.patch**2 + 1) * width, patches * a.length, width)
-        yield Layer((patches + 2) * width, 1, 0)  # positions and the class token
-        yield Layer(a.depth * (12 * width + 13) * width, (patches + 1) * a.length, a.depth * 16 * width)
+        yield from _vit(a, a.patch, channels=3, frames=a.length)
     yield Layer(2 * width, a.length, width)
     if a.aggregator == "mean":
         yield Layer((width + 1) * classes, a.length, classes)
@@ -231,6 +236,25 @@ def _meplan(a: SimpleNamespace, classes: int) -> Iterable[Layer]:
             yield Layer(width + 1, prod(size), width)
 
 
+def _mfdan(a: SimpleNamespace, classes: int) -> Iterable[Layer]:
+    levels, width, patches = 4, a.width // 2, (a.image_size // 16) ** 2
+    yield from _vit(a, 16, channels=1, frames=1)
+    yield Layer(2 * a.width, 1, a.width)
+    widths = [2, width // 8, width // 4, width // 2, width]
+    for halvings, (inputs, outputs) in enumerate(pairwise(widths), start=1):
+        yield Layer(9 * inputs * outputs + 2 * outputs, (a.image_size >> halvings) ** 2, 3 * outputs)
+    yield Layer(levels * (9 * width**2 + 2 * width + (width + 1) * a.heads), patches, levels * 3 * width)
+    yield Layer((a.width + width + 1) * classes, 1, a.width)
+
+
+def _mersiamc3d(a: SimpleNamespace, classes: int) -> Iterable[Layer]:
+    widths = [1, a.width, 2 * a.width, 4 * a.width, 8 * a.width]
+    for level, (inputs, outputs) in enumerate(pairwise(widths)):
+        places = (a.length >> max(level - 1, 0)) * (a.image_size >> level) ** 2
+        yield Layer(27 * inputs * outputs + 2 * outputs, places, 3 * outputs)
+    yield Layer((widths[-1] + 1) * a.features + a.features + 1 + (a.features + 1) * classes, 1, a.features)
+
+
 def _fitted(a: SimpleNamespace, classes: int) -> Iterable[Layer]:
     """Methods without gradients: no parameters, and less time than their job needs to start."""
     return ()
@@ -238,5 +262,6 @@ def _fitted(a: SimpleNamespace, classes: int) -> Iterable[Layer]:
 
 _LAYERS = {
     "merba": _merba, "mambavision": _mambavision, "htnet": _htnet, "featref": _featref, "ststnet": _ststnet,
-    "slstt": _slstt, "meplan": _meplan, "biwoof": _fitted, "kernel": _fitted, "lbp_top": _fitted, "lda": _fitted,
+    "slstt": _slstt, "meplan": _meplan, "mfdan": _mfdan, "mersiamc3d": _mersiamc3d,
+    "biwoof": _fitted, "kernel": _fitted, "lbp_top": _fitted, "lda": _fitted,
 }  # fmt: skip

@@ -20,6 +20,8 @@ OVERRIDES = [
     {"name": "ststnet", "in_channels": 2},
     {"name": "slstt", "encoder": "train", "aggregator": "mean"},
     {"name": "meplan", "image_size": 60, "length": 5, "blocks": 3, "widths": [8, 12, 20, 28]},
+    {"name": "mfdan", "image_size": 96, "width": 64, "depth": 8, "heads": 2},
+    {"name": "mersiamc3d", "length": 12, "image_size": 40, "width": 8, "features": 24},
 ]
 
 
@@ -39,9 +41,10 @@ def test_dgcm_has_its_own_heads():
     "model",
     [
         *({"name": name} for name in ("merba_base", "htnet", "featref", "slstt_small", "meplan", "meplan_small")),
+        *({"name": name} for name in ("mfdan", "mfdan_small", "mersiamc3d", "mersiamc3d_small")),
         *OVERRIDES[:1],
         *OVERRIDES[4:5],
-        *OVERRIDES[-1:],
+        *OVERRIDES[-3:-2],
     ],
     ids=str,
 )

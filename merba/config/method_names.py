@@ -15,6 +15,8 @@ FAMILIES = {
     "lbp_top": "LBP-TOP",
     "slstt": "SLSTT",
     "meplan": "ME-PLAN, our reading",
+    "mfdan": "MFDAN, our reading",
+    "mersiamc3d": "MERSiamC3D, our reading",
     "kernel": "Kernel ridge (ours)",
     "lda": "PCA + LDA (ours)",
 }

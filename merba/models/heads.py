@@ -80,6 +80,27 @@ def classification_loss(
     return coarse_loss * (1 - progress if convex else 1) + progress * fine_loss
 
 
+def focal_loss(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    gamma: float = 2.0,
+    class_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Focal loss (Lin et al., ICCV 2017, Section 3.2) of logits (B, classes) against labels (B,) int64; scalar.
+
+    Every term −q log p of the cross-entropy is multiplied by (1 − p)^γ, so that clips already classified well count less.
+    class_weights (classes,) and label_smoothing are those of `F.cross_entropy`, which it equals for γ = 0.
+    """
+    classes = logits.shape[1]
+    log_p = logits.float().log_softmax(1)
+    targets = F.one_hot(labels, classes) * (1 - label_smoothing) + label_smoothing / classes
+    weights = log_p.new_ones(classes) if class_weights is None else class_weights
+    doubt = (-log_p.expm1()).clamp_min(torch.finfo(log_p.dtype).eps)  # not 0, where the power's slope may be infinite
+    return -(weights * targets * doubt**gamma * log_p).sum() / weights[labels].sum()
+
+
 def class_probabilities(outputs: Outputs) -> Tensor:
     """Probability of every class, float32 (B, classes). DGCM: the coarse ones, the negative split by the fine head."""
     if isinstance(outputs, Tensor):

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from merba.models.arguments import check_choice, check_positive
-from merba.models.vit import EPSILON, ViT, load_strictly, read_vit, vit_of
+from merba.models.vit import EPSILON, ViT, load_vit, vit_of
 
 SIZES: dict[str, dict] = {
     "slstt": {},
@@ -88,11 +88,8 @@ class SLSTT(nn.Module):
 
     def load_pretrained(self, path: str | Path) -> None:
         """Load the last norm, and the encoder if the model has one, from a ViT's file with timm's names."""
-        state = read_vit(Path(path))
-        norm = {name.removeprefix("norm."): state.pop(name) for name in [name for name in state if name.startswith("norm.")]}
-        load_strictly(self.norm, norm, path)
+        load_vit(self.encoder, self.norm, Path(path))
         if self.encoder is not None:
-            load_strictly(self.encoder, state, path)
             self.encoder.requires_grad_(not self.frozen)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -27,7 +28,10 @@ class PatchEmbed(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention: tokens (B, L, width) → the same shape."""
+    """Multi-head self-attention: tokens (B, L, width) → the same shape.
+
+    `mask`, which broadcasts to (B, heads, L, L), is added to the logits of queries (rows) and keys (columns).
+    """
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -35,9 +39,9 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, L, width / heads) each
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return self.proj(F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2))
 
 
 class MLP(nn.Module):
@@ -63,15 +67,15 @@ class Block(nn.Module):
         self.mlp = MLP(width, 4 * width)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop(self.attn(self.norm1(x)))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        x = x + self.drop(self.attn(self.norm1(x), mask))
         return x + self.drop(self.mlp(self.norm2(x)))
 
 
 class ViT(nn.Module):
     """Images (B, channels, image_size, image_size) → tokens (B, 1 + patches, width), the class token first, before the last norm.
 
-    The last norm and the head are left to the code that uses the tokens.
+    The last norm and the head are left to the code that uses the tokens. `masks` has one for each block (see `Attention`).
     """
 
     def __init__(
@@ -93,12 +97,15 @@ class ViT(nn.Module):
         self.patch_embed = PatchEmbed(channels, patch, width)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.randn(1, 1 + (image_size // patch) ** 2, width).mul_(0.02))
-        self.blocks = nn.Sequential(*(Block(width, heads, dropout) for _ in range(depth)))
+        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
         x = self.patch_embed(images)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1)
-        return self.blocks(x + self.pos_embed)
+        x = x + self.pos_embed
+        for block, mask in zip(self.blocks, masks or [None] * len(self.blocks), strict=True):
+            x = block(x, mask)
+        return x
 
 
 def read_vit(path: Path) -> dict[str, Tensor]:
@@ -129,6 +136,21 @@ def vit_of(path: Path) -> ViT:
         encoder = ViT(**sizes, heads=max(width // 64, 1))
     load_strictly(encoder, {name: tensor for name, tensor in state.items() if not name.startswith("norm.")}, path)
     return encoder.eval().requires_grad_(False)
+
+
+def load_vit(vit: ViT | None, norm: nn.LayerNorm, path: Path) -> None:
+    """Load a file's ViT into `vit`, if there is one, and its last norm into `norm`. MerbaError if names or sizes differ.
+
+    For a ViT of one channel, the patch embedding is summed over the file's colours: as if grey images had three equal ones.
+    """
+    state = read_vit(path)
+    of_norm = {name: state.pop(name) for name in list(state) if name.startswith("norm.")}
+    load_strictly(nn.ModuleDict({"norm": norm}), of_norm, path)
+    if vit is not None:
+        embedding = "patch_embed.proj.weight"
+        if vit.patch_embed.proj.in_channels == 1:
+            state[embedding] = state[embedding].sum(1, keepdim=True)
+        load_strictly(vit, state, path)
 
 
 def load_strictly(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:

@@ -68,7 +68,8 @@ def train_fold(
     With a validation part, training stops when its UF1 has not risen for `patience` epochs after the warm-up, and the
     epoch with the best UF1 (ties: the lowest loss) is chosen; without one, the last epoch is. The test clips are
     predicted after every epoch for the record, and for the oracle (the epoch with the best accuracy on the test
-    clips, which leaks), but nothing of these predictions reaches the weights, the choice or the stopping.
+    clips, which leaks), but nothing of these predictions reaches the weights, the choice or the stopping. Epochs in which the
+    model says that it does not yet learn to classify (`classifies`) are never chosen.
     With `resume` the state is saved there at most once a minute, and a training that finds such a file continues from it, to the
     same result bit for bit on the CPU. Raises MerbaError when the loss is no longer finite.
     """
@@ -98,11 +99,12 @@ def train_fold(
             better = state.honest is None or (uf1, -loss) > state.best()
         else:
             better = epoch == settings.epochs
-        if better:
+        classifies = getattr(state.model, "classifies", True)
+        if better and classifies:
             state.honest, state.chosen = Selection(epoch, *test), deepcopy(model.state_dict())
         right = int((test[0] == data.labels[_rows(split.test, device)].cpu().numpy()).sum())
         accuracy = right / len(split.test) if len(split.test) else math.nan
-        if state.oracle is None or accuracy > max(row["oracle_test_accuracy"] for row in state.history):
+        if classifies and (state.oracle is None or accuracy > state.history[state.oracle.epoch - 1]["oracle_test_accuracy"]):
             state.oracle = Selection(epoch, *test)
         state.history.append(record | {"oracle_test_accuracy": accuracy})
         state.every_epoch.append(test[0])
@@ -190,6 +192,8 @@ def _train_epoch(
     Raises MerbaError when that is no longer finite.
     """
     model.train()
+    if hasattr(state.model, "begin_epoch"):
+        state.model.begin_epoch(epoch / settings.epochs)
     device = data.inputs.device
     state.epoch_random = state.random.get_state()
     drawn = draw_epoch(state.model, data, rows, settings, state.random)

@@ -242,8 +242,13 @@ def test_without_experiments_the_papers_run_whose_data_is_there():
         "SLSTT-S",
         "ME-PLAN, our reading",
         "ME-PLAN-S, our reading",
+        "MFDAN, our reading",
+        "MFDAN-S, our reading",
+        "MERSiamC3D, our reading",
+        "MERSiamC3D-S, our reading",
     }
-    optional = {"lbp_top", "slstt_small", "meplan", "meplan_small"}
+    added = {"meplan", "meplan_small", "mfdan", "mfdan_small", "mersiamc3d", "mersiamc3d_small"}
+    optional = {"lbp_top", "slstt_small"} | added
     assert {name for name, experiment in settings.items() if experiment.get("optional")} == optional
     assert left_out["slstt"] == "views.lof11.pretrained names no file of weights"
     assert left_out["merba_dgcm"] == "the configuration has no dataset dfme"

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from merba.models.heads import DGCM, class_probabilities, classification_loss, make_head, predicted_class
+from merba.models.heads import DGCM, class_probabilities, classification_loss, focal_loss, make_head, predicted_class
 
 ANGER, CONTEMPT, DISGUST, FEAR, HAPPINESS, SADNESS, SURPRISE = range(7)
 NEGATIVE, POSITIVE, SURPRISED, OTHERS = range(4)
@@ -79,6 +79,37 @@ def test_dgcm_label_smoothing_is_that_of_cross_entropy():
     loss = classification_loss((coarse, fine), torch.tensor([CONTEMPT] * 3), progress=1.0, label_smoothing=0.2)
     expected = F.cross_entropy(coarse, torch.tensor([OTHERS] * 3), label_smoothing=0.2)
     assert loss.item() == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize("gamma", [2.0, 0.5])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_focal_loss_is_the_loop_over_clips_and_classes(gamma, smoothing):
+    x, labels, weights = torch.randn(6, 3), [0, 1, 2, 2, 1, 0], [1.0, 2.0, 0.5]
+    total = 0.0
+    for row, label in zip(x.tolist(), labels, strict=True):
+        whole = sum(map(math.exp, row))
+        for k in range(3):
+            p, target = math.exp(row[k]) / whole, (1 - smoothing) * (k == label) + smoothing / 3
+            total -= weights[k] * target * (1 - p) ** gamma * math.log(p)
+    options = {"gamma": gamma, "class_weights": torch.tensor(weights), "label_smoothing": smoothing}
+    expected = total / sum(weights[label] for label in labels)
+    assert focal_loss(x, torch.tensor(labels), **options).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"class_weights": torch.tensor([1.0, 2.0, 0.5]), "label_smoothing": 0.1}], ids=["", "weighted"]
+)
+def test_focal_loss_with_gamma_0_is_cross_entropy(options):
+    x, y = torch.randn(5, 3), torch.tensor([0, 1, 2, 2, 1])
+    torch.testing.assert_close(focal_loss(x, y, gamma=0.0, **options), classification_loss(x, y, **options))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_focal_loss_of_a_sure_answer_has_finite_gradients(gamma):
+    x = torch.tensor([[100.0, 0.0], [0.0, 100.0]], requires_grad=True)
+    loss = focal_loss(x, torch.tensor([0, 0]), gamma=gamma)
+    loss.backward()
+    assert loss.item() == pytest.approx(50) and x.grad.isfinite().all()
 
 
 def test_dgcm_probabilities_split_the_negative_one_by_the_fine_head():

@@ -1,5 +1,6 @@
 """Training on what views keep: clips with time in front, and tokens."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -8,10 +9,12 @@ import torch
 from small_folds import CPU, QUICK, split
 from torch import nn
 
+from merba import create_model
 from merba.config import complete
 from merba.errors import MerbaError
 from merba.preprocessing.packs import FlowFormat
 from merba.sheet import sample_rows
+from merba.training import loop, resume
 from merba.training.experiments import packed_experiment
 from merba.training.inputs import prepare_view
 from merba.training.loop import train_fold
@@ -19,6 +22,17 @@ from merba.training.settings import rate_at
 
 GREY_FLOW = FlowFormat(("grey", "u", "v"), "px")
 TOKENS = FlowFormat(("token",), "token")
+GREY = FlowFormat(("grey",), "grey")
+SHORT = replace(QUICK, epochs=4, batch_size=16, rate=0.005)
+NETWORKS = {
+    "mfdan": (GREY_FLOW, {"image_size": 32, "width": 32, "depth": 4, "heads": 2}, SHORT),
+    "mersiamc3d": (
+        GREY,
+        {"length": 8, "image_size": 16, "width": 4, "features": 8},
+        replace(SHORT, schedule="step", cooldown=2),
+    ),
+}
+"""The networks of views: format, sizes, settings of a training of twelve steps."""
 
 
 class Linear(nn.Module):
@@ -39,6 +53,29 @@ def clips(shape, n=48, seed=0):
     values = random.normal(0, 1, (n, *shape))
     values[np.arange(n), labels] += 2
     return values.astype(np.float16), labels
+
+
+def network_fold(name, poison=None, **changes):
+    """A training of a small network, where `poison` is what of the test clips is changed, as a function of `resume`."""
+    form, sizes, settings = NETWORKS[name]
+    parts = split()
+
+    def build():
+        return create_model(name, 3, **sizes)
+
+    shape = build().input_shape
+    values, labels = clips((math.prod(shape),))
+    values = values.reshape(-1, *shape)
+    if poison == "labels":
+        labels[parts.test] = (labels[parts.test] + 1) % 3
+    elif poison == "values":
+        values[parts.test] = np.random.default_rng(1).normal(50, 90, values[parts.test].shape)
+    data = prepared(values, labels, form, parts, normalise=True)
+
+    def train(resume=None):
+        return train_fold(build, data, parts, 3, replace(settings, **changes), seed=1, resume=resume)
+
+    return train
 
 
 def prepared(values, labels, form, parts, normalise=False):
@@ -83,6 +120,38 @@ def test_a_view_is_learnt_and_nothing_of_the_test_subject_reaches_the_weights(sh
     else:
         values[split().test] = np.random.default_rng(1).normal(50, 90, values[split().test].shape)
     assert trained(values, labels).weights_sha256 == clean.weights_sha256
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("poison", ["labels", "values"])
+def test_nothing_of_the_test_subject_reaches_a_networks_weights_or_choice(name, poison):
+    clean, poisoned = network_fold(name)(), network_fold(name, poison)()
+    assert len(clean.history) == 4
+    assert poisoned.weights_sha256 == clean.weights_sha256
+    assert poisoned.honest.epoch == clean.honest.epoch
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("changes", [{}, {"weight_average": 0.9}], ids=["", "averaged"])
+@pytest.mark.parametrize("dies_at", [2, 7, 8])  # steps: three an epoch, so that MERSiamC3D's second stage begins with the 7th
+def test_an_interrupted_network_goes_on_to_the_same_bits(tmp_path, monkeypatch, name, changes, dies_at):
+    monkeypatch.setattr(resume, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(resume, "SAVE_SHARE", math.inf)
+    train = network_fold(name, **changes)
+    undisturbed = train()
+    loss, losses = loop._loss, iter(range(1, dies_at))
+
+    def dying(*arguments):
+        if next(losses, None) is None:
+            raise KeyboardInterrupt
+        return loss(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "_loss", dying)
+        train(tmp_path / "progress.pt")
+    resumed = train(tmp_path / "progress.pt")
+    assert resumed.weights_sha256 == undisturbed.weights_sha256
+    assert resumed.history == undisturbed.history
 
 
 def test_the_steps_rate_falls_once_at_the_cool_down():
