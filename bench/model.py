@@ -6,8 +6,9 @@ It also measures the methods of Table V that take views: CPU seconds per clip, a
 
 A step is forward, loss, backward and AdamW, at batch 64 (MERba) or 256 (STSTNet), as in training. Both forms take turns,
 and a ratio is the median over rounds of the ratio of both times in the same round, so that other work on the machine slows
-both alike. A fitted method is timed by the features of 16 clips, a network by a step with its experiment's batch size, and
-SLSTT's frozen encoder by the tokens of a clip; each on one thread of a new process. Writes bench/results/model.json.
+both alike. A fitted method is timed by the features of 16 clips, a network by a step with its experiment's batch size (MFDAN:
+8 clips, MERSiamC3D: 4), and SLSTT's frozen encoder by the tokens of a clip; each on one thread of a new process. Writes
+bench/results/model.json.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ from merba.training.devices import keep_freed_memory
 from merba.training.records import peak_memory_mb
 
 GOALS = {"merba_nano": 6.0, "ststnet": 1.5}  # times as fast
-METHODS = {"lbp_top": 16, "slstt": 2, "slstt_small": 2, "meplan": 45, "meplan_small": 45}  # clips at a time
+METHODS = {  # clips at a time
+    **{"lbp_top": 16, "slstt": 2, "slstt_small": 2, "meplan": 45, "meplan_small": 45},
+    **{"mfdan": 8, "mfdan_small": 128, "mersiamc3d": 4, "mersiamc3d_small": 32},
+}
 ENCODER = "slstt, encoder"
 
 

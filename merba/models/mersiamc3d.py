@@ -85,7 +85,7 @@ class MERSiamC3D(nn.Module):
         outputs: Siamese,
         labels: Tensor,
         *,
-        progress: float,
+        progress: float = 0.0,
         class_weights: Tensor | None = None,
         label_smoothing: float = 0.0,
         **_: object,

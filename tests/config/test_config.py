@@ -197,6 +197,7 @@ def test_a_row_is_named_after_its_own_model_unless_it_has_a_name():
         ({"name": "merba_base", "head": "dgcm", "directions": "hr vr"}, "MERba-B-DGCM (directions hr vr)"),
         ({"name": "htnet"}, "HTNet"),
         ({"name": "meplan_small", "support": 1, "pretrained": "x.pth"}, "ME-PLAN-S, our reading (pretrained, support 1)"),
+        ({"name": "mfdan_small", "drop_key": 0.5}, "MFDAN-S, our reading (drop key 0.5)"),
         ({"name": "tiny_cnn", "width": 8}, "tiny_cnn (width 8)"),
     ],
 )
@@ -257,6 +258,17 @@ def test_without_experiments_the_papers_run_whose_data_is_there():
     counts = {name: tables.count(name) for name in set(tables)}
     assert counts == {"table_4_dfme": 5, "table_6_lgfi": 3, "table_7_scanning": 6}
     assert left_out["merba"] == "the configuration has no dataset smic_hs, casme2, samm"
+
+
+def test_the_shipped_experiments_views_have_the_shapes_of_their_models():
+    from merba.models import check_model
+
+    experiments = shipped("smic_hs", "casme2", "samm")[0].values()
+    seeing = [experiment for experiment in experiments if "view" in experiment]
+    for experiment in seeing:
+        shape = check_model(experiment["model"], 3).input_shape
+        ViewSettings(**experiment["view"]).check_model(experiment["method"], shape)
+    assert len(seeing) >= 6
 
 
 def test_a_view_is_the_shipped_one_with_what_the_configuration_changes(tmp_path):
