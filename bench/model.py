@@ -33,7 +33,8 @@ from merba.training.devices import keep_freed_memory
 from merba.training.records import peak_memory_mb
 
 GOALS = {"merba_nano": 6.0, "ststnet": 1.5}  # times as fast
-METHODS = {  # clips at a time
+# Clips at a time.
+METHODS = {
     **{"lbp_top": 16, "slstt": 2, "slstt_small": 2, "meplan": 45, "meplan_small": 45},
     **{"mfdan": 8, "mfdan_small": 128, "mersiamc3d": 4, "mersiamc3d_small": 32},
 }
