@@ -204,6 +204,7 @@ def test_poisoning_the_test_subjects_files_changes_nothing_of_an_honest_training
     seeing = {"lbp_top": {"inherit": "lbp_top"}, "slstt": {"inherit": "slstt", "model": tokens, "training": {"epochs": 3}}}
     episodes = {"episodes": 2, "support": 1, "queries": 2}
     seeing["meplan"] = {"inherit": "meplan_small", "model": episodes, "training": {"epochs": 3}}
+    seeing |= {name: {"inherit": f"{name}_small", "training": {"epochs": 3}} for name in ("mfdan", "mersiamc3d")}
     names = ["merba", "ststnet", *fitted, *seeing]
     paths = {name: finished.joinpath("results", "folds", name, *fold, "predictions.parquet") for name in names}
     run = [*(str(path.relative_to(finished)) for path in paths.values()), "--rerun-triggers", "mtime"]
@@ -228,7 +229,8 @@ def test_poisoning_the_test_subjects_files_changes_nothing_of_an_honest_training
             frames = sorted(folder.iterdir())
             for path in frames[1:]:
                 cv2.imwrite(str(path), np.roll(cv2.imread(str(path)), 9, axis=1))
-        seen = [f"results/{kind}/samm/006.npz" for kind in ("flow", "views/tim10", "views/lof11", "views/key8")]
+        views_of_all = ("tim10", "lof11", "key8", "apex1_small")
+        seen = [f"results/{kind}/samm/006.npz" for kind in ("flow", *(f"views/{view}" for view in views_of_all))]
         snakemake(finished, *run, "--forcerun", *seen, config=config)
     assert {name: honest_outcome(finished, name, *fold) for name in before} == before
     for name, path in paths.items():
