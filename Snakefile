@@ -37,11 +37,11 @@ onstart:
         sign(plan.results, plan.origin["file"])
 
 
-# The failures again at the end, because Snakemake shows a job's message long before its own last line.
+# Snakemake says more after this; the reason is to be the last thing on the screen.
 onerror:
     if workflow.is_main_process:
-        for failure in failures(Path("logs"), since=started):
-            logger.error(failure)
+        for failure in reversed(failures(Path("logs"), since=started)):
+            atexit.register(print, failure, file=sys.stderr)
 
 
 rule all:

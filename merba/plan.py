@@ -14,6 +14,7 @@ from merba.code import code_digest
 from merba.config import changed_by_experiments, complete, expects_gpu, origin_of, pack_folder, runnable_experiments
 from merba.costs import LEAST_MB, LEAST_MINUTES, LONG_HOURS, Network, keeps_weights, network, slow_without_gpu
 from merba.datasets import DEMO_ROOT, RESULTS, plan_sheet
+from merba.datasets.composites import check_composites
 from merba.datasets.flow_images import ADAPTER as CLONED
 from merba.datasets.flow_images import CLONES
 from merba.datasets.tasks import dfme_datasets
@@ -24,7 +25,7 @@ from merba.frames import file_state
 from merba.preprocessing.flow_settings import with_solver
 from merba.preprocessing.views.planning import PlannedViews
 from merba.protocols import TESTS, folds
-from merba.sheet import KEY, PREPROCESSING, check_subjects_apart, class_names, plain_rows, rows_by_subject, safe_id
+from merba.sheet import KEY, PREPROCESSING, class_names, plain_rows, rows_by_subject, safe_id
 
 ABLATIONS = ("table_6_lgfi", "table_7_scanning")
 """Tables of ablations, which a configuration with `ablations: false` leaves out."""
@@ -64,8 +65,7 @@ class Plan:
         without_frames = set(self.datasets) - self._with_frames
         self.experiments, self.left_out = runnable_experiments(self.config, self.datasets, without_frames)
         self.views = PlannedViews(self.config, self.experiments, self._with_frames)
-        for datasets in {tuple(settings["datasets"]) for settings in self.experiments.values()}:
-            check_subjects_apart(self.sheet[self.sheet["dataset"].isin(datasets)])
+        check_composites(self.sheet, self.config["datasets"], [own["datasets"] for own in self.experiments.values()])
         check_rivals(self.experiments, self.sheet, self.folds)
         self.on_gpu = expects_gpu(self.config["device"])
         self.flow = with_solver(self.config["flow"], on_gpu=self.on_gpu)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import unicodedata
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from math import inf
 from typing import Any
 
 import pandas as pd
@@ -19,6 +17,8 @@ from merba.errors import MerbaError
 NUMBERS = {"onset": "Int64", "apex": "Int64", "offset": "Int64", "fps": "float64", "bits": "Int64"}
 """The columns that hold numbers; the others are text."""
 KEY = ["dataset", "subject", "clip"]
+FRAMES = ["dataset", "subject", "source", "onset", "apex", "offset"]
+"""Columns in which two clips must differ; where subjects do, see `merba.datasets.shared_frames`."""
 PREPROCESSING = [*KEY, "source", "kind", "onset", "apex", "offset", "bits"]
 """Columns that faces, apex and flow depend on; a new label reruns training only."""
 
@@ -56,10 +56,13 @@ def make_sheet(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def check_sheet(sheet: pd.DataFrame) -> None:
-    """Raise MerbaError that names every row which breaks the schema, repeats a clip, or has frames out of order."""
+    """Raise MerbaError that names every row which breaks the schema, repeats a clip or its frames, or has frames out of order."""
     faults = [*_schema_faults(sheet)]
     for index in sheet.index[sheet.duplicated(KEY, keep="first")]:
         faults.append(f"{_name(sheet, index)}: this clip is listed twice; remove one of its rows")
+    named = sheet.drop_duplicates(KEY)
+    for index in named.index[named.duplicated(FRAMES)]:
+        faults.append(f"{_name(sheet, index)}: another clip has the same onset, apex and offset there; remove one of the rows")
     for index in sheet.index[sheet["apex"].notna() & sheet["onset"].isna()]:
         faults.append(f"{_name(sheet, index)}: it has an apex but no onset; give both, or empty the apex to have it detected")
     for first, last in (("onset", "apex"), ("apex", "offset"), ("onset", "offset")):
@@ -75,63 +78,14 @@ def check_sheet(sheet: pd.DataFrame) -> None:
         ]
     if sheet.empty:
         faults.append("it has no clips; check `datasets` in the configuration")
-    _report(faults)
+    report_faults(faults)
 
 
-def _report(faults: Sequence[str]) -> None:
+def report_faults(faults: Sequence[str]) -> None:
+    """Raise MerbaError that lists the faults of a sample sheet, if there are any."""
     if faults:
         shown = [*faults[:50], *([f"… and {len(faults) - 50} more"] if len(faults) > 50 else [])]
         raise MerbaError("sample sheet:\n  " + "\n  ".join(shown))
-
-
-def check_subjects_apart(rows: pd.DataFrame) -> None:
-    """Raise MerbaError that names every source from which two subjects, of any datasets, share frames.
-
-    Such frames would be in the training and in the test part of one fold. `rows` are those of an experiment. Files are
-    compared by inode, so that links count as the same file; none is opened. One recording may belong to two subjects if
-    their frames don't overlap.
-    """
-    of_file: dict[Hashable, list[dict[str, Any]]] = {}
-    for clip in plain_rows(rows, [*KEY, "source", "onset", "offset"]):
-        of_file.setdefault(_file(clip["source"]), []).append(clip)
-    faults = []
-    for clips in of_file.values():
-        if shared := _overlap(clips):
-            first, second = (f"{clip['dataset']} {clip['subject']} {clip['clip']}" for clip in shared)
-            faults.append(
-                f"{shared[1]['source']}: {first} and {second} share frames of it, but are two subjects, so the same "
-                "frames would be trained on and tested; correct the source, the frames or the subject of one of them"
-            )
-    _report(faults)
-
-
-def _file(source: str) -> Hashable:
-    """Device and inode of a file or folder; its path if it doesn't exist yet."""
-    try:
-        state = os.stat(source)  # noqa: PTH116 - a Path for every clip would take longer than all the rest
-    except OSError:
-        return os.path.abspath(source)  # noqa: PTH100
-    return state.st_dev, state.st_ino
-
-
-def _overlap(clips: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
-    """Two clips of one source that share a frame and belong to different subjects; None if there are none.
-
-    In the order of onsets, it is enough to compare each clip with the earlier clip that ends last: any other earlier clip
-    that shares a frame with it shares one with that clip too, and was compared with it before.
-    """
-
-    def end(clip: Mapping[str, Any]) -> float:
-        return inf if clip["offset"] is None else clip["offset"]
-
-    furthest = None
-    for clip in sorted(clips, key=lambda clip: -inf if clip["onset"] is None else clip["onset"]):
-        onset = -inf if clip["onset"] is None else clip["onset"]
-        if furthest and onset <= end(furthest) and any(clip[key] != furthest[key] for key in ("dataset", "subject")):
-            return furthest, clip
-        if furthest is None or end(clip) > end(furthest):
-            furthest = clip
-    return None
 
 
 def _schema_faults(sheet: pd.DataFrame) -> Iterable[str]:

@@ -1,4 +1,5 @@
 # The plan of what runs (merba/plan.py), and what rules ask it for by wildcards. Nothing is written here.
+import atexit
 import sys
 import time
 from pathlib import Path

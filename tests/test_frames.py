@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from moving_faces import varied
+from moving_faces import video as video_of
 from shared_data import shared_data
 
 from merba.errors import ClipProblem
@@ -264,6 +265,13 @@ def test_floating_point_images_are_a_problem(tmp_path):
         open_clip(tmp_path, "frames").read(1)
 
 
+def test_an_image_of_several_pages_is_a_problem(tmp_path):
+    """Such as the stack of a whole recording, of which the first page would be every frame."""
+    cv2.imwritemulti(str(tmp_path / "1.tif"), [IMAGE, IMAGE // 2, IMAGE])
+    with pytest.raises(ClipProblem, match="1.tif holds 3 pages"):
+        open_clip(tmp_path, "frames").read(1)
+
+
 def test_a_frame_of_another_size_is_a_problem(folder):
     path = folder("1.png")
     cv2.imwrite(str(path / "2.png"), IMAGE)
@@ -366,6 +374,64 @@ def test_a_hole_in_a_video_is_a_problem_with_both_counts(noise):
         numbers(open_clip(noise, "video"))
 
 
+def avi(path, codec="MJPG", dropped=()):
+    """An AVI file of 60 frames, of which some were dropped while recording; the places of the others' chunks."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 25, (64, 48))
+    for number in range(60):
+        writer.write(np.full((48, 64, 3), 4 * number, np.uint8))
+    writer.release()
+    data = path.read_bytes()
+    movi, index = data.index(b"movi"), data.rindex(b"idx1")
+    entries = list(struct.iter_unpack("<4sIII", data[index + 8 :][: 16 * 60]))
+    chunks = [data[movi + offset :][: 8 + size + size % 2] for _, _, offset, size in entries]
+    place, frames, listed = 4, b"movi", b""
+    places = []
+    for number, (chunk, (name, flags, *_)) in enumerate(zip(chunks, entries, strict=True)):
+        chunk = struct.pack("<4sI", name, 0) if number in dropped else chunk
+        places += [] if number in dropped else [movi + place]
+        listed += struct.pack("<4sIII", name, flags, place, struct.unpack_from("<I", chunk, 4)[0])
+        place, frames = place + len(chunk), frames + chunk
+    whole = bytearray(data[:movi] + frames + struct.pack("<4sI", b"idx1", len(listed)) + listed)
+    struct.pack_into("<I", whole, movi - 4, len(frames))
+    struct.pack_into("<I", whole, 4, len(whole) - 8)
+    path.write_bytes(whole)
+    return places
+
+
+@pytest.mark.parametrize("codec", ["MJPG", "XVID"])
+def test_frames_behind_a_hole_in_an_avi_file_are_a_problem_with_both_counts(tmp_path, codec):
+    """It has no time stamps, and the decoder goes on behind the hole: without a word, frame 21 would be the true frame 26."""
+    places = avi(tmp_path / "a.avi", codec)
+    data = bytearray((tmp_path / "a.avi").read_bytes())
+    data[places[21] : places[26]] = bytes(places[26] - places[21])
+    (tmp_path / "a.avi").write_bytes(data)
+    clip = open_clip(tmp_path / "a.avi", "video")
+    for _ in range(2):
+        with pytest.raises(ClipProblem, match="its header says 60 frames, 55 could be read"):
+            clip.read(30)
+        assert numbers(clip, 0, 20) == list(range(21)), "what is before it can be used"
+
+
+def test_frames_that_were_dropped_while_recording_are_said(tmp_path, caplog):
+    avi(tmp_path / "whole.avi")
+    open_clip(tmp_path / "whole.avi", "video").read(40)
+    assert not caplog.text
+    avi(tmp_path / "a.avi", dropped=[20])
+    clip = open_clip(tmp_path / "a.avi", "video")
+    assert len(numbers(clip)) == 59
+    assert f"{tmp_path}/a.avi: 0.08 s lie between frames 19 and 20, as long as 2 frames last" in caplog.text
+    assert clip.time(20, 25) == pytest.approx(21 / 25)
+
+
+@pytest.mark.parametrize("change", [lambda data: data.replace(b"idx1", b"junk"), lambda data: data.replace(b"00dc", b"99xy")])
+def test_an_avi_file_whose_index_is_of_no_use_is_read(tmp_path, change):
+    avi(tmp_path / "a.avi")
+    data = (tmp_path / "a.avi").read_bytes()
+    index = data.rindex(b"idx1")
+    (tmp_path / "a.avi").write_bytes(data[:index] + change(data[index:]))
+    assert len(list(islice(open_clip(tmp_path / "a.avi", "video").frames(), 50))) == 50
+
+
 @pytest.mark.parametrize("noise", ["mkv"], indirect=True)
 def test_a_hole_before_the_frames_that_are_asked_for_is_said(noise, caplog):
     open_clip(noise, "video").read(80)
@@ -425,6 +491,31 @@ def test_a_live_recording_has_no_number_of_frames(video, monkeypatch):
 
     monkeypatch.setattr(cv2, "VideoCapture", lambda *_: Live())
     assert open_clip(video, "video").expected == 0
+
+
+@pytest.mark.parametrize("said", [1000, 25])
+def test_a_time_scale_is_not_taken_for_a_frame_rate(tmp_path, monkeypatch, caplog, said):
+    """Browsers write 1000 into the header of a recording, and so the number of frames is taken for that of milliseconds."""
+    path = video_of(tmp_path / "a.webm", count=50, fps=25)
+    decoder = cv2.VideoCapture
+
+    class Browser:
+        def __init__(self, *source):
+            self.real = decoder(*source)
+
+        def get(self, key):
+            wrong = {cv2.CAP_PROP_FPS: said, cv2.CAP_PROP_FRAME_COUNT: 2 * said}
+            return float(wrong[key]) if key in wrong else self.real.get(key)
+
+        def __getattr__(self, name):
+            return getattr(self.real, name)
+
+    monkeypatch.setattr(cv2, "VideoCapture", Browser)
+    clip = open_clip(path, "video")
+    assert (clip.fps, clip.expected) == (pytest.approx(25), 50)
+    assert len(numbers(clip)) == 50
+    assert clip.time(20, 50) == pytest.approx(0.4), "twice as fast as it is stored"
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("name", ["2024-11-14T22:57:44.mp4", "file:x.mp4", "a%03d.mp4", "-i.mp4", "zo\u00e9 $1_2.mp4"])

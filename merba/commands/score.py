@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     import pandas as pd
 
-    from merba.evaluation.comparison import compare, find_predictions
+    from merba.evaluation.comparison import clips_alone, compare, find_predictions
     from merba.evaluation.scoring import read_predictions, score_table
     from merba.sheet import alike
 
@@ -38,12 +39,18 @@ def run(options: argparse.Namespace) -> int:
     comparisons = [] if others is None else compare(predictions, others)
     true, predicted = set(predictions["true"]), set(predictions["predicted"])
     subjects = [("subjects", sorted(set(part))) for _, part in predictions.groupby("dataset")["subject"]]
-    for what, names in [("classes", sorted(true)), *subjects]:
+    for what, names in [("classes", sorted(true)), ("datasets", sorted(set(predictions["dataset"]))), *subjects]:
         for pair in alike(names):
             said = f"the {what} {' and '.join(map(repr, pair))} differ only in case, zeros or spaces, and count as two"
             print(f"merba: {said}", file=sys.stderr)
     if predicted - true:
         print(f"merba: predicted, but never true: {', '.join(sorted(predicted - true))}", file=sys.stderr)
+    files = [(options.file, predictions), (options.against, others)]
+    for (name, clips), (other, rest) in [] if others is None else permutations(files):
+        count, alone = clips_alone(clips, rest)
+        if alone:
+            said = f"{len(alone)} of {count} clips of {name} are not in {other}, such as {alone[0]}, and are not compared"
+            print(f"merba: {said}", file=sys.stderr)
     if options.json and others is not None:
         shown = {"scores": table, "comparisons": pd.DataFrame(comparisons)}
         plain = {name: json.loads(rows.to_json(orient="records")) for name, rows in shown.items()}  # unknown values as null

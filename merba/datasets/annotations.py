@@ -106,6 +106,7 @@ def correct(rows: pd.DataFrame, adapter: str, own: str | None = None) -> pd.Data
     A correction applies to a clip, and only if the cell has the wrong value that it names; if it names none, it replaces any
     value. If the clip's name isn't known, it applies to a data row, provided that the table's length and the row's apex match: a
     table that was sorted or cut has another clip there. Each correction is logged with its reason.
+    Raises MerbaError if one of `own` changes nothing, because there is no such clip, or its cell has another value.
     """
     known = pd.read_csv(CORRECTIONS, dtype=str, keep_default_na=False)
     known = known[known["adapter"] == adapter]
@@ -114,6 +115,7 @@ def correct(rows: pd.DataFrame, adapter: str, own: str | None = None) -> pd.Data
         known = pd.concat([known, read_annotations(Path(own), adapter, needed)]).fillna("")
     rows = rows.copy()
     named = rows["subject"].map(loose) + "/" + rows["clip"].map(loose)
+    idle = []
     for fix in known.itertuples():
         if fix.column not in rows:
             raise layout_error(adapter, f"{own}: column {unknown(fix.column, rows.columns)}")
@@ -123,12 +125,18 @@ def correct(rows: pd.DataFrame, adapter: str, own: str | None = None) -> pd.Data
             matches = row.index[row["apex"] == fix.apex]
         else:
             matches = rows.index[named == f"{loose(fix.subject)}/{loose(fix.clip)}"]
+        if not fix.reason and matches.empty:
+            idle.append(f"row {fix.Index}: the annotations have no clip {fix.subject} {fix.clip}")
         for index in matches:
             value = rows.at[index, fix.column]
             if fix.wrong in ("", value):
                 rows.at[index, fix.column] = fix.right
-                why = getattr(fix, "reason", "") or f"as {own} says"
+                why = fix.reason or f"as {own} says"
                 log.info("%s, %s: %r becomes %r: %s", _place(rows, index), fix.column, value, fix.right, why)
+            elif not fix.reason and value != fix.right:
+                idle.append(f"row {fix.Index}: {fix.column} of {fix.subject} {fix.clip} is {value!r}, not {fix.wrong!r}")
+    if idle:
+        raise layout_error(adapter, f"{own}: corrections that change nothing:\n  " + "\n  ".join(idle) + "\nMend or remove them.")
     return rows
 
 
@@ -183,8 +191,10 @@ def report(faults: list[str], adapter: str, path: Path) -> None:
     raise layout_error(adapter, f"{path}:\n  {listed}\n{remedy}")
 
 
-def _place(rows: pd.DataFrame, index: int) -> str:
-    return f"row {index} ({rows.at[index, 'subject']} {rows.at[index, 'clip']})"
+def _place(rows: pd.DataFrame, index: int | tuple[str, int]) -> str:
+    """A row's number, with its split if the index has it, and its clip."""
+    row = f"{index[1]} of {index[0]}" if isinstance(index, tuple) else index
+    return f"row {row} ({rows.at[index, 'subject']} {rows.at[index, 'clip']})"
 
 
 def _plain(cell: str) -> str:

@@ -40,14 +40,14 @@ def read(
     home = open_root(root, ADAPTER)
     _known("tables", tables or {}, SPLITS)
     _known("columns", columns or {}, COLUMNS)
-    splits = []
-    files = TABLES | dict(tables or {})
-    for split, file in files.items():
-        table = find_table(home, (), file, f"tables.{split}", others=files.values())
-        clips = read_annotations(table, ADAPTER, COLUMNS | dict(columns or {}))
-        clips = correct(clips, ADAPTER, corrections)
-        clips = label_rows(clips, ADAPTER, table, task, None, missing)
-        splits.append(checked_frames(clips, ADAPTER, table).assign(split=split))
+    names = TABLES | dict(tables or {})
+    files = {split: find_table(home, (), name, f"tables.{split}", others=names.values()) for split, name in names.items()}
+    wanted = COLUMNS | dict(columns or {})
+    read = pd.concat({split: read_annotations(table, ADAPTER, wanted).assign(split=split) for split, table in files.items()})
+    read, splits = correct(read, ADAPTER, corrections), []
+    for split, table in files.items():
+        clips = label_rows(read[read["split"] == split].droplevel(0), ADAPTER, table, task, None, missing)
+        splits.append(checked_frames(clips, ADAPTER, table))
     clips = pd.concat(splits)
     twice = clips[clips.duplicated(["subject", "clip"])]
     faults = [f"row {row} of {clip['split']}: {clip['clip']} is in two splits" for row, clip in twice.iterrows()]

@@ -60,6 +60,12 @@ def _complete(table: pd.DataFrame) -> pd.MultiIndex:
     return seeds.index[seeds == table["seed"].nunique()]
 
 
+def clips_alone(mine: pd.DataFrame, theirs: pd.DataFrame) -> tuple[int, list[str]]:
+    """The number of clips in a table of `read_predictions`, and the names of those that the other table lacks."""
+    clips, others = (pd.MultiIndex.from_frame(table[KEY]).unique() for table in (mine, theirs))
+    return len(clips), [" ".join(clip) for clip in clips[~clips.isin(others)]]
+
+
 def compare(mine: pd.DataFrame, theirs: pd.DataFrame) -> list[dict[str, Any]]:
     """`paired_difference` of two tables of `read_predictions`, for each selection and split of `mine` that `theirs` has as well.
 

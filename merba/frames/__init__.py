@@ -10,7 +10,9 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, cached_property
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import cv2
@@ -18,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from merba.errors import ClipProblem
+from merba.frames.avi import frames_there
 from merba.frames.mp4 import edited_seconds, is_mirrored
 from merba.frames.names import frame_names, say_once
 
@@ -30,8 +33,14 @@ VIDEO_SUFFIXES = (
 )
 COUNTED = ISO_SUFFIXES | {".avi"}
 """Videos with the number of frames in the header; for others, FFmpeg estimates it from the duration and the rate."""
+FAST = 200
+"""If the header of a video that isn't COUNTED gives this many frames a second, it may be a time scale: browsers write 1000."""
+FIRST = 30
+"""The number of frames whose time stamps then give the rate."""
 GAP = 4
 """The log reports gaps between time stamps longer than this many frames at the mean rate: a camera's rate varies less."""
+AVI_GAP = 1.5
+"""The same for AVI, whose rate is constant: frames that were dropped while recording leave gaps."""
 
 
 def read_image(path: Path, white: Callable[[], int] = lambda: 65535) -> np.ndarray:
@@ -62,6 +71,8 @@ def _decoded(path: Path) -> tuple[np.ndarray, int | None]:
         raise ClipProblem(f"image {path} can't be decoded: {error.err}") from error
     if image is None:
         raise ClipProblem(f"image {path} is damaged ({len(data)} bytes)")
+    if path.suffix.lower() in (".tif", ".tiff") and (pages := cv2.imcount(str(path))) > 1:
+        raise ClipProblem(f"image {path} holds {pages} pages, of which one would be read; save each as an image of its own")
     heeded = image.dtype == np.uint8 and data[:2] in (b"P2", b"P3")
     header = None if heeded else re.match(rb"P[2356]\s(?:\s*(?:#[^\n]*\n)?)*\d+\s+\d+\s+(\d+)\s", data)
     return image, int(header[1]) if header else None
@@ -112,12 +123,12 @@ class Clip(ABC):
 
         None means the first or the last frame. Raises ClipProblem if the onset or offset is missing, or a frame can't be read.
         """
-        number, last = (self._first() if onset is None else onset), None
-        while number is not None and (offset is None or number <= offset):
+        number = self._first() if onset is None else onset
+        while number is not None and (offset is None or number < offset):
             yield number, self.read(number)
-            number, last = self._after(number), number
-        if offset is not None and last != offset:
-            self.read(offset)  # raises ClipProblem that says what is missing
+            number = self._after(number)
+        if offset is not None:
+            yield offset, self.read(offset)  # raises ClipProblem that says what is missing
 
 
 class FrameFolder(Clip):
@@ -171,10 +182,21 @@ class Video(Clip):
 
     def __init__(self, source: Path) -> None:
         super().__init__(source)
+        self._is_avi = source.suffix.lower() == ".avi"
         self._open()
-        self.fps = self._capture.get(cv2.CAP_PROP_FPS) or math.nan
-        self.expected = max(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+        said, count = self._capture.get(cv2.CAP_PROP_FPS), self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.fps = self._measured_rate(said) if said >= FAST and source.suffix.lower() not in COUNTED else said or math.nan
+        self.expected = max(round(count * self.fps / said) if said else int(count), 0)
         self._mirrored = is_mirrored(source)
+
+    def _measured_rate(self, said: float) -> float:
+        """Frames a second by the first time stamps if the header says more than twice as many; otherwise what it says."""
+        times = []
+        while len(times) < FIRST and self._capture.grab():
+            times.append(self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+        self._open()
+        step = median(after - before for before, after in pairwise(times)) if len(times) > 1 else 0
+        return 1 / step if step * said > 2 else said
 
     def time(self, number: int, fps: float) -> float:
         """The time, s, of frame `number` by the video's time stamps, because the rate may vary.
@@ -193,6 +215,7 @@ class Video(Clip):
         if not self._capture.isOpened():
             raise ClipProblem(f"video {self.source} can't be decoded: it is damaged, or not a video that FFmpeg reads")
         self._position, self._time = -1, 0.0  # number and time, s, of the frame decoded last
+        self._there = frames_there(self.source) if self._is_avi else iter(())
 
     def _reach(self, number: int) -> bool:
         """Decode forward to a frame, from the start if it has passed. Returns False if the video ends before it."""
@@ -205,8 +228,12 @@ class Video(Clip):
                 self._open()
                 return False
             self._position += 1
+            if not next(self._there, True):
+                lost = 1 + sum(not there for there in self._there)
+                self._open()
+                raise self._damaged(self.expected - lost)
             stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            if self._position and (gap := stamp - self._time) > GAP / self.fps:
+            if self._position and (gap := stamp - self._time) > (AVI_GAP if self._is_avi else GAP) / self.fps:
                 say_once(
                     f"{self.source}: {gap:.2f} s between frames {self._position - 1} and {self._position}, the time of "
                     f"{gap * self.fps:.0f} frames; if some are missing there, the later numbers are wrong: copy the file again"
@@ -232,10 +259,12 @@ class Video(Clip):
         if self.source.suffix.lower() in COUNTED:
             seconds, slack = edited_seconds(self.source) or seconds, frame
         if self._count < self.expected - 1 and self._time + frame + slack < seconds:
-            raise ClipProblem(
-                f"video {self.source} is cut or damaged: its header says {self.expected} frames, {self._count} could be read; "
-                "copy it again"
-            )
+            raise self._damaged(self._count)
+
+    def _damaged(self, count: int) -> ClipProblem:
+        return ClipProblem(
+            f"video {self.source} is cut or damaged: its header says {self.expected} frames, {count} could be read; copy it again"
+        )
 
     def _first(self) -> int:
         return 0
@@ -289,18 +318,18 @@ def file_state(rows: Iterable[Mapping[str, Any]]) -> str:
     These are the frames from onset to offset (null: the first, the last), a video, or a flow image. No file is opened. A missing
     file is left out, so that the hash changes when it appears.
     """
-    numbered = cache(_numbered)  # the clips of one long video share its folder
+    paths = cache(frame_paths)  # the clips of one long video share its folder
     state = hashlib.sha256()
     for row in rows:
         first, last = (end if row[key] is None else row[key] for key, end in (("onset", 0), ("offset", math.inf)))
-        files = numbered(row["source"]) if row["kind"] == "frames" else {first: row["source"]}
+        files = paths(row["source"]) if row["kind"] == "frames" else {first: row["source"]}
         for path in (path for number, path in files.items() if first <= number <= last):
             state.update(_state(path).encode())
     return state.hexdigest()[:16]
 
 
-def _numbered(folder: str) -> dict[int, str]:
-    """Paths of a folder's frames by number; empty if the folder can't be used, which its own job will report."""
+def frame_paths(folder: str) -> dict[int, str]:
+    """Paths of a folder's frames by number, ascending; empty if the folder can't be used, which its own job will report."""
     try:
         return {number: f"{folder}/{name}" for number, name in frame_names(Path(folder)).items()}
     except ClipProblem:

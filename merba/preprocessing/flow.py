@@ -187,6 +187,8 @@ def flow_of_clips(
     for row, flow in zip(counted(clips, len(clips), "clips"), flows, strict=True):
         if flow.problem:
             log.warning("%s: %s", name_of(row), flow.problem)
+        elif not flow.flow.any():  # noise alone would move something
+            log.warning("%s: onset and apex are the same picture, so that nothing moves; check the frames", name_of(row))
         yield flow
 
 

@@ -15,7 +15,6 @@ from merba.costs import keeps_weights
 from merba.errors import MerbaError
 from merba.models import check_experiment
 from merba.preprocessing.packs import check_packed
-from merba.preprocessing.same_flow import check_flow_differs
 from merba.protocols import folds
 from merba.sheet import class_names, safe_id
 from merba.training.devices import keep_compiled
@@ -48,7 +47,6 @@ def train_experiment(
     settings, whose = fold_settings(experiment), origin_of(config, origin)
     config = {**config, "keep_weights": keeps_weights(config)}
     check_packed([index for _, index in packs], drop=config["on_problem"] == "drop")
-    check_flow_differs(packs)
     every = [(dataset, safe_id(subject)) for dataset, subject in folds(sheet, experiment)]
     unknown = [f"{dataset}/{subject}" for dataset, subject in only or [] if (dataset, subject) not in every]
     if unknown:

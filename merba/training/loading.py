@@ -16,6 +16,7 @@ from merba.code import code_digest
 from merba.errors import MerbaError
 from merba.files import checksum
 from merba.preprocessing.packs import FlowFormat, load_packs
+from merba.preprocessing.same_flow import check_flow_differs
 from merba.protocols import Split, make_split
 from merba.sheet import KEY, class_names, safe_id
 
@@ -44,9 +45,10 @@ class Fold:
 def load_clips(sheet: pd.DataFrame, packs: Sequence[tuple[Path, Path]]) -> tuple[np.ndarray, pd.DataFrame, FlowFormat]:
     """The usable clips of (array, index) files as `load_packs` has them, with each one's label and split from the sheet.
 
-    Raises MerbaError for a clip that the sheet doesn't have.
+    Raises MerbaError for a clip that the sheet doesn't have, and where two subjects have the same flow.
     """
     flow, clips, form = load_packs(packs)
+    check_flow_differs(packs)  # here, because a gate sees one dataset, and this is how every training gets its clips
     clips = clips.merge(sheet[[*KEY, "label", "split"]], on=KEY, how="left", validate="one_to_one")
     if clips["label"].isna().any():
         unknown = clips[clips["label"].isna()].iloc[0]

@@ -152,6 +152,24 @@ def test_score_warns_of_names_that_differ_in_case_zeros_or_spaces_alone(capsys, 
     assert "the subjects 's01' and 's1' differ only in case" in said
 
 
+def test_score_warns_of_datasets_that_differ_in_case_or_spaces_alone(capsys, tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text("dataset,subject,true,predicted\nCASME2,1,a,a\ncasme2,1,b,a\nsamm,1,b,b\n")
+    assert main(["score", str(path)]) == 0
+    assert "the datasets 'CASME2' and 'casme2' differ only in case" in capsys.readouterr().err
+
+
+def test_score_says_which_clips_it_does_not_compare(capsys, tmp_path):
+    """A spreadsheet program ate the zeros of SAMM's subjects, so that only the other dataset is compared."""
+    mine, theirs = tmp_path / "mine.csv", tmp_path / "theirs.csv"
+    mine.write_text("dataset,subject,clip,true,predicted\ncasme2,1,a,p,p\ncasme2,2,c,n,p\nsamm,6,d,n,n\n")
+    theirs.write_text(mine.read_text().replace("samm,6", "samm,006") + "samm,007,e,n,n\n")
+    assert main(["score", str(mine), "--against", str(theirs)]) == 0
+    said = capsys.readouterr().err
+    assert f"1 of 3 clips of {mine} are not in {theirs}, such as samm 6 d, and are not compared" in said
+    assert f"2 of 4 clips of {theirs} are not in {mine}, such as samm 006 d, and are not compared" in said
+
+
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_score_warns_of_predicted_classes_that_are_never_true(capsys, tmp_path, options):
     (tmp_path / "p.csv").write_text("subject,true,predicted\n1,a,a\n1,b,B\n2,b,nan\n")
@@ -193,11 +211,11 @@ def test_samples_gives_programs_one_json_document(capsys, casme2):
 
 def test_samples_shows_the_frame_rate_of_videos(capsys, tmp_path):
     """One rate is from the table, one from the video; that of the damaged video is unknown."""
-    for name, fps in (("a.avi", 50), ("b.mp4", 25)):
+    for name, fps in (("a.avi", 50), ("d.avi", 50), ("b.mp4", 25)):
         video(tmp_path / name, fps=fps)
     (tmp_path / "c.mp4").write_bytes(b"damaged")
     (tmp_path / "clips.csv").write_text(
-        "subject,clip,source,emotion,fps\nann,1,a.avi,happiness,120\nann,2,a.avi,anger,\nbob,1,b.mp4,surprise,\nbob,2,c.mp4,fear,\n"
+        "subject,clip,source,emotion,fps\nann,1,a.avi,happiness,120\nann,2,d.avi,anger,\nbob,1,b.mp4,surprise,\nbob,2,c.mp4,fear,\n"
     )
     config = {"data": "own", "datasets": {"mine": {"adapter": "clips", "root": str(tmp_path)}}}
     config["experiments"] = {"a": {"method": "A", "model": {"name": "merba_nano"}}}

@@ -209,6 +209,34 @@ def test_a_users_own_corrections_mend_a_faulty_row(copied, tmp_path):
     assert load("casme2", root, corrections=str(own)).loc[0, "onset"] == 92
 
 
+@pytest.mark.parametrize(
+    ("correction", "fault"),
+    [
+        ("sub01,EP99_01f,onset,999,92", "row 2: the annotations have no clip sub01 EP99_01f"),
+        ("sub01,EP01_01f,onset,998,92", "row 2: onset of sub01 EP01_01f is '999', not '998'"),
+    ],
+)
+def test_a_correction_that_changes_nothing_is_named(copied, tmp_path, correction, fault):
+    root = copied("casme2")
+    edit_workbook(root / "CASME2-coding-20140508.xlsx", lambda sheet: setattr(sheet["D2"], "value", 999))
+    own = tmp_path / "own.csv"
+    own.write_text(f"subject,clip,column,wrong,right\n{correction}\n")
+    said = message("casme2", root, corrections=str(own))
+    assert f"{own}: corrections that change nothing" in said
+    assert fault in said
+
+
+def test_a_correction_of_dfme_is_for_one_of_its_tables(releases, tmp_path):
+    before = load("dfme", releases["dfme"])
+    clip = before[before["split"] == "test_a"].iloc[0]
+    own = tmp_path / "own.csv"
+    own.write_text(f"subject,clip,column,wrong,right\n{clip['subject']},{clip['clip']},apex,{clip['apex']},\n")
+    after = load("dfme", releases["dfme"], corrections=str(own))
+    changed = before["apex"].ne(after["apex"]).fillna(True)
+    assert before[changed]["clip"].tolist() == [clip["clip"]]
+    assert after[changed]["apex"].isna().all()
+
+
 def test_an_absent_table_of_corrections_is_named(releases):
     assert "absent.csv can't be read" in message("casme2", releases["casme2"], corrections="absent.csv")
 

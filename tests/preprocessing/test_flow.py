@@ -104,6 +104,17 @@ def test_a_clip_with_a_problem_has_no_flow_and_keeps_its_place(tmp_path, photogr
     assert "no face" in clips["problem"][0]
 
 
+def test_an_apex_that_is_the_onset_once_more_is_said(tmp_path, photograph, caplog):
+    noise = np.random.default_rng(0).integers(0, 3, photograph.shape, np.uint8)
+    noisy = cv2.add(photograph, noise)
+    rows = rows_of(*(clip_of(tmp_path / name, [photograph, noisy, photograph], apex=apex) for name, apex in (("a", 3), ("b", 2))))
+    faces = faces_of_subject(rows, {"landmark_frames": 1})
+    flow, clips = flow_of_subject(rows, faces, apexes_of_subject(rows, faces, {}, {}), {}, {})
+    assert clips["problem"].isna().all() and not flow[0].any() and flow[1].any()
+    said = [message for message in caplog.messages if "same picture" in message]
+    assert said == ["d s a: onset and apex are the same picture, so that nothing moves; check the frames"]
+
+
 def test_threads_change_neither_bits_nor_order(tmp_path, photograph):
     clips = [[photograph, moved(photograph, right, 1)] for right in range(4)]
     clips.insert(1, [np.zeros((200, 200, 3), np.uint8)] * 2)

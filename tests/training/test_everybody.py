@@ -1,5 +1,7 @@
 """`merba fit`: one model trained on all clips of flow images, its card, and what is refused."""
 
+import shutil
+
 import cv2
 import numpy as np
 import pytest
@@ -110,6 +112,15 @@ def test_images_without_a_root_are_cloned(config, releases, tmp_path, monkeypatc
         made = train_on_images(changed(config, datasets=datasets), "kernel")
     assert asked == [("https://example.org/r", "c0")]
     assert sum(made.clips.values()) == 18
+
+
+def test_an_image_that_two_subjects_share_is_refused_with_both_named(config, copied):
+    images = sorted((copied("flow_images") / "STSNet_whole_norm_u_v_os").iterdir())
+    first, *_, last = images
+    shutil.copy(first, last)
+    datasets = {"public_flow": {"adapter": "flow_images", "root": str(first.parents[1])}}
+    with pytest.raises(MerbaError, match=r"same flow to the bit.*\n  casme2 sub02 EP02_03f and samm 006 006_1_1"):
+        train_on_images(changed(config, datasets=datasets), "kernel")
 
 
 def test_another_suffix_is_refused(config, capsys):

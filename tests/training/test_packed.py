@@ -14,6 +14,7 @@ from workflow_runs import ROOT, configured
 
 from merba.cli import main
 from merba.config import fold_settings, load_config
+from merba.errors import MerbaError
 from merba.preprocessing.packs import ClipFlow, FlowFormat, pack, save_subject
 from merba.sheet import safe_id, sample_rows
 from merba.training.experiments import packed_experiment
@@ -80,6 +81,25 @@ def test_clips_with_problems_are_refused_unless_they_are_to_be_dropped(run_folde
     assert folds(run_folder, config=PUBLIC_FLOW) == 1
     assert "9 clips can't be used" in capsys.readouterr().err
     assert not (run_folder / "results" / "splits").exists()
+
+
+def test_a_clip_that_two_datasets_share_stops_folds_and_every_training(run_folder, capsys):
+    """Each dataset's gate lets it through."""
+    arrays = {name: run_folder / "results" / "packed" / f"{name}.npy" for name in PEOPLE}
+    flow = {name: np.load(path) for name, path in arrays.items()}
+    flow["smic_hs"][4] = flow["samm"][12]
+    np.save(arrays["smic_hs"], flow["smic_hs"])
+    config = configured(run_folder, PUBLIC_FLOW, on_problem="drop")
+    settings, message = load_config(config), "samm NA 03 and smic_hs 06 04"
+    experiment, sheet, packs = packed_experiment(settings, "ststnet", run_folder / "results")
+    with pytest.raises(MerbaError, match=message):  # as a fold of the workflow does
+        load_fold(settings, fold_settings(experiment), dataset="samm", subject_id="006", sheet=sheet, packs=packs)
+    assert folds(run_folder, "--experiment", "ststnet", config=config) == 1
+    assert message in capsys.readouterr().err
+    words = ["train", "--config", config, "--experiment", "ststnet", "--results", run_folder / "results"]
+    assert main(list(map(str, words))) == 1
+    assert message in capsys.readouterr().err
+    assert not (run_folder / "results" / "folds").exists()
 
 
 def test_every_experiment_or_a_single_one_is_written(run_folder, capsys):

@@ -355,10 +355,12 @@ def own_clips(tmp_path, photograph):
         root = tmp_path / "own 'clips'"
         root.mkdir()
         rows = []
-        for name in names:
+        for place, name in enumerate(names):
             (root / name).mkdir()
+            frame = photograph.copy()
+            frame[0, 0] = place  # another person's frames
             for number in range(3):
-                cv2.imwrite(str(root / name / f"{number}.png"), np.roll(photograph, number, 1))
+                cv2.imwrite(str(root / name / f"{number}.png"), np.roll(frame, number, 1))
             rows.append(
                 {"subject": name, "clip": name, "source": name, "onset": 0, "apex": 1, "offset": 2, "emotion": "happiness"}
             )
