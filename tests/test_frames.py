@@ -419,7 +419,7 @@ def test_frames_that_were_dropped_while_recording_are_said(tmp_path, caplog):
     avi(tmp_path / "a.avi", dropped=[20])
     clip = open_clip(tmp_path / "a.avi", "video")
     assert len(numbers(clip)) == 59
-    assert f"{tmp_path}/a.avi: 0.08 s lie between frames 19 and 20, as long as 2 frames last" in caplog.text
+    assert f"{tmp_path}/a.avi: 0.08 s between frames 19 and 20, the time of 2 frames" in caplog.text
     assert clip.time(20, 25) == pytest.approx(21 / 25)
 
 

@@ -62,7 +62,7 @@ def _said(pair: Pair) -> str:
     first, second = (f"{clip['dataset']} {clip['subject']} {clip['clip']}" for clip in pair)
     sources = " and ".join(dict.fromkeys(clip["source"] for clip in pair))
     return (
-        f"{sources}: {first} and {second} share frames (one file, links to it or copies), but are two subjects, so that the same "
+        f"{sources}: {first} and {second} share frames (one file, links to it or copies), but are two subjects, so the same "
         "frames would be trained on and tested; correct the source, the frames or the subject of one of them"
     )
 

@@ -119,7 +119,7 @@ def test_an_image_that_two_subjects_share_is_refused_with_both_named(config, cop
     first, *_, last = images
     shutil.copy(first, last)
     datasets = {"public_flow": {"adapter": "flow_images", "root": str(first.parents[1])}}
-    with pytest.raises(MerbaError, match=r"same flow to the bit.*\n  casme2 sub02 EP02_03f and samm 006 006_1_1"):
+    with pytest.raises(MerbaError, match=r"exactly the same flow.*\n  casme2 sub02 EP02_03f and samm 006 006_1_1"):
         train_on_images(changed(config, datasets=datasets), "kernel")
 
 
