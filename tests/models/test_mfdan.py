@@ -169,7 +169,7 @@ def test_with_weights_of_a_file_it_is_that_vit_on_grey_images_until_the_flow_dri
 
 def test_other_files_are_refused(tmp_path):
     write_vit(tmp_path / "deeper.safetensors", depth=12)
-    with pytest.raises(MerbaError, match="holds another ViT than the model's"):
+    with pytest.raises(MerbaError, match="holds a ViT that doesn't fit the model"):
         create_model("mfdan", 3, pretrained=tmp_path / "deeper.safetensors", **SMALL)
     state = vit_state(depth=8)
     del state["norm.bias"]
