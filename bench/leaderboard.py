@@ -71,8 +71,9 @@ def markdown(rows: pd.DataFrame, about: dict[str, str], prefix: str = "") -> str
             if f"{dataset}_uf1" in row:
                 cells[heading] = f"{row[f'{dataset}_uf1']:.3f}"
         if "difference" in rows:
-            against = pd.notna(row["difference"])
-            cells["difference in UF1"] = f"{_interval(row, 'difference', '+')} to {row['against']}" if against else "–"
+            (rival,) = rows["against"].dropna().unique()
+            differs = pd.notna(row["difference"])
+            cells[f"UF1 minus that of {honest.at[rival, 'method']}"] = _interval(row, "difference", "+") if differs else "–"
         cells["*oracle UF1 (leaks)*"] = f"*{oracle.at[name, f'{prefix}uf1']:.3f}*" if name in oracle.index else "–"
         lines.append(cells)
     head = list(lines[0])
@@ -82,7 +83,7 @@ def markdown(rows: pd.DataFrame, about: dict[str, str], prefix: str = "") -> str
 
 def _interval(row: pd.Series, name: str, sign: str = "") -> str:
     low, high = (f"{row[f'{name}_{end}']:{sign}.3f}" for end in ("low", "high"))
-    return f"{row[name]:{sign}.3f} ({low} to {high})"
+    return f"{row[name]:{sign}.3f} ({low} to {high})".replace("-", "−")
 
 
 def draw(rows: pd.DataFrame, path: Path) -> None:
@@ -99,7 +100,7 @@ def page(text: str, tables: dict[str, pd.DataFrame]) -> str:
     _, after = rest.split(MARKS[1])
     parts = [markdown(tables["table_5_3db"], {"method": "method", "selection": "epoch"}, "combined_")]
     for name, columns in TABLES.items():
-        if len(tables[name]):
+        if tables[name]["experiment"].nunique() > 1:
             title = f"Table {'VI' if '_6_' in name else 'VII'} on these clips:"
             parts += [title, markdown(tables[name], {column: column.replace("_", "-") for column in columns})]
     return before + MARKS[0] + "\n\n".join(parts) + MARKS[1] + after
