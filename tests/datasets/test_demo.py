@@ -14,7 +14,7 @@ from merba.datasets.cells import read_sheets
 from merba.datasets.demo.face import CROP_WIDTHS, LANDMARKS, MOVEMENTS, field, region_bumps
 from merba.datasets.demo.layouts import EMOTIONS, LAYOUTS, ClipPlan
 from merba.datasets.demo.planning import DemoSettings, clip_plans, plan
-from merba.datasets.demo.rendering import render, rest_face, rise, true_displacement
+from merba.datasets.demo.rendering import ALIGNED_SIZE, clip_motion, render, rest_face, rise, true_displacement
 from merba.errors import MerbaError
 from merba.frames import open_clip
 
@@ -309,6 +309,65 @@ def test_the_displacement_of_a_movement_solves_its_equation():
     u, v = true_displacement(movement, drift)
     exact = field(region_bumps({"lip corner": (2, -3)}, LANDMARKS * 0.2 + (-15, -2), 6), x + u, y + v)
     np.testing.assert_allclose(np.stack([u, v]), exact + drift[:, None, None], atol=0.05)
+
+
+# ---- how hard the clips are
+
+
+def motions(**settings):
+    """Every clip of two small subjects: its plan, face at rest and motion."""
+    made = DemoSettings.of({"subjects": 1, "clips": 9, "size": 0.2, **settings})
+    rests = {dataset: rest_face(made, dataset, 0) for dataset in ("casme2", "samm")}
+    return [
+        (clip, rest, clip_motion(made, dataset, clip, rest))
+        for dataset, rest in rests.items()
+        for clip in clip_plans(made, dataset)
+    ]
+
+
+def aligned_px(rest):
+    """Pixels of the frame in one of the aligned face."""
+    return CROP_WIDTHS * rest.width / ALIGNED_SIZE
+
+
+def test_movements_and_drifts_are_as_large_as_the_settings_say():
+    peaks, drifts = [], []
+    for clip, rest, motion in motions(movement=[0.4, 0.6], head=3):
+        peaks.append(np.hypot(*motion.movement).max() / aligned_px(rest))
+        drifts.append(np.abs(motion.drift[clip.apex - clip.first]).max() / aligned_px(rest))
+    assert 0.4 <= min(peaks) < 0.45 < 0.55 < max(peaks) <= 0.601
+    assert 1.2 < max(drifts) < 4
+
+
+def test_the_noise_of_a_frame_is_as_strong_as_the_settings_say(tmp_path):
+    settings = {"subjects": 1, "clips": 1, "datasets": ["smic_hs"], "size": 0.2, "movement": [0, 0], "head": 0, "noise": 6}
+    render(settings, "smic_hs", tmp_path)
+    (row,) = plan(settings, tmp_path).itertuples()
+    first, second = (grey(open_clip(row.source, "frames").read(number)) for number in (row.onset, row.onset + 1))
+    dark = (first > 30) & (first < 225)  # where noise isn't clipped
+    assert (second - first)[dark].std() == pytest.approx(6 * np.sqrt(2), rel=0.03)
+
+
+def test_a_mixed_clip_moves_as_its_class_and_less_as_one_other():
+    for clip, rest, motion in motions(mixed=1):
+        shape = motion.movement.shape[1:]
+        x, y = np.arange(shape[1])[None], np.arange(shape[0])[:, None]
+        labels = ["negative", "positive", "surprise"]
+        fields = [field(region_bumps(MOVEMENTS[label], rest.landmarks, 0.11 * rest.width), x, y).ravel() for label in labels]
+        sizes = dict(zip(labels, np.linalg.lstsq(np.array(fields).T, motion.movement.ravel(), rcond=None)[0], strict=True))
+        own = sizes.pop(clip.label)
+        none, other = sorted(size / own for size in sizes.values())
+        assert abs(none) < 0.1
+        assert 0.4 < other < 1.1  # 0.5 to 1, and the asymmetry
+
+
+def test_a_share_of_the_clips_is_mixed_and_mixing_changes_nothing_else():
+    changed = []
+    for (_, _, before), (_, _, after) in zip(motions(), motions(mixed=0.5), strict=True):
+        changed.append(not np.array_equal(before.movement, after.movement))
+        np.testing.assert_array_equal(before.drift, after.drift)
+        assert np.hypot(*after.movement).max() == pytest.approx(np.hypot(*before.movement).max(), rel=1e-5)
+    assert 0.25 < np.mean(changed) < 0.75
 
 
 def test_a_field_is_the_sum_of_its_bumps():

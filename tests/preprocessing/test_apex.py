@@ -8,7 +8,7 @@ from face_clips import clip_of, rows_of
 
 from merba.datasets.demo import face
 from merba.datasets.demo.planning import DemoSettings, clip_plans
-from merba.datasets.demo.rendering import NOISE, clip_motion, rest_face, rise
+from merba.datasets.demo.rendering import clip_motion, rest_face, rise
 from merba.preprocessing.apex import apexes_of_subject
 from merba.preprocessing.faces import faces_of_subject
 
@@ -47,7 +47,7 @@ def rendered(plan, *, movement=1.0, lids=0.0, blink=None):
         lowered = lids * size + (0 if blink is None else 0.045 * max(0, 1 - abs(number - blink) / 3))
         moved = size * movement * motion.movement + lowered * sinking
         image = cv2.remap(rest.image, np.float32(x - u - moved[0]), np.float32(y - v - moved[1]), cv2.INTER_CUBIC)
-        yield np.clip(image + random.normal(0, NOISE, (*y.shape[:1], *x.shape[1:], 1)), 0, 255).astype(np.uint8)
+        yield np.clip(image + random.normal(0, settings.noise, (*y.shape[:1], *x.shape[1:], 1)), 0, 255).astype(np.uint8)
 
 
 def apex_errors(folder, curve, *, blinks=False, **moves):

@@ -18,7 +18,7 @@ from merba.sheet import sample_rows
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """Sizes of the demo; `size` scales frames and face."""
+    """Sizes of the demo, and how hard its clips are; `size` scales frames and face."""
 
     seed: int = 0
     datasets: tuple[str, ...] = ("smic_hs", "casme2", "samm")
@@ -28,11 +28,16 @@ class DemoSettings:
     dfme_clips: int = 7
     frames: int = 20  # a clip at least; some get up to four more
     size: float = 1.0
+    movement: tuple[float, float] = (1.25, 1.75)  # smallest and largest peak displacement, px of the aligned face
+    noise: float = 2.5  # standard deviation, grey levels
+    head: float = 1.2  # largest speed of the head's drift, px of the aligned face a clip, in each direction
+    mixed: float = 0.0  # share of the clips that also move as another class does
 
     @classmethod
     def of(cls, settings: Mapping[str, object]) -> DemoSettings:
         """The settings of a configuration's `demo` section. Raises MerbaError for a value that can't be rendered."""
-        made = cls(**{**settings, "datasets": tuple(settings.get("datasets", cls.datasets))})
+        pairs = {name: tuple(settings.get(name, getattr(cls, name))) for name in ("datasets", "movement")}
+        made = cls(**{**settings, **pairs})
         for name in made.datasets:
             if name not in LAYOUTS:
                 raise MerbaError(f"demo: datasets: {unknown(name, LAYOUTS)}")

@@ -20,8 +20,7 @@ from merba.datasets.demo.layouts import LAYOUTS, ClipPlan
 from merba.datasets.demo.planning import DemoSettings, clip_plans, generator
 
 ALIGNED_SIZE = 224
-PEAK = (1.25, 1.75)  # largest displacement of a movement, px of the aligned face
-NOISE = 2.5  # standard deviation, grey levels
+MIXED = (0.5, 1.0)  # size of another class's movement in a mixed one, relative to the clip's own
 ENCODING = {".bmp": [], ".jpg": [cv2.IMWRITE_JPEG_QUALITY, 98]}  # both survive this quality
 MOVEMENT_SIGMA = 0.11  # of a moved region, in widths of the landmark box
 IDENTITY_SIGMA = 0.2
@@ -110,15 +109,25 @@ def clip_motion(settings: DemoSettings, dataset: str, plan: ClipPlan, rest: Rest
     random = generator(settings, dataset, plan.subject_index, plan.index, "motion")
     height, width = rest.image.shape[:2]
     weights = {(region, side): random.uniform(0.85, 1.15) for region in face.REGIONS for side in face.SIDES}
-    movement = face.MOVEMENTS[plan.label]
-    bumps = face.region_bumps(movement, rest.landmarks, MOVEMENT_SIGMA * rest.width, weights)
-    shape = face.field(bumps, *_grid(width, height))
+    x, y = _grid(width, height)
+    shape = sum(
+        part * face.field(face.region_bumps(face.MOVEMENTS[label], rest.landmarks, MOVEMENT_SIGMA * rest.width, weights), x, y)
+        for label, part in _parts(settings, dataset, plan).items()
+    )
     source_px = face.CROP_WIDTHS * rest.width / ALIGNED_SIZE  # of one pixel of the aligned face
-    peak = random.uniform(*PEAK) * source_px
+    peak = random.uniform(*settings.movement) * source_px
     time = (np.array(plan.numbers) - plan.onset) / len(plan.numbers)
-    speed, bend = random.uniform(-1.2, 1.2, (2, 2)) * source_px
+    speed, bend = random.uniform(-settings.head, settings.head, (2, 2)) * source_px
     drift = np.outer(time, speed) + np.outer(time**2, bend)
     return Motion((peak / np.hypot(*shape).max() * shape).astype(np.float32), drift)
+
+
+def _parts(settings: DemoSettings, dataset: str, plan: ClipPlan) -> dict[str, float]:
+    """The classes that a clip moves as, each with its relative size: its own, and in a mixed clip another one."""
+    random = generator(settings, dataset, plan.subject_index, plan.index, "mixed")
+    others = [label for label in LAYOUTS[dataset].emotions if label != plan.label]
+    mixed = random.random() < settings.mixed
+    return {plan.label: 1.0} | ({str(random.choice(others)): random.uniform(*MIXED)} if mixed else {})
 
 
 def rise(plan: ClipPlan) -> np.ndarray:
@@ -158,7 +167,7 @@ def _write_clip(settings: DemoSettings, dataset: str, plan: ClipPlan, rest: Rest
     cv2.setRNGSeed(int(generator(settings, dataset, plan.subject_index, plan.index, "noise").integers(2**31)))
     for number, (u, v), size in zip(plan.numbers, motion.drift, rise(plan), strict=True):
         moved = _remap(rest.image, x - u - size * motion.movement[0], y - v - size * motion.movement[1])
-        cv2.randn(noise, 0, NOISE)  # three times as fast as NumPy's
+        cv2.randn(noise, 0, settings.noise)  # three times as fast as NumPy's
         path = folder / LAYOUTS[dataset].frame_name(plan.subject, number)
         # The same in every channel, so that neither JPEG's coarser colour nor conversion to grey averages it out.
         frame = cv2.add(moved, cv2.merge([noise] * channels), dtype=cv2.CV_8U)
