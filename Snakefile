@@ -86,12 +86,19 @@ rule packed:
         expand("results/packed/{dataset}.checked", dataset=plan.datasets),
         "results/samples.parquet",
         expand("results/packed/{dataset}.npy", dataset=plan.datasets),
-        plan.sample_figures(),
+        plan.contact_sheets.files(),
 
 
 rule demo:
     input:
         plan.demo,
+
+
+# Table V with every method, and what `all` makes. config/methods.yaml has every method, at a small size, on the demo's clips.
+rule methods:
+    input:
+        lambda wildcards: or_exit(plan.every_method),
+        rules.all.input,
 
 
 # Each of Tables IV to VII (with every method), each experiment and each view is also a target:

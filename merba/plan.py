@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from merba.code import code_digest
-from merba.config import changed_by_experiments, complete, expects_gpu, origin_of, pack_folder, runnable_experiments
+from merba.code import code_digest, model_arguments
+from merba.config import changed_by_experiments, complete, expects_gpu, library, origin_of, pack_folder, runnable_experiments
 from merba.costs import LEAST_MB, LEAST_MINUTES, LONG_HOURS, Network, keeps_weights, network, slow_without_gpu
 from merba.datasets import DEMO_ROOT, RESULTS, plan_sheet
 from merba.datasets.composites import check_composites
@@ -22,6 +21,7 @@ from merba.errors import MerbaError, did_you_mean
 from merba.evaluation.rivals import check_rivals
 from merba.files import FOLD_FILES, WEIGHTS
 from merba.frames import file_state
+from merba.preprocessing.contact_sheets import ContactSheets
 from merba.preprocessing.flow_settings import with_solver
 from merba.preprocessing.views.planning import PlannedViews
 from merba.protocols import TESTS, folds
@@ -33,8 +33,6 @@ EVERY_METHOD = "_every_method"
 """The end of a table's name if it includes the experiments that a plain run leaves out."""
 RELEASED_SIZE = 28
 """Side of the public release's flow images, px."""
-SHEET_CLIPS = 48
-"""Clips on a page of a contact sheet."""
 PAPER_MODEL = "merba_base"
 """The published rows of Table VII have the costs of this model."""
 
@@ -44,8 +42,9 @@ class Plan:
 
     `config` is the configuration with every default filled in, `origin` says which configuration the results come from (see
     `merba.config.origin_of`), and `sheet` is the sample sheet. By name, `experiments` has the settings of those that run, and
-    `left_out` why the others can't. `flow` has the settings of flow, with the solver that runs, and `views` the views. `results`
-    is the folder of results, relative to the run's folder; the paths in rules always begin with `results/`, wherever it is.
+    `left_out` why the others can't. `flow` has the settings of flow, with the solver that runs; `views` and
+    `contact_sheets` plan these. `results` is the folder of results, relative to the run's folder; the paths in rules always begin
+    with `results/`, wherever it is.
     """
 
     def __init__(
@@ -65,6 +64,8 @@ class Plan:
         without_frames = set(self.datasets) - self._with_frames
         self.experiments, self.left_out = runnable_experiments(self.config, self.datasets, without_frames)
         self.views = PlannedViews(self.config, self.experiments, self._with_frames)
+        framed = [dataset for dataset in self.datasets if self.needs_faces(dataset)]
+        self.contact_sheets = ContactSheets({dataset: self._rows[dataset] for dataset in framed})
         check_composites(self.sheet, self.config["datasets"], [own["datasets"] for own in self.experiments.values()])
         check_rivals(self.experiments, self.sheet, self.folds)
         self.on_gpu = expects_gpu(self.config["device"])
@@ -257,6 +258,19 @@ class Plan:
         whole = self.in_table(table) == self.in_table(table, every_method=True)
         return f"results/{table}{'' if whole else EVERY_METHOD}.csv"
 
+    def every_method(self) -> str:
+        """The file of Table V. Raises MerbaError if no experiment has one of its methods, whatever the method's size."""
+        papers, ours = (
+            {model_arguments(own["model"]["name"])[0] for own in experiments.values() if "name" in own.get("model", {})}
+            for experiments in (library(), self.experiments)
+        )
+        if missing := sorted(papers - ours):
+            raise MerbaError(
+                f"no experiment of the configuration trains {', '.join(missing)}, so it can't make Table V with every method; "
+                "take config/methods.yaml: `snakemake --cores 2 --configfile config/methods.yaml methods`"
+            )
+        return self.whole_table("table_5_3db")
+
     def result_tables(self, *, ablations: bool) -> list[str]:
         """The names of those of Tables IV to VII that an experiment has rows in."""
         names = sorted({table for name in self._usual for table in self.experiments[name]["tables"]})
@@ -333,7 +347,7 @@ class Plan:
             "gate": self.datasets,
             "table": (Path(table).stem for table in self.tables(ablations=ablations)),
             "confusion": self.confusions(trained),
-            "samples_figure": (Path(page).stem.removeprefix("samples_") for page in self.sample_figures()),
+            "samples_figure": (Path(page).stem.removeprefix("samples_") for page in self.contact_sheets.files()),
             **self.views.timed(trained, self.subjects),
         }
         return {stage: list(jobs) for stage, jobs in stages.items()}
@@ -362,39 +376,7 @@ class Plan:
         titles = [(self.experiments[matrix["experiment"]]["method"], matrix["split"]) for matrix in shown]
         return dict(zip(self.matrices(ablations=ablations), titles, strict=True))
 
-    def sample_figures(self) -> list[str]:
-        """The pages of the contact sheets of all datasets with frames."""
-        return [
-            f"results/figures/samples_{dataset}_{page:03}.jpg"
-            for dataset in self.datasets
-            if self.needs_faces(dataset)
-            for page in range(1, self._sheet_pages(dataset) + 1)
-        ]
-
-    def _sheet_pages(self, dataset: str) -> int:
-        return math.ceil(len(self._rows[dataset]) / SHEET_CLIPS)
-
-    def sheet_clips(self, dataset: str, page: str) -> list[dict[str, Any]]:
-        """The rows on one page of a contact sheet. Raises MerbaError if there is no such page."""
-        if not 1 <= int(page) <= self._sheet_pages(dataset):
-            raise MerbaError(f"there is no page {page} of the samples of {dataset}: it has {self._sheet_pages(dataset)}")
-        return self._sheet_rows[dataset][(int(page) - 1) * SHEET_CLIPS : int(page) * SHEET_CLIPS]
-
-    @cached_property
-    def _sheet_rows(self) -> dict[str, list[dict[str, Any]]]:
-        return {dataset: plain_rows(rows, [*KEY, "source", "kind", "bits", "label"]) for dataset, rows in self._rows.items()}
-
-    def sheet_subjects(self, dataset: str, page: str) -> list[str]:
-        """Safe ids of the subjects with clips on a page of a contact sheet, in its order."""
-        return [safe_id(subject) for subject in dict.fromkeys(row["subject"] for row in self.sheet_clips(dataset, page))]
-
-    def sheet_title(self, dataset: str, page: str) -> str:
-        """The title of a page of a contact sheet."""
-        first, clips = (int(page) - 1) * SHEET_CLIPS, len(self._rows[dataset])
-        last = min(first + SHEET_CLIPS, clips)
-        return f"{dataset}, page {int(page)} of {self._sheet_pages(dataset)}: clips {first + 1} to {last} of {clips}"
-
     def figures(self, *, ablations: bool) -> list[str]:
         """The files of all figures, and of the tables that they show."""
         matrices = [path for kind in ("csv", "png") for path in self.matrices(ablations=ablations, kind=kind)]
-        return matrices + self.sample_figures() + self.views.figures(self.trained(ablations=ablations))
+        return matrices + self.contact_sheets.files() + self.views.figures(self.trained(ablations=ablations))

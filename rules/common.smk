@@ -132,7 +132,7 @@ def model_file_of(wildcards):
 
 def shown_subjects(wildcards):
     """The stages' files of the subjects on a page of a contact sheet."""
-    dataset, subjects = wildcards.dataset, plan.sheet_subjects(*wildcards)
+    dataset, subjects = wildcards.dataset, plan.contact_sheets.subjects(*wildcards)
     return {
         "faces": expand(f"results/faces/{dataset}/{{s}}.parquet", s=subjects),
         "apex": expand(f"results/apex/{dataset}/{{s}}.parquet", s=subjects),

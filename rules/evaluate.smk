@@ -170,8 +170,8 @@ rule samples_figure:
         runtime=retried(10),
     params:
         code=plan.code("samples_figure"),
-        rows=lambda wildcards: plan.sheet_clips(*wildcards),
-        title=lambda wildcards: plan.sheet_title(*wildcards),
+        rows=lambda wildcards: plan.contact_sheets.clips(*wildcards),
+        title=lambda wildcards: plan.contact_sheets.title(*wildcards),
         faces=config["faces"],
         head_motion=config["head_motion_warning"],
     message:

@@ -6,7 +6,7 @@ rule summary:
         lambda wildcards: plan.every_prediction(ablations=bool(wildcards.ablations)),
         tables=lambda wildcards: plan.tables(ablations=bool(wildcards.ablations)),
         matrices=lambda wildcards: plan.matrices(ablations=bool(wildcards.ablations)),
-        figures=plan.sample_figures(),
+        figures=plan.contact_sheets.files(),
         problems="results/problems.csv",
         warnings="results/warnings.csv",
         preprocessing="results/preprocessing.csv",

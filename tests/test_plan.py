@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 from releases import write_release
-from workflow_runs import MICRO
+from workflow_runs import MICRO, ROOT
 
 from merba.costs import LEAST_MB
 from merba.errors import MerbaError
@@ -77,19 +77,27 @@ def test_a_composite_has_one_confusion_matrix_and_a_division_one_a_test_set(plan
 
 
 def test_a_contact_sheet_has_every_clip_once_on_pages_that_name_their_subjects(monkeypatch, plan):
-    monkeypatch.setattr("merba.plan.SHEET_CLIPS", 3)
-    rows = plan.sheet[plan.sheet["dataset"] == "casme2"]
-    files = [path for path in plan.sample_figures() if "casme2" in path]
+    monkeypatch.setattr("merba.preprocessing.contact_sheets.CLIPS", 3)
+    rows, sheets = plan.sheet[plan.sheet["dataset"] == "casme2"], plan.contact_sheets
+    files = [path for path in sheets.files() if "casme2" in path]
     assert len(rows) > 3
     assert files == [f"results/figures/samples_casme2_{page:03}.jpg" for page in range(1, -(-len(rows) // 3) + 1)]
-    pages = [plan.sheet_clips("casme2", path[-7:-4]) for path in files]
+    pages = [sheets.clips("casme2", path[-7:-4]) for path in files]
     assert [clip["clip"] for page in pages for clip in page] == rows["clip"].tolist()
     assert max(map(len, pages)) == 3
-    assert plan.sheet_subjects("casme2", "001") == list(dict.fromkeys(clip["subject"] for clip in pages[0]))
-    assert plan.sheet_title("casme2", "002") == f"casme2, page 2 of {len(pages)}: clips 4 to {min(6, len(rows))} of {len(rows)}"
+    assert sheets.subjects("casme2", "001") == list(dict.fromkeys(clip["subject"] for clip in pages[0]))
+    assert sheets.title("casme2", "002") == f"casme2, page 2 of {len(pages)}: clips 4 to {min(6, len(rows))} of {len(rows)}"
     for page in ("000", str(len(pages) + 1)):
         with pytest.raises(MerbaError, match=f"no page {page} of the samples of casme2: it has {len(pages)}"):
-            plan.sheet_clips("casme2", page)
+            sheets.clips("casme2", page)
+
+
+def test_every_method_of_table_v_is_there_or_what_is_missing_is_named():
+    methods = yaml.safe_load((ROOT / "config" / "methods.yaml").read_text())
+    assert Plan(methods).every_method() == "results/table_5_3db.csv"
+    del methods["experiments"]["htnet"]
+    with pytest.raises(MerbaError, match="no experiment of the configuration trains htnet, so it can't make Table V with every"):
+        Plan(methods).every_method()
 
 
 def test_table_i_has_each_model_once():
