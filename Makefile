@@ -13,11 +13,15 @@ ifneq ($(words $(CURDIR)),1)
 $(error The path of this checkout has a space: $(CURDIR). Snakemake can't start Python there; move the checkout to a path without one)
 endif
 
-.PHONY: demo install model report docs check test test-slow slurm-plugin lint lock clean
+.PHONY: demo methods install model report docs check test test-slow slurm-plugin lint lock clean
 
 demo: $(VENV)/demo.installed
 	$(SNAKEMAKE)
 	@echo "Open results/summary.html; its tables and figures are in results/ too."
+
+# Every method of Table V at a small size, on the demo's clips.
+methods: $(VENV)/demo.installed
+	$(SNAKEMAKE) methods --configfile config/methods.yaml
 
 # Only the environment.
 install: $(VENV)/demo.installed

@@ -43,6 +43,13 @@ def test_a_plain_run_leaves_out_what_table_5_trains(tmp_path):
     assert whole.items() >= {"fold": 12, "view": 6, "view_pack": 3, "view_problems": 1, "view_gate": 3, "gate": 3}.items()
 
 
+def test_every_method_of_table_v_has_three_folds_of_the_demo(tmp_path):
+    config = ROOT / "config" / "methods.yaml"
+    methods = yaml.safe_load(config.read_text())["experiments"]
+    jobs = planned(snakemake(tmp_path, "-n", "methods", config=config))
+    assert jobs.items() >= {"render": 3, "flow": 9, "fold": 3 * len(methods), "results_table": 1, "summary": 1}.items()
+
+
 def test_experiments_without_data_are_left_out_with_a_reason(tmp_path):
     output = snakemake(tmp_path, "-n", config=configured(tmp_path, experiments=None, datasets=ONLY_DFME))
     assert "Experiment merba is left out: the configuration has no dataset smic_hs, casme2, samm." in output
