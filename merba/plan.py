@@ -267,7 +267,7 @@ class Plan:
         if missing := sorted(papers - ours):
             raise MerbaError(
                 f"no experiment of the configuration trains {', '.join(missing)}, so it can't make Table V with every method; "
-                "take config/methods.yaml: `snakemake --cores 2 --configfile config/methods.yaml methods`"
+                "take config/methods.yaml: `snakemake --cores 2 methods --configfile config/methods.yaml`"
             )
         return self.whole_table("table_5_3db")
 
