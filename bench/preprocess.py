@@ -68,10 +68,10 @@ def main() -> None:
     for name, size in SIZES.items():
         figures["sizes"][name] = stages = _measure(size, options.subjects, options.clips, idle)
         for stage in STAGES:
-            found = stages[stage]
+            measured = stages[stage]
             print(
-                f"{name:16} {stage:6} {found['cpu_ms_a_clip']:7.0f} ms/clip {found['speed_up'] or float('nan'):8.2f}× "
-                f"{found['peak_mb'][0]:6.0f} MB {found['peak_mb'][1]:4.0f} MB {found['start_up_share']:8.0%}"
+                f"{name:16} {stage:6} {measured['cpu_ms_a_clip']:7.0f} ms/clip {measured['speed_up'] or float('nan'):8.2f}× "
+                f"{measured['peak_mb'][0]:6.0f} MB {measured['peak_mb'][1]:4.0f} MB {measured['start_up_share']:8.0%}"
             )
         print(
             f"{name:16} start-up of all stages {stages['start_up_share']:.0%}, apex {stages['apex_over_flows']:.2f} × its flows"
@@ -95,10 +95,10 @@ def _measure(size: tuple[int, int], subjects: int, clips: int, idle: bool) -> di
         for stage in STAGES:
             rows, made = jobs[0]
             _, (few,) = _run(stage, [(rows.head(FEW), {name: table.head(FEW) for name, table in made.items()})], 1)
-            one, results = _run(stage, jobs, 1)
+            seconds, results = _run(stage, jobs, 1)
             start_up[stage], cpu[stage] = (sum(result[key] for result in results) for key in ("start_up_s", "cpu_s"))
             figures[stage] = {
-                "speed_up": one / _run(stage, jobs, 2)[0] if idle else None,
+                "speed_up": seconds / _run(stage, jobs, 2)[0] if idle else None,
                 "cpu_ms_a_clip": 1000 * cpu[stage] / subjects / clips,
                 "peak_mb": [few["peak_mb"], max(result["peak_mb"] for result in results)],
                 "start_up_share": start_up[stage] / cpu[stage],
@@ -135,9 +135,9 @@ def _demo() -> dict:
             render(settings, dataset, Path(name))
         rows = plan(settings, Path(name)).reset_index(drop=True)
         for stage in (*STAGES, "flow_opencv"):
-            _, (all_, one) = _run(stage, [(rows, made), (rows.head(1), {key: table.head(1) for key, table in made.items()})], 1)
+            _, (all_, first) = _run(stage, [(rows, made), (rows.head(1), {key: table.head(1) for key, table in made.items()})], 1)
             made[stage] = all_["made"]
-            ms[stage] = 1000 * (all_["cpu_s"] - one["cpu_s"]) / (len(rows) - 1)
+            ms[stage] = 1000 * (all_["cpu_s"] - first["cpu_s"]) / (len(rows) - 1)
     opencv, rest = ms.pop("flow_opencv"), ms["faces"] + ms["apex"]
     times = {"flow": opencv / ms["flow"], "all": (rest + opencv) / (rest + ms["flow"])}
     return {"cpu_ms_a_clip": ms | {"flow by OpenCV": opencv}, "times_opencv": times}

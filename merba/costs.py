@@ -92,8 +92,8 @@ def keeps_weights(config: Mapping[str, Any]) -> bool:
     """Whether every fold's weights are kept: as configured; by default, if all models are known and small."""
     if config["keep_weights"] is not None:
         return config["keep_weights"]
-    networks = [network(experiment["model"], 7) for experiment in config["experiments"].values()]
-    return all(found is not None and found.parameters <= SMALL for found in networks)
+    costs = [network(experiment["model"], 7) for experiment in config["experiments"].values()]
+    return all(cost is not None and cost.parameters <= SMALL for cost in costs)
 
 
 def slow_without_gpu(experiment: str, cost: Network, hours: float, folds: int) -> str:

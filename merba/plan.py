@@ -167,12 +167,12 @@ class Plan:
 
     def warnings(self, *, ablations: bool) -> list[str]:
         """Warnings about experiments of a plan without a GPU that will take very long."""
-        found = []
+        slow = []
         for name in [] if self.on_gpu else self.trained(ablations=ablations):
             cost, hours, folds = self.network(name), self.fold_hours(name) or 0, len(self.folds(name))
             if cost and hours * folds > LONG_HOURS:
-                found.append(slow_without_gpu(name, cost, hours * folds, folds))
-        return found
+                slow.append(slow_without_gpu(name, cost, hours * folds, folds))
+        return slow
 
     def fold_memory(self, experiment: str) -> int:
         """Memory of a training, MB: the network and program, the packed flow, and the model's inputs in float32."""

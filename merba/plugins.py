@@ -64,8 +64,8 @@ def class_of_file(path: Path, name: str) -> type:
         except Exception as error:  # whatever the user's file raises
             del sys.modules[module_name]
             raise MerbaError(f"model.file: {path} can't be run: {type(error).__name__}: {error}") from error
-    found = getattr(sys.modules[module_name], name, None)
-    if not isinstance(found, type):
+    model_class = getattr(sys.modules[module_name], name, None)
+    if not isinstance(model_class, type):
         known = [key for key, value in vars(sys.modules[module_name]).items() if getattr(value, "__module__", "") == module_name]
         raise MerbaError(f"model.class: {path} has no class {name!r}; it has {', '.join(known) or 'none'}")
-    return found
+    return model_class

@@ -136,7 +136,9 @@ def correct(rows: pd.DataFrame, adapter: str, own: str | None = None) -> pd.Data
             elif not fix.reason and value != fix.right:
                 idle.append(f"row {fix.Index}: {fix.column} of {fix.subject} {fix.clip} is {value!r}, not {fix.wrong!r}")
     if idle:
-        raise layout_error(adapter, f"{own}: corrections that change nothing:\n  " + "\n  ".join(idle) + "\nMend or remove them.")
+        raise layout_error(
+            adapter, f"{own}: corrections that change nothing:\n  " + "\n  ".join(idle) + "\nCorrect or remove them."
+        )
     return rows
 
 

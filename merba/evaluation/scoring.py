@@ -159,9 +159,9 @@ def scores_by_dataset(predictions: pd.DataFrame) -> dict[str, dict[str, float]]:
     clips = honest.groupby("seed").size()
     honest = honest[honest["seed"].isin(clips.index[clips == clips.max()])]
     code = {name: number for number, name in enumerate(sorted(set(honest["true"]) | set(honest["predicted"])))}
-    found = {}
+    scores = {}
     for name, part in [("all", honest), *honest.groupby("dataset")]:
         counts, datasets = count_subjects(part, code)
         uf1, uar = (float(score.mean()) for score in unweighted(counts.sum(1)))
-        found[name] = {"n": int(counts[0].sum()), "subjects": len(datasets), "uf1": uf1, "uar": uar}
-    return found
+        scores[name] = {"n": int(counts[0].sum()), "subjects": len(datasets), "uf1": uf1, "uar": uar}
+    return scores

@@ -26,7 +26,7 @@ def check_flow_differs(packs: Sequence[tuple[Path, Path]]) -> None:
         for clip, digest in zip(clips.itertuples(), _digests(array, array.stat().st_mtime_ns), strict=True):
             first = seen.setdefault(digest, clip) if digest else clip
             if (first.dataset, first.subject) != (clip.dataset, clip.subject):
-                same.append(" and ".join(f"{one.dataset} {one.subject} {one.clip}" for one in (first, clip)))
+                same.append(" and ".join(f"{copy.dataset} {copy.subject} {copy.clip}" for copy in (first, clip)))
     if same:
         more = f"\n  … and {len(same) - 30} more" if len(same) > 30 else ""
         raise MerbaError(

@@ -53,7 +53,7 @@ def views_of_clips(
     """
     cv2.setNumThreads(1)
     settings = FaceSettings.of({**face_settings, "size": view.size})
-    faces = faces.assign(transform=[_resized(one, settings.size / face_settings["size"]) for one in faces["transform"]])
+    faces = faces.assign(transform=[_resized(matrix, settings.size / face_settings["size"]) for matrix in faces["transform"]])
     flows: Iterable[ClipFlow | None] = repeat(None, len(rows))
     if view.keep == "grey_flow":
         flow_settings = {**flow_settings, "channels": ["u", "v"]}

@@ -26,21 +26,21 @@ def plot_view(rows: pd.DataFrame, clips: Iterable[ClipFlow], view: ViewSettings,
     )
     for axes, row, clip in zip(grid, rows.itertuples(), clips, strict=True):
         axes[0].set_ylabel(f"{row.subject} {row.clip}\n{row.label}", fontsize=7)
-        for one in axes:
-            one.set(xticks=[], yticks=[])
+        for panel in axes:
+            panel.set(xticks=[], yticks=[])
         if clip.problem:
             axes[0].text(0, 0.5, clip.problem, va="center", fontsize=7, transform=axes[0].transAxes)
             continue
         frames = clip.flow.astype(np.float32)
         if "grey" in channels:
-            for one, frame in zip(axes, frames[:, 0], strict=False):
-                one.imshow(frame, cmap="grey", vmin=0, vmax=255)
+            for panel, frame in zip(axes, frames[:, 0], strict=False):
+                panel.imshow(frame, cmap="grey", vmin=0, vmax=255)
         if "u" in channels:
             flow = frames[:, -2:]
             longest = float(np.quantile(np.hypot(*flow.swapaxes(0, 1)), 0.99)) or 1.0
-            for one, frame in zip(axes[-view.length :], flow, strict=True):
-                one.imshow(flow_colours(frame, longest))
+            for panel, frame in zip(axes[-view.length :], flow, strict=True):
+                panel.imshow(flow_colours(frame, longest))
             axes[-1].set_xlabel(f"full colour: {longest:.1f} px", fontsize=7)
-    for number, one in enumerate(grid[0][: view.length], start=1):
-        one.set_title(str(number), fontsize=7)
+    for number, panel in enumerate(grid[0][: view.length], start=1):
+        panel.set_title(str(number), fontsize=7)
     save(figure, path)
