@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from merba.errors import MerbaError
@@ -46,7 +48,9 @@ class R3D(nn.Module):
         self.layer4 = _stage(widths[2], widths[3], blocks, stride=2)
         for module in self.modules():
             if isinstance(module, nn.Conv3d) and module.bias is None:  # all but the attention's
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                # As `nn.init.kaiming_normal_`, which on the meta device loads PyTorch's compiler: that takes a second.
+                fan_out = module.out_channels * prod(module.kernel_size)
+                module.weight = nn.Parameter(torch.randn(module.weight.shape).mul_((2 / fan_out) ** 0.5))
 
     def forward(self, clips: Tensor) -> Tensor:
         x = self.layer3(self.layer2(self.layer1(self.stem(clips))))

@@ -143,7 +143,7 @@ def test_a_table_without_its_columns_is_an_error(tmp_path):
     ("name", "content", "message"),
     [
         ("gone.mp4", None, "gone.mp4 does not exist"),
-        ("notes.txt", "x", "notes.txt can't be decoded: it is no video"),
+        ("notes.txt", "x", "notes.txt can't be decoded: it is damaged, or not a video that FFmpeg reads"),
         ("a.png", "x", "a.png is a single image"),
         ("bad.mp4", "x", "bad.mp4 can't be decoded"),
     ],

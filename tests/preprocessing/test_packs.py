@@ -103,7 +103,7 @@ def test_packs_of_different_format_are_refused(tmp_path):
         file, _ = write_subject(tmp_path, name, [None], FlowFormat(("u", "v"), unit))
         pairs.append((tmp_path / f"{name}.npy", tmp_path / f"{name}.parquet"))
         pack([file], *pairs[-1])
-    with pytest.raises(MerbaError, match="one flow format"):
+    with pytest.raises(MerbaError, match="the packs of one experiment differ"):
         load_packs(pairs)
 
 

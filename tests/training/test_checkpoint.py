@@ -193,7 +193,7 @@ def test_safetensors_of_others_are_refused(tmp_path):
             f"format 3, written by merba 9.9; this merba .{merba.__version__}. reads 2: update it",
         ),
         ({"format": 1}, "format 1, .* reads 2: train or export again"),
-        ({"unit": "image"}, "unit and how its images are made don't fit each other: train again"),
+        ({"unit": "image"}, "the unit of its flow and its settings of flow images don't fit each other: train again"),
         (
             {"unit": "image", "image": asdict(RELEASED) | {"scaling": "z-score"}},
             "unknown flow images, area and z-score: update merba",

@@ -97,7 +97,7 @@ def test_signed_inputs_lose_unit_and_zero_and_their_mirror_images_differ_in_sign
 def test_flow_that_does_not_begin_with_u_and_v_cannot_be_decoded():
     flow, labels = clips()
     form = FlowFormat(("v", "u"), "px")
-    with pytest.raises(MerbaError, match=r"first channels are u and v; this has v, u: change `flow.channels`"):
+    with pytest.raises(MerbaError, match="as the first channels of the flow; here they are v, u: change `flow.channels`"):
         prepare(flow, labels, np.arange(48), form, shape=(2, 6, 6), normalise=False, decode="signed", device=CPU)
 
 

@@ -50,7 +50,7 @@ def small_disk(tmp_path):
     if getpass.getuser() != "root" or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk]).returncode:
         pytest.skip("a file system of 4 MB needs the right to mount it")
     yield disk, lambda: subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-    subprocess.run(["umount", disk], check=True)
+    subprocess.run(["umount", "--lazy", disk], check=True)  # a process that ends may still use it
 
 
 NUMBERS = np.random.default_rng(0).random(1_000_000)
