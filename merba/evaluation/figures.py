@@ -35,10 +35,11 @@ def plot_scores(rows: pd.DataFrame, *, path: Path) -> None:
         errors = np.nan_to_num(errors).clip(min=0)  # a bootstrap's percentiles need not enclose the estimate
         name = "epoch of best accuracy on the test clips: leaks" if leaks else "honest choice of the epoch"
         if len(part):
-            axes.errorbar(part["uf1"], heights, xerr=errors, fmt=style.pop("marker"), capsize=3, label=name, **style)
+            fmt = style.pop("marker")
+            axes.errorbar(part["uf1"], heights, xerr=errors, fmt=fmt, capsize=3, label=name, clip_on=False, zorder=3, **style)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.set(xlim=(0, 1), xlabel="UF1, with 95 % interval by bootstrap over subjects")
+    axes.set(xlim=(0, 1), xlabel="UF1 and its 95 % interval")
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside upper right", ncols=2, fontsize=8, frameon=False)
     save(figure, path)
