@@ -100,6 +100,19 @@ def test_every_method_of_table_v_is_there_or_what_is_missing_is_named():
         Plan(methods).every_method()
 
 
+@pytest.mark.parametrize("rate", [1e-4, 2e-3])
+def test_mersiamc3ds_second_half_has_a_tenth_of_the_rate_whatever_the_common_rate_is(rate):
+    methods = yaml.safe_load((ROOT / "config" / "methods.yaml").read_text())
+    methods["training"]["rate"] = rate
+    methods["experiments"] |= {f"shipped_{name}": {"inherit": name} for name in ("mersiamc3d", "mersiamc3d_small")}
+    experiments = Plan(methods).experiments.values()
+    staged = [own["training"] for own in experiments if own["model"]["name"].startswith("mersiamc3d")]
+    assert len(staged) == 3
+    for training in staged:
+        assert training["min_rate"] == pytest.approx(training["rate"] / 10)
+        assert training["cooldown"] == training["epochs"] / 2
+
+
 def test_table_i_has_each_model_once():
     experiments = {name: {"inherit": "merba", "method": name, "model": {"name": "merba_nano"}} for name in ("a", "b")}
     assert planned(experiments=experiments).models() == [("merba_nano", {}, 3)]
