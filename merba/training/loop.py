@@ -293,7 +293,7 @@ def _optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Opti
         return torch.optim.Adam(model.parameters(), lr=settings.rate, weight_decay=settings.weight_decay, fused=True)
     if settings.optimizer == "sgd":
         return torch.optim.SGD(model.parameters(), lr=settings.rate, momentum=MOMENTUM, weight_decay=settings.weight_decay)
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    named = list(model.named_parameters())  # frozen ones too, which get no gradients: `begin_epoch` may release them
     spared = {name for name, p in named if p.ndim < 2 or name.rpartition(".")[2] in ("A_log", "D", "dt_bias")}
     groups = [
         {"params": [p for name, p in named if name not in spared], "weight_decay": settings.weight_decay},

@@ -208,3 +208,29 @@ def test_a_class_without_training_clips_is_never_predicted(settings):
     assert (result.every_epoch != 2).all()
     assert np.isfinite(result.honest.probabilities).all() and (result.honest.probabilities[:, 2] == 0).all()
     assert np.isinf(result.history[0]["validation_loss"]), "two validation clips are of that class"
+
+
+class Released(nn.Module):
+    """A model whose first layer is frozen until the second half of the training."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Sequential(nn.Flatten(), nn.Linear(2 * 8 * 8, 4)).requires_grad_(False)
+        self.second = nn.Linear(4, 3)
+
+    def begin_epoch(self, progress):
+        self.first.requires_grad_(progress > 0.5)
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+def test_a_part_that_is_frozen_at_first_is_trained_once_it_is_released(optimizer):
+    parts, settings = split(), replace(SETTINGS, epochs=4, optimizer=optimizer)
+    data = prepared(*clips(), parts)
+    torch.manual_seed(1)
+    start = Released().state_dict()
+    halves = [train_without_test(Released, data, parts.train, 3, settings, epochs=epochs, seed=1) for epochs in (2, 4)]
+    frozen, released = (torch.equal(weights["first.1.weight"], start["first.1.weight"]) for weights in halves)
+    assert frozen and not released
