@@ -2,12 +2,13 @@
 
     python bench/model.py [--rounds 3] [--threads 1 2]
 
-It also measures the methods of Table V that take views: CPU seconds per clip, and the peak memory of a process.
+It also measures each method of Table V: CPU seconds per clip, and the peak memory of a process.
 
 A step is forward, loss, backward and AdamW, at batch 64 (MERba) or 256 (STSTNet), as in training. Both forms take turns,
 and a ratio is the median over rounds of the ratio of both times in the same round, so that other work on the machine slows
-both alike. A fitted method is timed by the features of 16 clips, a network by a step with its experiment's batch size (MFDAN:
-8 clips, MERSiamC3D: 4), and SLSTT's frozen encoder by the tokens of a clip; each on one thread of a new process. Writes
+both alike. A fitted method is timed by the features of 16 clips, a network by a step with its experiment's batch size (MERba-B,
+MambaVision-B and MFDAN: 8 clips, MERSiamC3D: 4), and SLSTT's frozen encoder by the tokens of a clip; each on one thread of a
+new process. Writes
 bench/results/model.json.
 """
 
@@ -35,8 +36,9 @@ from merba.training.records import peak_memory_mb
 GOALS = {"merba_nano": 6.0, "ststnet": 1.5}  # times as fast
 # Clips at a time.
 METHODS = {
-    **{"lbp_top": 16, "slstt": 2, "slstt_small": 2, "meplan": 45, "meplan_small": 45},
-    **{"mfdan": 8, "mfdan_small": 128, "mersiamc3d": 4, "mersiamc3d_small": 32},
+    **{"lbp_top": 16, "biwoof": 16, "kernel": 16, "ststnet": 256, "featref": 32, "htnet": 256},
+    **{"mambavision_base": 8, "merba_base": 8, "merba_nano": 64, "slstt": 2, "slstt_small": 2, "slstt_demo": 2},
+    **{"meplan": 45, "meplan_small": 45, "mfdan": 8, "mfdan_small": 128, "mersiamc3d": 4, "mersiamc3d_small": 32},
 }
 ENCODER = "slstt, encoder"
 

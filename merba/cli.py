@@ -68,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Wrong usage exits with status 2.
     """
     gc.set_threshold(100_000)  # imports make many objects and little garbage; the usual 700 costs a tenth of a start
+    # NumPy's and SciPy's OpenBLAS start a thread for each core when they are imported, and these spin: another tenth.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     options = command_parser().parse_args(arguments)
     try:
         status = options.run(options)

@@ -101,6 +101,11 @@ def test_planning_and_a_flow_job_do_not_load_pytorch(modules):
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
+def test_the_command_line_starts_without_numpy():
+    code = "import sys, merba.cli; merba.cli.command_parser(); print('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
 def test_making_models_as_shapes_does_not_load_pytorchs_compiler():
     """Every start of `merba predict`, a labels job and a fold job does this; the compiler would add a second."""
     code = """

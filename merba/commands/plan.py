@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 if TYPE_CHECKING:
+    import pandas as pd
+
     from merba.plan import Plan
 
 EXAMPLE = "merba plan --config config/public_flow.yaml"
@@ -44,6 +44,8 @@ def run(options: argparse.Namespace) -> int:
 
 def stages(plan: Plan, *, ablations: bool) -> pd.DataFrame:
     """Jobs of each stage and their CPU hours, if they can be estimated: columns stage, jobs, hours."""
+    import pandas as pd
+
     from merba.costs import PREPROCESSING, START_SECONDS
 
     framed = int((plan.sheet["kind"] != "flow").sum())
@@ -62,6 +64,8 @@ def experiments(plan: Plan, *, ablations: bool) -> pd.DataFrame:
 
     For other people's models, values that the package can't know are "?".
     """
+    import pandas as pd
+
     rows = []
     for name in plan.trained(ablations=ablations):
         folds, network, hours = len(plan.folds(name)), plan.network(name), _hours(plan, name)

@@ -35,6 +35,7 @@ MODELS: dict[str, tuple[str, str]] = {
     "featref": ("featref", "FeatRef"),
     "slstt": ("slstt", "SLSTT"),
     "slstt_small": ("slstt", "SLSTT"),
+    "slstt_demo": ("slstt", "SLSTT"),
     "meplan": ("meplan", "MEPLAN"),
     "meplan_small": ("meplan", "MEPLAN"),
     "mfdan": ("mfdan", "MFDAN"),

@@ -1,7 +1,9 @@
 """FeatRef (Zhou et al., Pattern Recognition 122, 2022), our reading of it: shared features, then one branch per expression.
 
-Its abstract names the parts but no sizes. The shared part is its predecessor, Dual-Inception (Zhou et al., FG 2019), as in its
-public code; the branches are the simplest with attention factors, specific features and a proposal for each expression.
+Its abstract states shared features, attention factors, specific features and a proposal for each expression, and their fusion,
+but no sizes. The shared part is its predecessor, Dual-Inception (Zhou et al., FG 2019), as in its public code. Our choices: a
+branch of linear layers, 128 specific features, the fusion by a linear layer over all specific features, and binary
+cross-entropy for the proposals, with weight 1.
 """
 
 from __future__ import annotations

@@ -131,11 +131,12 @@ def orientations(flow: Tensor, cells: int) -> Tensor:
 
 
 def _smoothed(flow: Tensor) -> Tensor:
-    """Maps (n, 2, H, W) after a Gaussian of 1 px, cut off at 4 px; edges are mirrored."""
+    """Maps (n, 2, H, H) after a Gaussian of 1 px, cut off at 4 px; edges are mirrored."""
+    # The filter as a matrix (H, H): for small maps, products with it are many times as fast as convolutions.
     weights = torch.exp(-torch.arange(-4.0, 5.0, device=flow.device).square() / 2)
-    weights = (weights / weights.sum()).expand(2, 1, 1, -1)
-    flow = F.conv2d(F.pad(flow, (4, 4, 0, 0), "reflect"), weights, groups=2)
-    return F.conv2d(F.pad(flow, (0, 0, 4, 4), "reflect"), weights.mT, groups=2)
+    identity = torch.eye(flow.shape[-1], device=flow.device)
+    matrix = F.conv1d(F.pad(identity, (4, 4), "reflect")[:, None], (weights / weights.sum()).expand(1, 1, -1))[:, 0]
+    return matrix.mT @ flow @ matrix
 
 
 def _mirrored(flow: Tensor) -> Tensor:

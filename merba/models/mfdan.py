@@ -1,9 +1,9 @@
 """MFDAN (Cai et al., IEEE TCSVT 34(12), 2024), our reading of it: a ViT on the apex frame that looks where the flow moves.
 
 Its abstract states two branches, flow and image; a Transformer on the image whose attention is driven by the flow at several
-levels; DropKey (Li et al., CVPR 2023); focal loss. It names no sizes. Our choices: ViT-S with timm's names, in four levels of
-three blocks; four convolutions on the flow, and one more for each level, whose map gives every patch a bias for each head, 0 at
-the start; the class token has the bias 0 as a key and is never dropped.
+levels; DropKey (Li et al., CVPR 2023); focal loss. It names no sizes. Our choices: ViT-S with timm's names and SLSTT's GELU, in
+four levels of three blocks; four convolutions on the flow, and one more for each level, whose map gives every patch a bias for
+each head, 0 at the start; the class token has the bias 0 as a key and is never dropped.
 """
 
 from __future__ import annotations

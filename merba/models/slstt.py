@@ -4,7 +4,8 @@ From its authors' code (github.com/Vision-Intelligence-and-Robots-Group/SLSTT): 
 Farneback's flow from the onset, drawn as an image (hue: direction; brightness: length, scaled per frame); ViT-B/16 at 384 px,
 pretrained and never trained, because its blocks run without gradients; an LSTM of three layers over the class tokens, two
 linear layers, or the mean of a linear layer's logits. Our choices: faces aligned as for all methods; flow at 224 px, enlarged
-to 384; tokens cached by the view, in evaluation mode and before the last norm, which is trained; the size `slstt_small`.
+to 384; in clips of fewer than eleven frames, the missing ones interpolated linearly, not by RIFE; tokens cached by the view, in
+evaluation mode and before the last norm, which is trained; the sizes `slstt_small` and, for the demo, `slstt_demo`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,16 @@ from merba.models.vit import EPSILON, ViT, load_vit, vit_of
 SIZES: dict[str, dict] = {
     "slstt": {},
     "slstt_small": {"encoder": "train", "flow_size": 112, "image_size": 112, "width": 192, "depth": 6, "heads": 3, "hidden": 128},
+    "slstt_demo": {
+        "encoder": "train",
+        "flow_size": 112,
+        "image_size": 56,
+        "patch": 8,
+        "width": 96,
+        "depth": 3,
+        "heads": 3,
+        "hidden": 64,
+    },
 }
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's channels."""

@@ -45,7 +45,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers with a GELU by tanh between them."""
+    """Two linear layers with a GELU by tanh between them, as in SLSTT's code; timm's differs from it by less than 0.001."""
 
     def __init__(self, width: int, hidden: int):
         super().__init__()
