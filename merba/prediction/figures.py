@@ -126,7 +126,7 @@ def plot_search(search: Search, *, moving: Collection[int], title: str, path: Pa
         chosen = [(window.first, window.score) for window in search.windows if window.returns == returns]
         axes.plot(*zip(*chosen, strict=True) if chosen else ((), ()), "o", markersize=4, color=colour, label=label)
     axes.axhline(LEAST, color=GREY, linestyle="--", linewidth=1)
-    axes.text(1, LEAST, f" {LEAST} px", va="bottom", ha="right", transform=axes.get_yaxis_transform(), color="#555555")
+    axes.text(0.002, LEAST, f"{LEAST} px", va="bottom", transform=axes.get_yaxis_transform(), color="#555555")
     if faceless:
         axes.plot(faceless, [0.0] * len(faceless), "x", color="black", label="no face")
     firsts, times = zip(*((window.first, window.time) for window in search.windows), strict=True)
@@ -134,7 +134,7 @@ def plot_search(search: Search, *, moving: Collection[int], title: str, path: Pa
     axes.xaxis.set_major_formatter(lambda frame, _: f"{frame:.0f}\n{np.interp(frame, firsts, times):.1f} s")
     axes.set(
         xlabel="first frame of the window",
-        ylabel="score: how far the motion returns, px",
+        ylabel="score (returning motion), px",
         title=f"{title}: candidates, to be checked by a person",
     )
     axes.set_ylim(bottom=-0.02)
