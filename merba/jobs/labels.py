@@ -8,7 +8,7 @@ from typing import Any
 
 from merba.files import atomic
 from merba.joblog import job_log
-from merba.models import check_experiment, check_model
+from merba.models import check_experiment, check_model, model_name
 from merba.preprocessing.views.settings import ViewSettings
 from merba.sheet import from_plain_rows
 
@@ -21,6 +21,6 @@ def run(plain_rows: Sequence[Mapping[str, Any]], experiment: Mapping[str, Any], 
         check_experiment(experiment, classes)
         if "view" in experiment:
             shape = check_model(experiment["model"], classes).input_shape
-            ViewSettings(**experiment["view"]).check_model(experiment["model"]["name"], shape)
+            ViewSettings(**experiment["view"]).check_model(model_name(experiment["model"]), shape)
         with atomic(Path(output)) as draft:
             rows.to_parquet(draft, index=False)

@@ -86,7 +86,7 @@ class Checkpoint:
         return {
             "format": FORMAT,
             "version": self.version,
-            "model": dict(self.model) | ({"file": Path(self.model["file"]).name} if "file" in self.model else {}),
+            "model": _without_folder(self.model, "file"),
             "classes": list(self.classes),
             "channels": list(self.form.channels),
             "unit": self.form.unit,
@@ -97,7 +97,7 @@ class Checkpoint:
             "decode": self.decode,
             "mirror_average": self.mirror_average,
             "error": self.error,
-            **({"view": dict(self.view)} if self.view else {}),
+            **({"view": _without_folder(self.view, "pretrained")} if self.view else {}),
             **{stage: getattr(self, stage) for stage in STAGES},
             "faces": {key: value for key, value in self.faces.items() if key != "weights"},
             "members": [
@@ -145,6 +145,11 @@ class Checkpoint:
     def _blank(self) -> nn.Module:
         arguments = {key: value for key, value in self.model.items() if key != "name"}
         return create_model(self.model.get("name"), len(self.classes), **arguments)
+
+
+def _without_folder(settings: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The settings, with only the name of the file that `key` names, if any."""
+    return dict(settings) | ({key: Path(settings[key]).name} if settings.get(key) else {})
 
 
 def describe_model(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:

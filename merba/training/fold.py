@@ -146,7 +146,7 @@ def _train_seeds(
     progress: Path,
 ) -> tuple[FoldData, dict[int, FoldResult]]:
     """The inputs of the fold, and the result of a training for each of `seeds`."""
-    build = _builder(experiment, fold)
+    build = _builder(experiment, fold, model)
     data = _inputs(experiment, fold, model, settings, device)
     if experiment["control"] == "zero_flow":  # the inputs, because flow in image units is about 127 if nothing moves
         data = blank(data)
@@ -194,8 +194,8 @@ def train_on_everybody(config: Mapping[str, Any], experiment: Mapping[str, Any],
     A fitted model has no epochs.
     """
     torch.set_num_threads(config["threads"])
-    build, rows = _builder(experiment, fold), fold.split.train
-    model = _outline(experiment, fold)
+    model, rows = _outline(experiment, fold), fold.split.train
+    build = _builder(experiment, fold, model)
     settings, seed = _settings(experiment, model), config["seed"] + experiment["seeds"][0]
     with _device(config, model) as device:
         data = _inputs(experiment, fold, model, settings, device)
@@ -214,8 +214,10 @@ def shuffle_labels(labels: np.ndarray, split: Split, *, seed: int) -> np.ndarray
     return shuffled
 
 
-def _builder(experiment: Mapping[str, Any], fold: Fold) -> Callable[[], torch.nn.Module]:
+def _builder(experiment: Mapping[str, Any], fold: Fold, model: torch.nn.Module) -> Callable[[], torch.nn.Module]:
     arguments = {key: value for key, value in experiment["model"].items() if key != "name"}
+    if experiment.get("view", {}).get("keep") == "tokens" and not hasattr(model, "load_pretrained"):
+        arguments.pop("pretrained", None)  # the file of the view's encoder, from which this model doesn't start
     return partial(create_model, experiment["model"].get("name"), len(fold.classes), **arguments)
 
 

@@ -1,5 +1,6 @@
 """Training on what views keep: clips with time in front, and tokens."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -8,14 +9,17 @@ import pytest
 import torch
 from small_folds import CPU, QUICK, split
 from torch import nn
+from vit_files import write_vit
 
 from merba import create_model
-from merba.config import complete
+from merba.config import complete, experiment_settings
 from merba.errors import MerbaError
-from merba.preprocessing.packs import FlowFormat
-from merba.sheet import sample_rows
+from merba.jobs.labels import run as labels_of
+from merba.preprocessing.packs import ClipFlow, FlowFormat, pack, save_subject
+from merba.sheet import KEY, plain_rows, sample_rows
 from merba.training import loop, resume
-from merba.training.experiments import packed_experiment
+from merba.training.checkpoint import load_checkpoint
+from merba.training.experiments import packed_experiment, train_experiment
 from merba.training.inputs import prepare_view
 from merba.training.loop import train_fold
 from merba.training.settings import rate_at
@@ -174,3 +178,41 @@ def test_a_missing_pack_names_the_target_that_makes_it(tmp_path):
     sample_rows(rows).to_parquet(tmp_path / "samples.parquet")
     with pytest.raises(MerbaError, match=r"views/tim10/d.npy is missing.*`snakemake --cores 4 packed_tim10`"):
         packed_experiment(config, "a", tmp_path)
+
+
+OWN = """
+from torch import nn
+
+class Own(nn.Sequential):
+    def __init__(self, num_classes):
+        super().__init__(nn.Flatten(), nn.Linear(11 * 128, num_classes))
+        self.input_shape = (11, 128)
+"""
+
+
+def test_a_model_in_the_users_file_learns_from_tokens_without_starting_from_the_encoder(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    write_vit(tmp_path / "vit.safetensors")
+    values, labels = clips((11, 128), n=12)
+    names = np.array(["negative", "positive", "surprise"])[labels]
+    same = {"dataset": "d", "source": "x", "kind": "video"}
+    sheet = sample_rows(same | {"subject": f"s{i // 6}", "clip": f"{i:02}", "label": name} for i, name in enumerate(names))
+    sheet.to_parquet(tmp_path / "samples.parquet")
+    packed = [ClipFlow(tokens, np.zeros((5, 2)), np.nan, None) for tokens in values]
+    save_subject(tmp_path / "d.npz", sheet, packed, (11, 128), TOKENS)
+    (tmp_path / "views" / "lof11").mkdir(parents=True)
+    pack([tmp_path / "d.npz"], *(tmp_path / "views" / "lof11" / f"d.{suffix}" for suffix in ("npy", "parquet")))
+    training = {"epochs": 1, "flip": False, "normalise": False}
+    model = {"file": str(tmp_path / "own.py"), "class": "Own"}
+    experiment = {"method": "A", "stopping": "none", "view": "lof11", "model": model, "training": training}
+    views = {"lof11": {"pretrained": str(tmp_path / "vit.safetensors")}}
+    datasets = {"d": {"adapter": "clips", "root": "x"}}
+    config = {"data": "own", "datasets": datasets, "views": views, "experiments": {"a": experiment}, "keep_weights": True}
+    config = complete(config)
+
+    rows = plain_rows(sheet, [*KEY, "label", "split"])
+    labels_of(rows, experiment_settings(config, "a", ["d"]), str(tmp_path / "labels.parquet"), log=str(tmp_path / "labels.log"))
+    assert train_experiment(config, "a", tmp_path, origin="a configuration", only=[("d", "s1")]) == 1
+    made = load_checkpoint(tmp_path / "folds" / "a" / "d" / "s1" / "model.safetensors", tmp_path / "own.py")
+    assert made.input_shape == (11, 128)
+    assert str(tmp_path) not in json.dumps(made.description), "of the machine that trained"
