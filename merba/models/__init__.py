@@ -87,7 +87,7 @@ def create_model(name: str | None, num_classes: int, *, pretrained: str | Path |
 
     family = MODELS.get(name, ("", ""))[0]
     if family not in ("merba", "mambavision"):
-        raise ValueError(f"{name} takes no pretrained file; only MERba and MambaVision do")
+        raise ValueError(f"{name} takes no pretrained file: leave `pretrained` out")
     state = read_checkpoint(pretrained)
     if family == "merba":
         settings.setdefault("layer_scale", default_layer_scale(state))
