@@ -280,6 +280,10 @@ def test_the_encoder_counts_for_the_code_of_tokens_alone():
         ),
         ({"views": {"b": {"length": 3}}, "experiments": {"a": KEY_FRAMES | {"view": "b"}}}, "views.b: missing key 'frames'"),
         ({"views": {"b": {"frames": "all"}}}, "views.b.frames: 'all' is unknown; choose one of tim, key"),
+        (
+            {"views": {"key16": {"length": 2}}, "experiments": {"a": KEY_FRAMES}},
+            "views.key16.length is 2; key frames must be at least 3",
+        ),
     ],
 )
 def test_a_view_that_cannot_be_is_refused_before_anything_runs(changes, message):
@@ -288,11 +292,19 @@ def test_a_view_that_cannot_be_is_refused_before_anything_runs(changes, message)
     assert message in str(error.value)
 
 
-def test_an_experiment_whose_view_cannot_be_made_is_left_out_and_says_why(tmp_path):
-    tokens = KEY_FRAMES | {"view": "lof11", "training": {"flip": False, "normalise": False}}
-    plan = planned(experiments={"merba": LOSO, "a": tokens})
+TOKENS = KEY_FRAMES | {"view": "lof11", "training": {"flip": False, "normalise": False}}
+
+
+def test_a_file_that_holds_no_vit_is_refused_before_anything_runs(tmp_path):
+    (tmp_path / "vit.safetensors").write_bytes(b"<html>")
+    with pytest.raises(MerbaError, match="vit.safetensors is not a .safetensors file of a ViT with timm's names"):
+        planned(experiments={"a": TOKENS}, views={"lof11": {"pretrained": str(tmp_path / "vit.safetensors")}})
+
+
+def test_an_experiment_whose_view_cannot_be_made_is_left_out_and_says_why():
+    plan = planned(experiments={"merba": LOSO, "a": TOKENS})
     assert plan.left_out == {"a": "views.lof11.pretrained names no file of weights"}
-    absent = planned(experiments={"merba": LOSO, "a": tokens}, views={"lof11": {"pretrained": "vit.safetensors"}})
+    absent = planned(experiments={"merba": LOSO, "a": TOKENS}, views={"lof11": {"pretrained": "vit.safetensors"}})
     assert absent.left_out == {"a": "views.lof11.pretrained: no file vit.safetensors"}
     flow = {"data": "own", "datasets": {"flow": {"adapter": "flow_images", "repository": "r", "commit": "c"}}}
     experiments = {"b": {"method": "B", "model": {"name": "ststnet"}}, "a": KEY_FRAMES | {"datasets": ["samm"]}}

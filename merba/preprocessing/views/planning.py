@@ -19,11 +19,14 @@ ENCODER = "slstt"
 class PlannedViews:
     """The views of a complete configuration. `experiments` are those that can run: name → settings.
 
-    `framed` are the datasets that have frames.
+    `framed` are the datasets that have frames. Raises MerbaError if a view that they use can't be made: its settings don't fit
+    each other, or its file of weights is no ViT's.
     """
 
     def __init__(self, config: Mapping[str, Any], experiments: Mapping[str, Mapping[str, Any]], framed: Collection[str]) -> None:
         self._config, self._experiments, self._framed = config, experiments, framed
+        for view in self.taken_by(experiments):
+            self.values(view)
 
     def settings(self, view: str) -> dict[str, Any]:
         """The settings of a view; MerbaError if there is no view of this name."""
