@@ -146,8 +146,8 @@ def view_of(wildcards):
 
 
 def encoder_of(wildcards):
-    """The weights of the encoder that makes a view's tokens, if it keeps any."""
-    return or_exit(plan.views.encoder, wildcards.view)
+    """The weights of the encoder that makes a view's tokens, if it keeps any. It is the user's file, so it gets no prefix."""
+    return [local(path) for path in or_exit(plan.views.encoder, wildcards.view)]
 
 
 def first_subject(wildcards):

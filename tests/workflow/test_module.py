@@ -8,7 +8,8 @@ import sys
 import pandas as pd
 import pytest
 import yaml
-from workflow_runs import MICRO, ROOT, planned, snakemake, written
+from vit_files import write_vit
+from workflow_runs import MICRO, ROOT, configured, planned, snakemake, written
 
 IMPORTER = """
 configfile: "importer.yaml"
@@ -48,8 +49,11 @@ def run(folder, config, *arguments):
 
 
 def test_the_plan_of_a_module_is_the_workflows(tmp_path):
-    alone = planned(snakemake(tmp_path / "alone", "-n"))
-    as_module = planned(run(tmp_path, yaml.safe_load(MICRO.read_text()), "-n"))
+    write_vit(tmp_path / "vit.safetensors")  # the user's: it has no prefix
+    experiments = yaml.safe_load(MICRO.read_text())["experiments"] | {"slstt": {"inherit": "slstt"}}
+    config = configured(tmp_path, experiments=experiments, views={"lof11": {"pretrained": "vit.safetensors"}})
+    alone = planned(snakemake(tmp_path, "-n", config=config))
+    as_module = planned(run(tmp_path, yaml.safe_load(config.read_text()), "-n"))
     assert {name.removeprefix("merba_"): count for name, count in as_module.items()} == alone
 
 
