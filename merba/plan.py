@@ -10,7 +10,16 @@ from typing import Any
 import pandas as pd
 
 from merba.code import code_digest, model_arguments
-from merba.config import changed_by_experiments, complete, expects_gpu, library, origin_of, pack_folder, runnable_experiments
+from merba.config import (
+    changed_by_experiments,
+    complete,
+    expects_gpu,
+    library,
+    origin_of,
+    pack_folder,
+    runnable_experiments,
+    usual_experiments,
+)
 from merba.costs import LEAST_MB, LEAST_MINUTES, LONG_HOURS, Network, keeps_weights, network, slow_without_gpu
 from merba.datasets import DEMO_ROOT, RESULTS, plan_sheet
 from merba.datasets.composites import check_composites
@@ -251,7 +260,7 @@ class Plan:
 
     @cached_property
     def _usual(self) -> list[str]:
-        return [name for name, own in self.experiments.items() if self.config["every_method"] or not own.get("optional")]
+        return usual_experiments(self.config, self.experiments)
 
     def whole_table(self, table: str) -> str:
         """The file of a table with every method; this is a plain run's table if that has them all."""

@@ -208,6 +208,11 @@ def runnable_experiments(
     return settings, left_out
 
 
+def usual_experiments(config: Mapping[str, Any], experiments: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The names of those `experiments` that a plain run trains: not the optional ones, unless `every_method` is set."""
+    return [name for name, settings in experiments.items() if config["every_method"] or not settings.get("optional")]
+
+
 def _view_is_impossible(settings: Mapping[str, Any], ready_made: Collection[str]) -> str | None:
     """Why an experiment's view can't be made; None if it can, or if there is no view."""
     if (view := settings.get("view")) is None:

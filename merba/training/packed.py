@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from merba.config import experiment_settings, pack_folder, runnable_experiments
+from merba.config import experiment_settings, pack_folder, runnable_experiments, usual_experiments
 from merba.errors import MerbaError
 from merba.files import atomic, read_parquet
 from merba.preprocessing.packs import check_packed
@@ -40,13 +40,13 @@ def packs_of(experiment: Mapping[str, Any], results: Path) -> list[tuple[Path, P
 
 
 def write_splits(config: Mapping[str, Any], results: Path, only: str | None = None) -> list[Path]:
-    """Write `results`/splits/NAME.csv, the `split_table` of the experiment `only`, or of each one that the datasets allow.
+    """Write `results`/splits/NAME.csv, the `split_table` of the experiment `only`, or of each one that a plain run trains.
 
     Returns the files. Raises MerbaError if there is no such experiment, if a file is missing, or if clips have problems and
     `on_problem` is not `drop`.
     """
     sheet, written = packed_sheet(results), []
-    for name in [only] if only else runnable_experiments(config, sheet["dataset"].unique())[0]:
+    for name in [only] if only else usual_experiments(config, runnable_experiments(config, sheet["dataset"].unique())[0]):
         experiment = named_experiment(config, name, sheet)
         packs = packs_of(experiment, results)
         check_packed([index for _, index in packs], drop=config["on_problem"] == "drop")

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from sklearn.metrics import f1_score
 from workflow_runs import ROOT, configured
 
@@ -102,13 +103,15 @@ def test_a_clip_that_two_datasets_share_stops_folds_and_every_training(run_folde
     assert not (run_folder / "results" / "folds").exists()
 
 
-def test_every_experiment_or_a_single_one_is_written(run_folder, capsys):
-    config = configured(run_folder, PUBLIC_FLOW, on_problem="drop")
+def test_every_experiment_of_a_plain_run_or_a_single_one_is_written(run_folder, capsys):
+    experiments = yaml.safe_load(PUBLIC_FLOW.read_text())["experiments"]
+    optional = {"inherit": "lbp_top", "datasets": list(PEOPLE), "optional": True}  # its view isn't made
+    config = configured(run_folder, PUBLIC_FLOW, on_problem="drop", experiments=experiments | {"lbp_top": optional})
     assert folds(run_folder, "--experiment", "ststnet", config=config) == 0
     assert capsys.readouterr().out == f"{run_folder / 'results' / 'splits' / 'ststnet.csv'}\n"
     assert folds(run_folder, config=config) == 0
     written = {path.stem for path in (run_folder / "results" / "splits").iterdir()}
-    assert written == set(load_config(config)["experiments"])
+    assert written == set(experiments)
     assert folds(run_folder, "--experiment", "stst", config=config) == 1
     assert "no experiment 'stst'" in capsys.readouterr().err
 
