@@ -109,11 +109,13 @@ def _frames(
     onset = next(_aligned(numbers[:1], **read)) if view.keep in ("flow", "tokens") else None
     if view.frames == "tim":
         return onset, interpolated(_aligned(numbers, **read), len(numbers), view.length)
+    if (middle := int(apex["apex"])) not in numbers:
+        clip.read(middle)  # raises ClipProblem, as in the stage `flow`: all methods are to have the same clips
     if view.frames == "apex":
-        chosen = [int(apex["apex"])]
+        chosen = [middle]
     else:
         choose = key_frames if view.frames == "key" else around_apex
-        chosen = choose(numbers, int(apex["apex"]), view.length)
+        chosen = choose(numbers, middle, view.length)
     unique = sorted(set(chosen))  # each frame is read once, in order
     greys = dict(zip(unique, _aligned(unique, **read), strict=True))
     frames = np.stack([greys[number] for number in chosen])

@@ -107,6 +107,14 @@ def test_problems_of_faces_frames_and_apexes_are_named_and_the_other_clips_go_on
     assert "frame 1000000 is missing" in caplog.text
 
 
+@pytest.mark.parametrize("view", [KEY, LONG, APEX], ids=lambda view: view.name)
+def test_a_clip_without_its_apex_is_a_problem_and_not_the_frame_beside_it(stages, view):
+    rows, faces, apexes = (table.copy() for table in stages)
+    apexes.loc[0, ["apex", "offset"]] = [10**6, None]
+    problems = [clip.problem for clip in made((rows, faces, apexes), view)]
+    assert "frame 1000000 is missing" in problems[0] and problems[1:] == [None, None]
+
+
 def test_a_clip_without_an_offset_ends_with_its_last_frame(stages):
     rows, faces, apexes = (table.copy() for table in stages)
     apexes.loc[0, "offset"] = None
