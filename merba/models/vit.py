@@ -14,6 +14,8 @@ from merba.models.arguments import check_positive
 
 EPSILON = 1e-6
 """Of LayerNorm."""
+WIDEST = 1024
+"""The width of ViT-L. Up to this, heads are 64 wide; those of ViT-H are 80 wide, and others differ again."""
 
 
 class PatchEmbed(nn.Module):
@@ -125,10 +127,13 @@ def read_vit(path: Path) -> dict[str, Tensor]:
 def vit_of(path: Path) -> ViT:
     """The frozen encoder of a file (see `read_vit`), in evaluation mode; its sizes are read from the tensors.
 
-    As in all of timm's ViTs, heads are 64 wide. Raises MerbaError if a tensor is missing or has another size.
+    Heads are 64 wide, as in timm's ViTs up to ViT-L. Raises MerbaError if a tensor is missing or has another size, and for
+    wider ViTs, whose heads the file doesn't tell.
     """
     state = read_vit(path)
     width, channels, patch, _ = state["patch_embed.proj.weight"].shape
+    if width > WIDEST:
+        raise MerbaError(f"pretrained: {path} holds a ViT of width {width}; use one of at most {WIDEST}, such as ViT-B or ViT-L")
     sides = round((state["pos_embed"].shape[1] - 1) ** 0.5) if "pos_embed" in state else 1
     depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
     sizes = {"image_size": patch * sides, "patch": patch, "channels": channels, "width": width, "depth": max(depth, 1)}

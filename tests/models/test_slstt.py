@@ -183,6 +183,9 @@ def test_other_files_are_refused(file, tmp_path):
     save_file({"stem.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(MerbaError, match="holds no ViT with timm's names"):
         vit_of(tmp_path / "other.safetensors")
+    write_vit(tmp_path / "huge.safetensors", width=1280, depth=1)  # ViT-H's heads are 80 wide
+    with pytest.raises(MerbaError, match="a ViT of width 1280; use one of at most 1024"):
+        vit_of(tmp_path / "huge.safetensors")
     with pytest.raises(MerbaError, match="can't be read as a .safetensors file"):
         vit_of(tmp_path / "absent.safetensors")
 
