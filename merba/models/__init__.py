@@ -138,7 +138,10 @@ def check_experiment(experiment: Mapping[str, Any], num_classes: int) -> None:
     if not takes_view and "view" in experiment:
         raise MerbaError(f"{name} takes inputs of {shape}, but views have other shapes: remove `view`")
     if getattr(model, "needs_pretrained", False) and not experiment["model"].get("pretrained"):
-        raise MerbaError(f"{name} has an encoder that is not trained: name its weights, `pretrained: FILE`")
+        raise MerbaError(
+            f"{name} has an encoder that is not trained: name its weights, `pretrained: FILE`, in its view if that keeps tokens, "
+            "or in its `model`"
+        )
     if isinstance(model, FittedModel) and experiment["stopping"] != "none":
         raise MerbaError(
             f"{model_name(experiment['model'])} is fitted, not trained: it has no epoch at which a validation part could stop "
