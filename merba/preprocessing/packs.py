@@ -124,7 +124,7 @@ def pack(subjects: Sequence[Path], array: Path, index: Path) -> pd.DataFrame:
         shapes[next(flows_of(path)).shape] = path
     if len(shapes) > 1 or len(formats) > 1:
         listed = "; ".join(f"{path.name}: {what}" for what, path in [*shapes.items(), *formats.items()])
-        raise MerbaError(f"flow files of one dataset differ ({listed}); delete results/flow and run again")
+        raise MerbaError(f"files of one dataset differ ({listed}); delete {subjects[0].parent} and run again")
     table = pd.concat(parts, ignore_index=True)
     usable = (table["problem"] == "").to_numpy()
     table["row"] = np.where(usable, np.cumsum(usable) - 1, -1)
