@@ -165,7 +165,7 @@ def test_images_are_scaled_frame_by_frame_and_no_motion_is_black():
 
 def test_a_frozen_encoder_without_weights_is_refused():
     experiment = {"model": {"name": "slstt"}, "stopping": "validation", "view": {}}
-    with pytest.raises(MerbaError, match="slstt has an encoder that is not trained: name its weights"):
+    with pytest.raises(MerbaError, match="slstt has an encoder that is not trained: name its weights.*in its view if"):
         check_experiment(experiment, 3)
     check_experiment(experiment | {"model": {"name": "slstt_small"}}, 3)
 

@@ -39,6 +39,12 @@ def test_a_pack_holds_the_usable_clips_in_order(tmp_path):
     assert np.stack(index["points"]).tolist() == [[0] * 10, [1] * 10, [0] * 10, [1] * 10]
 
 
+def test_files_that_differ_are_not_packed_and_their_folder_is_named(tmp_path):
+    (a, _), (b, _) = write_subject(tmp_path, "a", [None]), write_subject(tmp_path, "b", [None], size=5)
+    with pytest.raises(MerbaError, match=rf"a.npz: \(2, 4, 4\); b.npz: \(2, 5, 5\).*delete {tmp_path} and run again"):
+        pack([a, b], tmp_path / "d.npy", tmp_path / "d.parquet")
+
+
 def test_a_subjects_file_is_an_ordinary_npz(tmp_path):
     path, flow = write_subject(tmp_path, "a", [None, "no face"])
     with np.load(path) as file:
