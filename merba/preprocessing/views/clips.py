@@ -81,7 +81,7 @@ def views_of_clips(
 
 def shown_view(view: ViewSettings) -> ViewSettings:
     """The view to show in figures: for tokens, the flow that they are made of."""
-    return replace(view, keep="flow") if view.keep == "tokens" else view
+    return replace(view, keep="flow", pretrained=None) if view.keep == "tokens" else view
 
 
 def long_term_flow(onset: np.ndarray, frames: np.ndarray) -> np.ndarray:

@@ -31,6 +31,11 @@ class ViewSettings:
             raise MerbaError(f"views.{self.name}.length is {self.length}; key frames must be at least 3: onset, apex, offset")
         if self.keep == "grey_flow" and self.frames != "apex":
             raise MerbaError(f"views.{self.name}: `keep: grey_flow` is flow from onset to apex; set `frames: apex`")
+        if self.pretrained and self.keep != "tokens":
+            raise MerbaError(
+                f"views.{self.name}.pretrained is the encoder of tokens, but the view keeps {self.keep}: name the weights in the "
+                "experiment's `model`"
+            )
 
     @property
     def shape(self) -> tuple[int, ...]:

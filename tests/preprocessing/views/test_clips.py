@@ -90,7 +90,7 @@ def test_the_apex_frame_stands_beside_its_flow(stages):
 
 def test_tokens_are_what_an_encoder_makes_of_the_flow(stages):
     view = ViewSettings("tokens", "around_apex", 5, 96, "tokens", "unread.safetensors")
-    assert shown_view(view) == ViewSettings("tokens", "around_apex", 5, 96, "flow", "unread.safetensors")
+    assert shown_view(view) == ViewSettings("tokens", "around_apex", 5, 96, "flow")
     assert shown_view(KEY) is KEY
 
 
@@ -154,6 +154,7 @@ def test_a_figure_shows_a_views_frames(stages, view, tmp_path):
         (("v", "tim", 1, 64, "grey"), "views.v: `frames: tim` with length 1"),
         (("v", "key", 2, 64, "grey"), "views.v.length is 2; key frames must be at least 3"),
         (("v", "key", 4, 64, "grey_flow"), "views.v: `keep: grey_flow` is flow from onset to apex; set `frames: apex`"),
+        (("v", "key", 4, 64, "grey", "vit.safetensors"), "views.v.pretrained is the encoder of tokens, but the view keeps grey"),
     ],
 )
 def test_settings_that_do_not_fit_together_are_refused(settings, message):
