@@ -48,6 +48,7 @@ MODELS: dict[str, tuple[str, str]] = {
     "kernel": ("kernel", "KernelRidge"),
     "lda": ("lda", "LDA"),
 }
+NOT_PRETRAINED = "{} takes no pretrained file: leave `pretrained` out"
 
 
 def list_models() -> list[str]:
@@ -85,15 +86,19 @@ def create_model(name: str | None, num_classes: int, *, pretrained: str | Path |
         return model
     from merba.models.pretrained import default_layer_scale, load_pretrained, read_checkpoint
 
-    family = MODELS.get(name, ("", ""))[0]
-    if family not in ("merba", "mambavision"):
-        raise ValueError(f"{name} takes no pretrained file: leave `pretrained` out")
+    if not takes_pretrained(name, model_class):
+        raise ValueError(NOT_PRETRAINED.format(name))
     state = read_checkpoint(pretrained)
-    if family == "merba":
+    if MODELS[name][0] == "merba":
         settings.setdefault("layer_scale", default_layer_scale(state))
     model = model_class(num_classes, **settings)
     load_pretrained(model, state, str(pretrained))
     return model
+
+
+def takes_pretrained(name: str | None, model: nn.Module | type[nn.Module]) -> bool:
+    """Whether the model of that name (or its class) can start from a `pretrained` file."""
+    return hasattr(model, "load_pretrained") or MODELS.get(name, ("",))[0] in ("merba", "mambavision")
 
 
 def _named(name: str) -> tuple[type[nn.Module], dict[str, Any]]:
@@ -142,6 +147,11 @@ def check_experiment(experiment: Mapping[str, Any], num_classes: int) -> None:
             f"{name} has an encoder that is not trained: name its weights, `pretrained: FILE`, in its view if that keeps tokens, "
             "or in its `model`"
         )
+    # A view's `pretrained` is copied here; a model that reads tokens need not start from it.
+    of_view = experiment.get("view", {}).get("keep") == "tokens"
+    settings = experiment["model"]
+    if settings.get("pretrained") and not of_view and not takes_pretrained(settings.get("name"), model):
+        raise MerbaError(NOT_PRETRAINED.format(name))
     if isinstance(model, FittedModel) and experiment["stopping"] != "none":
         raise MerbaError(
             f"{model_name(experiment['model'])} is fitted, not trained: it has no epoch at which a validation part could stop "

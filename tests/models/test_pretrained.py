@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from merba import create_model
 from merba.errors import MerbaError
+from merba.models import check_experiment
 
 SMALL = {"dim": 8, "stem_dim": 4}
 DEPTHS = (1, 2, 5, 3)  # level 3: mixers 0–2, attention 3–4; level 4: mixers 0–1, attention 2
@@ -168,3 +169,6 @@ def test_a_file_of_another_depth_is_refused(checkpoint, mambavision, tmp_path):
 def test_models_without_a_mapping_say_so(checkpoint):
     with pytest.raises(ValueError, match="takes no pretrained file"):
         create_model("ststnet", 3, pretrained=checkpoint)
+    experiment = {"model": {"name": "ststnet", "pretrained": str(checkpoint)}, "stopping": "none"}
+    with pytest.raises(MerbaError, match="ststnet takes no pretrained file"):
+        check_experiment(experiment, 3)  # before any training
