@@ -24,7 +24,7 @@ from merba.prediction.inference import classify
 from merba.prediction.spotting import LONGEST, Search, search
 from merba.preprocessing.alignment import align
 from merba.preprocessing.apex import apexes_of_subject
-from merba.preprocessing.faces import FaceSettings, faces_of_subject, transform_of
+from merba.preprocessing.faces import FaceSettings, degrees, faces_of_subject, transform_of
 from merba.preprocessing.flow import flow_of_subject
 from merba.preprocessing.flow_images import image_transform, movement
 from merba.preprocessing.head_warning import head_warning
@@ -231,7 +231,7 @@ def _doubts(row: Any, face: Mapping[str, Any], apex: Mapping[str, Any], seconds:
             "crop the video to the right face"
         )
     if face["turn"]:
-        yield f"the face is turned on its side; it was found in the frame turned by {face['turn']}° (anticlockwise)"
+        yield f"the face is not upright; it was found in the frame turned by {degrees(face['turn'])}"
     if apex["source"] == "detected" and seconds and (lasts := seconds["offset"] - seconds["onset"]) > LONG:
         yield f"it lasts {lasts:.1f} s, but a micro-expression at most {LONGEST} s: give onset and apex, or search it (spot)"
 

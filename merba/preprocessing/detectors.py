@@ -192,10 +192,10 @@ class BorderedDlib(Dlib):
 
 
 class DlibCnn(WholeFrame):
-    """dlib's CNN detector (King, "Max-Margin Object Detection", 2015), in the frame upright and turned by 90° either way.
+    """dlib's CNN detector (King, "Max-Margin Object Detection", 2015), in the frame as it is and turned by each right angle.
 
     It also finds a face turned on its side, but with a lower score than the same face upright. So it always searches the frame
-    in all three positions, and the best score decides which is upright.
+    in all four positions, and the best score decides which is upright.
     """
 
     name = "dlib_cnn"
@@ -210,7 +210,7 @@ class DlibCnn(WholeFrame):
             size = round(image.shape[1] * scale), round(image.shape[0] * scale)
             read = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
             copy = cv2.cvtColor(cv2.resize(image, size, interpolation=read), cv2.COLOR_BGR2RGB)
-            looks = [_cnn_faces(copy, scale, turn) for turn in (0, 1, -1)]
+            looks = [_cnn_faces(copy, scale, turn) for turn in (0, 1, -1, 2)]
             best = max(looks, key=lambda faces: max((face.score for face in faces), default=-np.inf))
             if best:
                 return sorted(best, key=lambda face: -face.size)
@@ -221,13 +221,13 @@ class DlibCnn(WholeFrame):
         (x0, y0), (x1, y1) = _turned(np.reshape(face.box, (2, 2)), (width, height), face.turn)
         upright = Face((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), face.score)
         points = super().landmarks([np.ascontiguousarray(np.rot90(image, face.turn)) for image in images], upright)
-        return _turned(points, (height, width) if face.turn else (width, height), -face.turn)
+        return _turned(points, (height, width) if face.turn % 2 else (width, height), -face.turn)
 
     def followed(self, image: np.ndarray, points: np.ndarray, face: Face) -> np.ndarray:
         height, width = image.shape[:2]
         upright = np.ascontiguousarray(np.rot90(image, face.turn))
         points = super().followed(upright, _turned(points, (width, height), face.turn), face)
-        return _turned(points, (height, width) if face.turn else (width, height), -face.turn)
+        return _turned(points, (height, width) if face.turn % 2 else (width, height), -face.turn)
 
 
 def _cnn_faces(image: np.ndarray, scale: float, turn: int) -> list[Face]:
@@ -236,7 +236,7 @@ def _cnn_faces(image: np.ndarray, scale: float, turn: int) -> list[Face]:
     faces = []
     for seen in _cnn_detector()(np.ascontiguousarray(np.rot90(image, turn)), 0):
         corners = np.array([[seen.rect.left(), seen.rect.top()], [seen.rect.right(), seen.rect.bottom()]], float)
-        corners = _turned(corners, (height, width) if turn else (width, height), -turn) / scale
+        corners = _turned(corners, (height, width) if turn % 2 else (width, height), -turn) / scale
         faces.append(Face((*corners.min(0).tolist(), *corners.max(0).tolist()), seen.confidence, turn))
     return faces
 

@@ -114,8 +114,13 @@ def _alignment(row: Any, detector: Detector, face: Face, settings: FaceSettings)
 
 def _how_found(detector: Detector, face: Face, backends: Sequence[Detector]) -> str:
     in_vain = ", ".join(other.name for other in backends[: backends.index(detector)])
-    turned = f", turned by {90 * face.turn}° (anticlockwise): the face is turned on its side" if face.turn else ""
+    turned = f", in the frame turned by {degrees(90 * face.turn)}" if face.turn else ""
     return f"the face was found by {detector.name}, not by {in_vain}{turned}"
+
+
+def degrees(turn: int) -> str:
+    """The `turn` of a row of `faces_of_subject` in words, such as "90° clockwise"."""
+    return f"{abs(turn)}° {'anti' if turn > 0 else ''}clockwise"
 
 
 def chosen_face(faces: Sequence[Face], others: Sequence[Face]) -> tuple[Face, str]:

@@ -15,7 +15,7 @@ import numpy as np
 from merba.figures import DPI, GREY, ORANGE, flow_colours, pyplot, save
 from merba.frames import clip_of
 from merba.preprocessing.alignment import align
-from merba.preprocessing.faces import FaceSettings, aligned_grey, aligned_landmarks, transform_of
+from merba.preprocessing.faces import FaceSettings, aligned_grey, aligned_landmarks, degrees, transform_of
 from merba.preprocessing.head_warning import head_warning
 
 SIDE = 112
@@ -107,7 +107,7 @@ def _warnings(face: Mapping[str, Any], head_motion: float, settings: FaceSetting
     if settings.backend == "auto" and face["backend"] != "dlib":
         said.append(f"face found by {face['backend']}")
     if face["turn"]:
-        said.append(f"turned by {face['turn']}°")
+        said.append(f"turned by {degrees(face['turn'])}")
     if head_warning(head_motion, settings.size, limit):
         said.append(f"the head moves {head_motion:.1f} px")
     return said

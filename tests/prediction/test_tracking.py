@@ -47,8 +47,8 @@ def test_a_frame_without_a_face_has_no_landmarks_and_the_next_is_searched(monkey
     assert np.array_equal(found[0], found[2])
 
 
-@pytest.mark.parametrize("turn", [1, -1])
-def test_a_face_on_its_side_is_followed_as_it_lies(photograph, turn):
+@pytest.mark.parametrize("turn", [1, -1, 2])
+def test_a_face_that_is_not_upright_is_followed_as_it_lies(photograph, turn):
     image = np.ascontiguousarray(np.rot90(photograph, -turn))
     tracker = FaceTracker([DlibCnn(0)], interval=2)
     detected, followed = tracker.landmarks(image), tracker.landmarks(image)

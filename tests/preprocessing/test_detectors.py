@@ -64,15 +64,15 @@ def test_a_face_that_fills_the_image_is_found_where_hog_alone_fails(caplog, tmp_
     assert apart[17:48].mean() < 0.04 * face.size  # brows, nose and eyes: chin and jaw may be cut off
 
 
-@pytest.mark.parametrize("turn", [90, -90])
-def test_a_face_that_lies_on_its_side_is_turned_upright_and_said(caplog, tmp_path, photograph, turn):
+@pytest.mark.parametrize(("turn", "said"), [(90, "90° anticlockwise"), (-90, "90° clockwise"), (180, "180° anticlockwise")])
+def test_a_face_on_its_side_or_upside_down_is_turned_upright_and_said(caplog, tmp_path, photograph, turn, said):
     frame = photograph[:256, 96:352]
     lying = np.ascontiguousarray(np.rot90(frame, -turn // 90))
     rows = rows_of(clip_of(tmp_path / "upright", [frame]), clip_of(tmp_path / "lying", [lying]))
     with caplog.at_level("INFO", logger="merba.preprocessing.faces"):
         faces = faces_of_subject(rows, {})
     assert faces["turn"].tolist() == [0, turn]
-    assert f"lying: the face was found by dlib_cnn, not by dlib, dlib_border, turned by {turn}°" in caplog.text
+    assert f"lying: the face was found by dlib_cnn, not by dlib, dlib_border, in the frame turned by {said}" in caplog.text
     upright, turned = (
         align(image, transform_of(face), 224) for image, (_, face) in zip((frame, lying), faces.iterrows(), strict=True)
     )

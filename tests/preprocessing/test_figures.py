@@ -87,7 +87,8 @@ def test_any_channels_are_shown(clips, channels, said):
 
 def test_what_somebody_should_look_at_is_said(clips):
     good, _ = tiles_of(clips, faces=2, choice="largest", backend="dlib_cnn", turn=90)
-    assert good.warning.startswith("of 2 faces, the largest one; face found by dlib_cnn; turned by 90°; the head moves 3.")
+    face = "of 2 faces, the largest one; face found by dlib_cnn; turned by 90° anticlockwise"
+    assert good.warning.startswith(f"{face}; the head moves 3.")
 
 
 def test_names_are_drawn_as_they_are_and_warned_clips_are_framed(monkeypatch, tmp_path):
