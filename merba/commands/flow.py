@@ -26,6 +26,7 @@ def run(options: argparse.Namespace) -> int:
     from merba.prediction.flow_files import write_flow
 
     logging.basicConfig(level=logging.INFO, format="merba: %(message)s")
+    logging.getLogger("merba.preprocessing.problems").setLevel(logging.ERROR)  # `write_flow` names each problem once
     clips = write_flow(options.clips, options.out, form=options.form, onset=options.onset, apex=options.apex, fps=options.fps)
     failed = int(clips["problem"].notna().sum())
     print(f"{options.out}: flow of {len(clips) - failed} of {len(clips)} clips")

@@ -8,6 +8,7 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,9 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _rate(text: str) -> float:
-    if not 0 < (rate := float(text)) < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of frames per second")
-    return rate
+    with suppress(ValueError):
+        if 0 < (rate := float(text)) < math.inf:
+            return rate
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of frames per second")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -98,7 +100,7 @@ def _log_progress() -> None:
     logging.basicConfig(format="merba: %(message)s")
     for part in ("prediction.predict", "joblog"):
         logging.getLogger(f"merba.{part}").setLevel(logging.INFO)
-    for stage in ("faces", "apex", "flow"):
+    for stage in ("faces", "apex", "flow", "problems"):
         logging.getLogger(f"merba.preprocessing.{stage}").setLevel(logging.ERROR)
 
 

@@ -75,14 +75,12 @@ def write_flow(
     MerbaError if the folder is not empty, or if two clips would have the same name.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise MerbaError(f"--out: {folder} is not empty; name a new folder")
+        raise MerbaError(f"--out: {folder} is {'not empty' if folder.is_dir() else 'a file'}; name a new folder")
     rows = find_clips(paths, onset=onset, apex=apex, fps=fps)
     files = FORMS[form](folder)
     rows = rows.assign(**files.names(rows))
     folder.mkdir(parents=True, exist_ok=True)
     records = rows.to_dict("index")
-    for row in rows[rows["problem"].notna()].itertuples():
-        log.warning("%s: %s", row.clip, row.problem)
     subjects = rows[rows["problem"].isna()].groupby(["dataset", "subject"], sort=False)
     for _, group in counted(subjects, len(subjects), "subjects' clips"):
         for row, face, top, flow in _flow_of_subject(group):
@@ -94,6 +92,8 @@ def write_flow(
     columns = list(dict.fromkeys([*rows, *COLUMNS, *POINTS, "problem"]))
     clips = pd.DataFrame.from_dict(records, orient="index").reindex(columns=columns)
     clips = clips.astype(dict.fromkeys(("onset", "apex", "offset", "turn"), "Int64"))
+    for clip in clips[clips["problem"].notna()].itertuples():
+        log.warning("%s: %s", clip.clip, clip.problem)
     files.finish(clips)
     return clips
 

@@ -24,7 +24,7 @@ from merba.preprocessing.faces import FaceSettings, aligned_grey, aligned_landma
 from merba.preprocessing.flow_settings import FlowSettings
 from merba.preprocessing.head_motion import head_motion
 from merba.preprocessing.packs import ClipFlow, FlowFormat
-from merba.preprocessing.problems import name_of
+from merba.preprocessing.problems import name_of, say_problem
 from merba.sheet import KEY
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def flow_of_clips(
     flows = chain.from_iterable(_in_order(solved, batches, threads))
     for row, flow in zip(counted(clips, len(clips), "clips"), flows, strict=True):
         if flow.problem:
-            log.warning("%s: %s", name_of(row), flow.problem)
+            say_problem(row, flow.problem)
         elif not flow.flow.any():  # noise alone would move something
             log.warning("%s: onset and apex are the same picture, so that nothing moves; check the frames", name_of(row))
         yield flow

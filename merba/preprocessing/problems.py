@@ -18,6 +18,11 @@ def name_of(row: Any) -> str:
     return " ".join(getattr(row, key) for key in KEY)
 
 
+def say_problem(row: Any, problem: str) -> None:
+    """Write a clip's problem to this module's log, which a command that names the problem itself silences."""
+    log.warning("%s: %s", name_of(row), problem)
+
+
 @contextmanager
 def recorded(record: dict[str, Any], row: Any) -> Iterator[None]:
     """If the block raises a ClipProblem, write its message to the `record`'s `problem` and to the log, and continue."""
@@ -25,4 +30,4 @@ def recorded(record: dict[str, Any], row: Any) -> Iterator[None]:
         yield
     except ClipProblem as problem:
         record["problem"] = str(problem)
-        log.warning("%s: %s", name_of(row), problem)
+        say_problem(row, str(problem))

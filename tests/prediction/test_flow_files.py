@@ -107,6 +107,8 @@ def test_a_folder_with_something_in_it_and_two_clips_of_one_name_are_refused(tmp
     (tmp_path / "full" / "note").touch()
     with pytest.raises(MerbaError, match="full is not empty; name a new folder"):
         write_flow([samm_clips["source"][0]], tmp_path / "full")
+    with pytest.raises(MerbaError, match="note is a file; name a new folder"):
+        write_flow([samm_clips["source"][0]], tmp_path / "full" / "note")
     table = tmp_path / "t.csv"
     samm_clips.assign(clip="same")[["subject", "clip", "source"]].to_csv(table, index=False)
     with pytest.raises(MerbaError, match="several clips would be called s006_same"):

@@ -239,6 +239,20 @@ def test_the_command_ends_with_1_where_a_clip_has_a_problem_and_prints_json(tmp_
     assert [one["predicted"] is None for one in json.loads(output.out)["predictions"]] == [False, True]
 
 
+@pytest.mark.parametrize("text", ["0", "nan", "fast"])
+def test_a_wrong_frame_rate_on_the_command_line_is_named(text, capsys):
+    with pytest.raises(SystemExit):
+        main(["predict", "clip.mp4", "--fps", text])
+    assert f"--fps: {text!r} is not a number of frames per second" in capsys.readouterr().err
+
+
+def test_the_commands_name_a_clips_problem_once(tmp_path, samm_clips, saved, capsys, caplog):
+    for command in (["predict", "--checkpoint", str(saved)], ["flow", "--out", str(tmp_path / "flow")]):
+        caplog.clear()
+        assert main([*command, samm_clips["source"][0], "--onset", "9999"]) == 1
+        assert (capsys.readouterr().err + caplog.text).count("frame 9999 is missing") == 1
+
+
 @pytest.mark.long
 def test_predictions_with_true_classes_are_scored_as_they_are_written(tmp_path, samm_clips, saved, capsys):
     """The table gives emotions; the model's classes are three. A clip that can't be used is in no score."""
