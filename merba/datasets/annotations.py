@@ -32,8 +32,8 @@ def read_annotations(
 
     Their values are header cells, compared without case, spaces and underscores. The header is the first row that has all
     of `columns`, on the visible sheet that has one. The index is the row number that a spreadsheet shows. Raises MerbaError
-    if the file can't be read, a column is missing or occurs twice, a row has no subject or clip or is longer than the header,
-    or a cell's text is in doubt (see `cells.Sheet`).
+    if the file can't be read, a column is missing or occurs twice, a row has no subject, clip or source, or is longer than the
+    header, or a cell's text is in doubt (see `cells.Sheet`).
     """
     try:
         sheets = read_sheets(path.suffix.lower(), path.read_bytes())
@@ -56,7 +56,7 @@ def read_annotations(
     rows = {number: row for number, row in rows.items() if any(row) and number not in notes}
     if hidden := [number for number in sheet.hidden_rows if number in rows]:
         log.warning("%s: row %s: hidden in sheet %r, but read like the others", path, ", ".join(map(str, hidden)), sheet.name)
-    names = [(column, key) for column, key in enumerate(columns_of) if key in ("subject", "clip")]
+    names = [(column, key) for column, key in enumerate(columns_of) if key in ("subject", "clip", "source")]
     faults = [f"row {number}: {key} is empty" for number, row in rows.items() for column, key in names if not row[column]]
     faults += [
         f"row {number} has more cells than the header, {len(sheet.cells[number - 1])} and {width}; put a cell that holds the "

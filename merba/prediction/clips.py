@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -35,9 +36,10 @@ def find_clips(
     """One row per clip in `paths`: columns COLUMNS, in the given order; clips in a folder by name.
 
     A path is a video, a folder of frames, a folder with such clips at any depth, or a CSV file with the columns of the adapter
-    `clips` (docs/datasets.md), where `emotion` is optional. A clip in a folder is named by its path in the folder. A table
-    names the subjects; every other clip is a subject of its own. onset and apex (frame numbers) are for a single clip; fps
-    (frames per second) overrides the video and the table. A clip with an apex but no onset begins with its first frame.
+    `clips` (docs/datasets.md), where `emotion` is optional. A clip in a folder is named by its path in the folder, and clips of
+    one name by their whole paths. A table names the subjects; every other clip is a subject of its own. onset and apex (frame
+    numbers) are for a single clip; fps (frames per second) overrides the video and the table. A clip with an apex but no onset
+    begins with its first frame.
     A clip that can't be opened, or has numbers out of order, gets a `problem`. Raises MerbaError if there are no clips, if a
     table lacks a column, if onset or apex is given for several clips, or if fps isn't above 0.
     """
@@ -55,6 +57,10 @@ def find_clips(
             ]
     if not clips:
         raise MerbaError("no clips were given; name videos, folders or a CSV file of clips")
+    names = Counter(row["clip"] for row in clips)
+    for row in clips:
+        if row["dataset"] == OWN and names[row["clip"]] > 1:
+            row["clip"] = row["source"]
     if onset is not None or apex is not None:
         if len(clips) > 1:
             raise MerbaError(f"an onset or apex is given for {len(clips)} clips; give each clip its own in a CSV file")
@@ -95,7 +101,7 @@ def _clips_in(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Pa
     except OSError as error:
         log.warning("%s can't be read (%s), and is left out", folder, error.strerror)
         return
-    if not children:
+    if not children and above:
         log.warning("%s is empty, and is left out", folder)
     images = [child for child in children if child.suffix.lower() in IMAGE_SUFFIXES and not child.name.startswith(".")]
     if has_frames := any(re.search(r"\d", image.stem) for image in images):
@@ -132,6 +138,8 @@ def _listed(table: Path) -> list[dict[str, Any]]:
             except ValueError as error:
                 made["problem"] = f"{table}: row {index}: {error}; correct it or leave it empty"
         rows.append(made)
+    if not rows:
+        raise MerbaError(f"{table} lists no clips; add a row for each")
     return rows
 
 
@@ -141,7 +149,7 @@ def _number(key: str, text: str) -> float:
     if key == "bits":
         return bit_depth(text)
     if not re.fullmatch(NUMBER, text):
-        raise ValueError(f"{key} {text!r} is not a number")
+        raise ValueError(f"{key} {text!r} is not a frame number")
     return int(text)
 
 

@@ -97,7 +97,7 @@ def test_a_faulty_row_of_a_table_does_not_hide_the_others(tmp_path):
     table = tmp_path / "clips.csv"
     table.write_text("subject,clip,source,onset,apex\ns,1,a.avi,x,\ns,2,gone.avi,,\ns,3,a.avi,3,2\ns,4,a.avi,0,2\n")
     problems = find_clips([table])["problem"]
-    assert "row 2: onset 'x' is not a number" in problems[0]
+    assert "row 2: onset 'x' is not a frame number" in problems[0]
     assert "gone.avi does not exist" in problems[1]
     assert "onset 3 is not before apex 2" in problems[2]
     assert pd.isna(problems[3])
@@ -119,7 +119,8 @@ def test_an_apex_that_is_not_known_is_none_as_in_the_tables_of_releases(tmp_path
 def test_what_is_no_number_is_a_problem_of_its_clip(tmp_path, key, text):
     video(tmp_path / "a.avi")
     (tmp_path / "clips.csv").write_text(f'subject,clip,source,{key}\ns,1,a.avi,"{text}"\n')
-    assert f"row 2: {key} {text!r} is not a number" in find_clips([tmp_path / "clips.csv"])["problem"][0]
+    number = "a frame number" if key in ("onset", "apex") else "a number"
+    assert f"row 2: {key} {text!r} is not {number}" in find_clips([tmp_path / "clips.csv"])["problem"][0]
 
 
 def test_a_table_sets_the_bits_of_images_as_the_workflows_does(tmp_path):
@@ -154,8 +155,24 @@ def test_what_is_no_clip_has_a_problem(tmp_path, name, content, message):
     assert message in find_clips([tmp_path / name])["problem"][0]
 
 
-def test_an_empty_folder_has_a_problem(tmp_path):
+def test_an_empty_folder_has_a_problem(tmp_path, caplog):
     assert "holds no numbered image" in find_clips([tmp_path])["problem"][0]
+    assert not caplog.records, "it is not left out"
+
+
+def test_clips_of_one_name_are_told_apart_by_their_paths(tmp_path):
+    folders = [frames(tmp_path / subject / "EP01") for subject in ("sub01", "sub02")]
+    assert find_clips([*folders, frames(tmp_path / "EP02")])["clip"].tolist() == [*map(str, folders), "EP02"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"), [("", "clips.csv lists no clips"), ("s,1,\n", "row 2: source is empty")], ids=["no row", "no source"]
+)
+def test_a_table_without_clips_or_without_a_clips_source_is_an_error(tmp_path, rows, message):
+    frames(tmp_path / "clips")
+    (tmp_path / "clips" / "clips.csv").write_text(f"subject,clip,source\n{rows}")
+    with pytest.raises(MerbaError, match=message):
+        find_clips([tmp_path / "clips" / "clips.csv"])
 
 
 def test_onset_and_apex_are_for_one_clip(tmp_path):
