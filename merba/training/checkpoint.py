@@ -184,15 +184,18 @@ def load_checkpoint(path: Path, model_file: Path | None = None) -> Checkpoint:
     """
     path = Path(path)
     if not path.is_file():
-        raise MerbaError(f"{path}: there is no such checkpoint; give a model.safetensors of a trained fold")
+        raise MerbaError(
+            f"{path}: there is no such file; give a checkpoint: the model.safetensors of a trained fold, or what `merba export`, "
+            "`merba fit` or `make model` made"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("merba")
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        what = f"a {path.suffix} file, but" if path.suffix in (".pth", ".pt", ".tar", ".ckpt") else "not safetensors:"
+        what = f"a {path.suffix} file, not" if path.suffix in (".pth", ".pt", ".tar", ".ckpt") else "cut short, damaged or not"
         raise MerbaError(
-            f"{path}: {what} checkpoints of merba are safetensors files ({error}); give a model.safetensors that "
+            f"{path}: {what} safetensors, as checkpoints of merba are ({error}); copy it again, or give a model.safetensors that "
             "merba wrote. MambaVision's weights are for the model's setting `pretrained`"
         ) from error
     if text is None:
