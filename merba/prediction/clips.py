@@ -39,9 +39,8 @@ def find_clips(
     `clips` (docs/datasets.md), where `emotion` is optional. A clip in a folder is named by its path in the folder, and clips of
     one name by their whole paths. A table names the subjects; every other clip is a subject of its own. onset and apex (frame
     numbers) are for a single clip; fps (frames per second) overrides the video and the table. A clip with an apex but no onset
-    begins with its first frame.
-    A clip that can't be opened, or has numbers out of order, gets a `problem`. Raises MerbaError if there are no clips, if a
-    table lacks a column, if onset or apex is given for several clips, or if fps isn't above 0.
+    begins with its first frame. A clip that can't be opened, or has numbers out of order, gets a `problem`. Raises MerbaError if
+    there are no clips, if a table lacks a column, if onset or apex is given for several clips, or if fps isn't above 0.
     """
     if fps is not None and not 0 < fps < math.inf:
         raise MerbaError(f"fps {fps} is not a number above 0; give frames per second")

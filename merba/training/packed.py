@@ -79,5 +79,8 @@ def split_table(
 
 def _packed(path: Path, target: str) -> Path:
     if not path.exists():
-        raise MerbaError(f"{path} is missing: run the preprocessing first (`snakemake --cores 4 {target}`), or copy it here")
+        raise MerbaError(
+            f"{path} is missing: run the preprocessing of this configuration first (`snakemake --cores 4 {target} --configfile "
+            "CONFIG`), or copy it here"
+        )
     return path

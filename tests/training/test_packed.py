@@ -103,6 +103,11 @@ def test_a_clip_that_two_datasets_share_stops_folds_and_every_training(run_folde
     assert not (run_folder / "results" / "folds").exists()
 
 
+def test_before_the_preprocessing_its_command_is_named(tmp_path, capsys):
+    assert folds(tmp_path, config=PUBLIC_FLOW) == 1
+    assert "first (`snakemake --cores 4 packed --configfile CONFIG`)" in capsys.readouterr().err
+
+
 def test_every_experiment_of_a_plain_run_or_a_single_one_is_written(run_folder, capsys):
     experiments = yaml.safe_load(PUBLIC_FLOW.read_text())["experiments"]
     optional = {"inherit": "lbp_top", "datasets": list(PEOPLE), "optional": True}  # its view isn't made
