@@ -70,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc.set_threshold(100_000)  # imports make many objects and little garbage; the usual 700 costs a tenth of a start
     # NumPy's and SciPy's OpenBLAS start a thread for each core when they are imported, and these spin: another tenth.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # it also warns of what isn't a video; merba's own message says more
     options = command_parser().parse_args(arguments)
     try:
         status = options.run(options)

@@ -143,6 +143,14 @@ def test_what_the_system_refuses_is_said_without_a_stack(capsys, tmp_path):
     assert "File name too long" in capsys.readouterr().err
 
 
+def test_opencvs_own_warnings_are_not_printed(tmp_path):
+    (tmp_path / "notes.txt").write_text("no video")
+    program = "import sys; from merba.cli import main; main(sys.argv[1:])"
+    words = ["flow", str(tmp_path / "notes.txt"), "--out", str(tmp_path / "flow")]
+    run = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, cwd=ROOT)
+    assert "can't be decoded" in run.stderr and "WARN" not in run.stderr
+
+
 def test_score_warns_of_names_that_differ_in_case_zeros_or_spaces_alone(capsys, tmp_path):
     path = tmp_path / "p.csv"
     path.write_text("subject,true,predicted\ns1,negative,negative\ns01,Negative,negative\ns2,positive,positive\n")
