@@ -154,7 +154,8 @@ def _faces_of_clip(row: Any, backends: Sequence[Detector]) -> Seen | ClipProblem
             return Seen(detector, credible_faces(faces))
     return ClipProblem(
         f"no face was found in the onset frame of {row.source} (tried: {', '.join(detector.name for detector in backends)}); "
-        "set `faces.upsample` higher, or `faces.backend: none` for releases that are cropped to the face"
+        "take an onset at which the face is frontal and well lit, or in a configuration set `faces.upsample` higher for small "
+        "faces, `faces.backend: none` for releases that are cropped to the face"
     )
 
 

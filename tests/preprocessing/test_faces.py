@@ -114,7 +114,7 @@ def test_a_clip_without_a_face_is_a_named_problem_and_the_others_go_on(tmp_path,
     )
     faces = faces_of_subject(rows, {})
     assert "no face was found" in faces["problem"][0]
-    assert "tried: dlib, dlib_border, dlib_cnn" in faces["problem"][0]
+    assert "(tried: dlib, dlib_border, dlib_cnn); take an onset at which the face is frontal" in faces["problem"][0]
     assert str(tmp_path / "empty") in faces["problem"][0]
     assert pd.isna(faces["problem"][1])
     assert len(faces["landmarks"][1]) == 136
