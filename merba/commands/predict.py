@@ -81,9 +81,12 @@ def run(options: argparse.Namespace) -> int:
         explain=options.out is not None,
     )
     for prediction in predictions:
+        name = prediction.clip
+        if prediction.score is not None and prediction.problem is None:
+            name += f", frames {prediction.onset} to {prediction.offset}"
         for note in (prediction.problem, *prediction.warnings):
             if note:
-                _say(f"{prediction.clip}: {note}")
+                _say(f"{name}: {note}")
     document = _document(predictions, checkpoint, path)
     if options.out:
         _write(options.out, predictions, checkpoint, document)
