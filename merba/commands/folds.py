@@ -10,7 +10,7 @@ EXAMPLE = "merba folds --config config/3db.yaml --experiment merba"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, required=True, help="a configuration of the workflow, after its preprocessing")
+    parser.add_argument("--config", type=Path, required=True, help="a configuration, after `snakemake packed` with it")
     parser.add_argument("--experiment", help="the name of one of its experiments (default: all that a plain run trains)")
     parser.add_argument("--results", type=Path, default=Path("results"), help="the workflow's results (default: results)")
 

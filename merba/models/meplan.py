@@ -3,7 +3,7 @@
 Its abstract states a 3D residual prototypical network that is trained in episodes, local-wise attention, sequences of key frames
 around the apex, and transfer of expression-related knowledge; no code is public. Our choices: R3D-18 on 16 grey frames of 112 px
 (view key16); attention by one map, after stage 3; squared distances from prototypes, as in Snell et al. (NeurIPS 2017); the
-numbers of an episode; no transfer, or that of Kinetics by torchvision's file (`pretrained`); the size `meplan_small`.
+numbers of an episode; no transfer, or weights from Kinetics in torchvision's file (`pretrained`); the size `meplan_small`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PART = 32
 
 
 class LocalAttention(nn.Module):
-    """Stresses places of a map x (B, channels, T, H, W): x · (1 + sigmoid of a 1×1×1 convolution), at first all alike."""
+    """Emphasises places of a map x (B, channels, T, H, W): x · (1 + sigmoid of a 1×1×1 convolution), at first all alike."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -93,7 +93,7 @@ class MEPLAN(nn.Module):
         return self.backbone(clips.transpose(1, 2)).float()
 
     def episode(self, labels: Tensor, random: Generator) -> Tensor:
-        """The clips of an episode: places in `labels`, int64 (b,), class by class, first `support` clips, then `queries` others.
+        """The clips of an episode: indices into `labels`, int64 (b,), class by class, `support` clips before `queries` others.
 
         If a class has fewer clips, some occur more than once, but none as both support and query, unless it is the only one. A
         class without clips is left out.

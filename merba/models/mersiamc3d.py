@@ -19,7 +19,7 @@ from merba.models.heads import focal_loss
 
 SIZES: dict[str, dict] = {"mersiamc3d": {}, "mersiamc3d_small": {"length": 8, "image_size": 56, "width": 16}}
 PAIRS_UNTIL = 0.5
-"""The part of the training that learns from pairs."""
+"""The fraction of the training, from its start, that learns from pairs."""
 
 
 class Siamese(NamedTuple):
@@ -98,8 +98,8 @@ class MERSiamC3D(nn.Module):
     def pair_loss(self, features: Tensor, labels: Tensor) -> Tensor:
         """Binary cross-entropy of "the same class" over all pairs of a batch: features (B, features), labels (B,) int64.
 
-        It is the mean of both kinds' means, so that pairs of the same class weigh as much as all others; the mean of one kind
-        where the other is absent; 0 for a single clip.
+        It is the average of two means, over pairs of the same class and over all other pairs, so that both kinds weigh the same.
+        If one kind is absent, it is the mean over the other; for a single clip it is 0.
         """
         first, second = torch.triu_indices(len(labels), len(labels), 1, device=labels.device)
         features = features.float()  # outside autocast

@@ -63,7 +63,7 @@ def attention_mask(bias: Tensor, drop: float) -> Tensor:
 class MFDAN(nn.Module):
     """MFDAN; input float (B, 1, 3, image_size, image_size), grey, u and v of the apex; output logits (B, num_classes).
 
-    drop_key: the part of the keys that the first block drops in training; it falls linearly to 0 in the last one.
+    drop_key: the fraction of the keys that the first block drops in training; it falls linearly to 0 in the last one.
     gamma: of the focal loss.
     """
 

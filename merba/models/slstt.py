@@ -2,10 +2,10 @@
 
 From its authors' code (github.com/Vision-Intelligence-and-Robots-Group/SLSTT): eleven frames around the apex, each as
 Farneback's flow from the onset, drawn as an image (hue: direction; brightness: length, scaled per frame); ViT-B/16 at 384 px,
-pretrained and never trained, because its blocks run without gradients; an LSTM of three layers over the class tokens, two
-linear layers, or the mean of a linear layer's logits. Our choices: faces aligned as for all methods; flow at 224 px, enlarged
-to 384; in clips of fewer than eleven frames, the missing ones interpolated linearly, not by RIFE; tokens cached by the view, in
-evaluation mode and before the last norm, which is trained; the sizes `slstt_small` and, for the demo, `slstt_demo`.
+pretrained and never trained, because its blocks run without gradients; over the class tokens, an LSTM of three layers and
+two linear layers, or the mean of a linear layer's logits. Our choices: faces aligned as for all methods; flow at 224 px,
+enlarged to 384; in clips of fewer than eleven frames, the missing ones interpolated linearly, not by RIFE; tokens cached by the
+view, in evaluation mode and before the last norm, which is trained; the sizes `slstt_small` and, for the demo, `slstt_demo`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class SLSTT(nn.Module):
     """SLSTT; output logits (B, num_classes).
 
     encoder: `cached`: the input is class tokens (B, length, width) of the view's frozen encoder; `frozen`: the input is u and v
-    (B, length, 2, flow_size, flow_size), px, and the encoder runs without gradients; `train`: the encoder is trained as well.
+    (B, length, 2, flow_size, flow_size), px, and the encoder runs without gradients; `train`: the same input, and the encoder is
+    trained too.
     aggregator: `lstm`, or `mean` of the frames' logits.
     """
 

@@ -47,7 +47,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers with a GELU by tanh between them, as in SLSTT's code; timm's differs from it by less than 0.001."""
+    """Two linear layers, between them GELU in its tanh approximation, as in SLSTT's code: within 0.001 of timm's exact GELU."""
 
     def __init__(self, width: int, hidden: int):
         super().__init__()
@@ -128,7 +128,7 @@ def vit_of(path: Path) -> ViT:
     """The frozen encoder of a file (see `read_vit`), in evaluation mode; its sizes are read from the tensors.
 
     Heads are 64 wide, as in timm's ViTs up to ViT-L. Raises MerbaError if a tensor is missing or has another size, and for
-    wider ViTs, whose heads the file doesn't tell.
+    wider ViTs: their heads have other widths, which the file doesn't say.
     """
     state = read_vit(path)
     width, channels, patch, _ = state["patch_embed.proj.weight"].shape

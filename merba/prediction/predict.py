@@ -40,7 +40,7 @@ NO_MOVEMENT = "no movement"
 LEAST_MOVEMENT = 0.2
 """A face that moves less, px of an aligned face of 224 px, gets no class; noise alone gives about 0.1 (docs/prediction.md)."""
 LONG = 1.0
-"""Seconds from onset to offset from which on a clip holds more than a micro-expression, which lasts half a second."""
+"""A clip that is longer from onset to offset, s, may show more than a micro-expression, which lasts at most half a second."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class Prediction:
     `flow_images.movement`; None if the flow lacks u or v). head_motion is how far the head moves from onset to apex, px of the
     aligned face, and head_moves whether that is more than in an expression (see `merba.preprocessing.head_warning`). score is
     the score of a candidate interval, px, None for whole clips; search is the search that found it (see
-    `merba.prediction.spotting`). A candidate has no true class. flow is float16 (C, H, W), in px of
-    the aligned face, points are that face's (10 values, see `merba.preprocessing.packs`). With `explain`: images, the aligned
-    onset and apex, uint8 RGB (2, size, size, 3), and saliency, float32 (H, W) of the model's input (see
-    `merba.prediction.inference.classify`), or (size, size) of the aligned face if the input is an image, a crop of it.
+    `merba.prediction.spotting`). A candidate has no true class. flow is float16 (C, H, W), in px of the aligned face, points are
+    that face's (10 values, see `merba.preprocessing.packs`). With `explain`: images, the aligned onset and apex, uint8 RGB
+    (2, size, size, 3), and saliency, float32 (H, W) of the model's input (see `merba.prediction.inference.classify`), or
+    (size, size) of the aligned face if the input is an image, a crop of it.
     """
 
     clip: str
@@ -105,10 +105,10 @@ def predict(
     """The class of each clip, from its raw frames, in the clips' order.
 
     clips: videos, folders of frames, folders of such clips, CSV files of clips (see `merba.prediction.clips.find_clips`, also
-    for onset, apex, fps). Preprocessing is what the checkpoint was trained with; without one, that of `find_model` is taken.
-    With `spot`, a clip without onset and apex is searched, and each candidate interval in it predicted; one without any gives
-    one prediction without a class. `explain` also gives the aligned faces and the occlusion saliency, which takes some 170 runs
-    of the model per clip.
+    for onset, apex, fps). The default checkpoint is that of `find_model`. Preprocessing is what the checkpoint was trained with.
+    With `spot`, a clip without onset and apex is searched, and each candidate interval in it predicted; a clip without
+    candidates gives one prediction without a class. `explain` also gives the aligned faces and the occlusion saliency, which
+    takes some 170 runs of the model per clip.
 
     Raises MerbaError for a checkpoint that can't be used; a clip that can't be used has the reason in `problem`.
     """
@@ -188,7 +188,7 @@ def _prepare(rows: pd.DataFrame, checkpoint: Checkpoint, explain: bool) -> list[
 
 
 def _blank(row: Mapping[str, Any], classes: Sequence[str]) -> Prediction:
-    """A clip of which nothing is known yet but what its table says."""
+    """The prediction before any stage: what the clip's table says about it."""
     subject = None if row["dataset"] == OWN else row["subject"]
     true = true_class(row["emotion"], classes) if row["emotion"] else None
     return Prediction(row["clip"], row["source"], row["dataset"], subject, true, problem=row["problem"])
@@ -211,7 +211,7 @@ def _searched(row: Any, checkpoint: Checkpoint, explain: bool) -> Iterator[Predi
                     times[number] = clip.time(number, row.fps)
                     if not cv2.imwrite(str(Path(folder) / f"{number}.png"), image):
                         raise MerbaError(f"{folder}: there is no space for the video's frames; set TMPDIR to a larger disk")
-                # Of no rate, which numbered images have not; a candidate is never too long.
+                # Without a frame rate: images have no times (they are added below), and a candidate is never too long.
                 cut = row._replace(source=folder, kind="frames", onset=candidate.onset, offset=candidate.offset, fps=math.nan)
                 (made,) = _prepare(pd.DataFrame([cut]).set_index("Index"), checkpoint, explain)
             problem = made.problem and made.problem.replace(folder, row.source)

@@ -48,7 +48,7 @@ Frame = tuple[float, int, np.ndarray]
 
 @dataclass(frozen=True)
 class Window:
-    """One position of the window: its first frame and when that is shown (s), onset and offset of the rise and fall, heights.
+    """One position of the window: its first frame and when that is shown (s), onset and offset of the motion, and its heights.
 
     rise is the peak of the motion curve's unimodal fit; score is how far it falls from there to the window's end. Both are in
     px of the aligned face. Without a face they are NaN, and onset and offset None.

@@ -14,7 +14,7 @@ from merba.preprocessing.views.settings import CHANNELS, ViewSettings
 
 
 def plot_view(rows: pd.DataFrame, clips: Iterable[ClipFlow], view: ViewSettings, path: Path) -> None:
-    """One line per clip of `rows`, with its frames in order of time; `clips` are their views, of grey levels or flow.
+    """One row of panels per clip of `rows`, its frames in order of time; `clips` are their views, of grey levels or flow.
 
     Flow is shown in colours: hue is the direction, and full colour is the clip's 99th percentile of length.
     """

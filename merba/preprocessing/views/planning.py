@@ -20,7 +20,7 @@ class PlannedViews:
     """The views of a complete configuration. `experiments` are those that can run: name → settings.
 
     `framed` are the datasets that have frames. Raises MerbaError if a view that they use can't be made: its settings don't fit
-    each other, or its file of weights is no ViT's.
+    each other, or its file of weights isn't a ViT's.
     """
 
     def __init__(self, config: Mapping[str, Any], experiments: Mapping[str, Mapping[str, Any]], framed: Collection[str]) -> None:

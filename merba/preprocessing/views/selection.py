@@ -36,9 +36,9 @@ def key_frames(numbers: Sequence[int], apex: int, length: int) -> list[int]:
 
 
 def around_apex(numbers: Sequence[int], apex: int, length: int) -> list[int]:
-    """At most `length` frames in a row, with the apex in the middle: the first after the onset, the last at most the offset.
+    """At most `length` frames in a row with the apex in the middle, none of them the onset and none after the offset.
 
-    If the onset is near, they begin with the frame after it. As in SLSTT's code (preprocess/data_init.py).
+    If the apex is near the onset, they begin with the frame after the onset. As in SLSTT's code (preprocess/data_init.py).
     """
     if len(numbers) < 2:
         raise ClipProblem(f"it has {len(numbers)} frames from onset to offset; at least 2 are needed")
@@ -50,8 +50,8 @@ def around_apex(numbers: Sequence[int], apex: int, length: int) -> list[int]:
 def spread(count: int, length: int) -> np.ndarray:
     """The places of `length` frames among `count` ≤ length frames: 1.5 is half-way between frames 1 and 2.
 
-    Every frame stays. The missing frames are divided equally among the gaps; the remainder goes to the gaps in the middle, as in
-    SLSTT's code. A single frame is repeated.
+    Every frame is kept. The missing frames are divided equally among the gaps; the remainder goes to the gaps in the middle, as
+    in SLSTT's code. A single frame is repeated.
     """
     if count == 1:
         return np.zeros(length)
