@@ -176,7 +176,7 @@ def test_a_missing_pack_names_the_target_that_makes_it(tmp_path):
     config = complete({"data": "own", "datasets": datasets, "experiments": {"a": experiment}})
     rows = [{"dataset": "d", "subject": "s", "clip": "c", "source": "x", "kind": "video", "label": "positive"}]
     sample_rows(rows).to_parquet(tmp_path / "samples.parquet")
-    with pytest.raises(MerbaError, match=r"views/tim10/d.npy is missing.*`snakemake --cores 4 packed_tim10`"):
+    with pytest.raises(MerbaError, match=r"views/tim10/d.npy is missing.*`snakemake --cores 4 packed_tim10 --configfile"):
         packed_experiment(config, "a", tmp_path)
 
 
