@@ -8,8 +8,7 @@ A step is forward, loss, backward and AdamW, at batch 64 (MERba) or 256 (STSTNet
 and a ratio is the median over rounds of the ratio of both times in the same round, so that other work on the machine slows
 both alike. A fitted method is timed by the features of 16 clips, a network by a step with its experiment's batch size (MERba-B,
 MambaVision-B and MFDAN: 8 clips, MERSiamC3D: 4), and SLSTT's frozen encoder by the tokens of a clip; each on one thread of a
-new process. Writes
-bench/results/model.json.
+new process. Writes bench/results/model.json.
 """
 
 from __future__ import annotations

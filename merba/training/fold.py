@@ -20,7 +20,7 @@ from torch import Tensor
 
 from merba.errors import MerbaError
 from merba.files import FOLD_FILES, WEIGHTS, atomic
-from merba.models import create_model
+from merba.models import create_model, takes_pretrained
 from merba.models.fitted import FittedModel
 from merba.preprocessing.packs import RELEASED
 from merba.protocols import EVERYBODY, Split
@@ -216,7 +216,7 @@ def shuffle_labels(labels: np.ndarray, split: Split, *, seed: int) -> np.ndarray
 
 def _builder(experiment: Mapping[str, Any], fold: Fold, model: torch.nn.Module) -> Callable[[], torch.nn.Module]:
     arguments = {key: value for key, value in experiment["model"].items() if key != "name"}
-    if experiment.get("view", {}).get("keep") == "tokens" and not hasattr(model, "load_pretrained"):
+    if not takes_pretrained(experiment["model"].get("name"), model):
         arguments.pop("pretrained", None)  # the file of the view's encoder, from which this model doesn't start
     return partial(create_model, experiment["model"].get("name"), len(fold.classes), **arguments)
 
