@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,16 +14,25 @@ if TYPE_CHECKING:
 DPI = 130
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#777777"
 """From Okabe and Ito's palette, which colour-blind people can tell apart."""
+EAST_ASIAN = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Microsoft YaHei", "SimHei",
+    "PingFang SC", "Hiragino Sans GB", "Heiti TC", "Yu Gothic", "Malgun Gothic", "Apple SD Gothic Neo",
+)  # fmt: skip
+"""Fonts of Linux, Windows and macOS with Chinese, Japanese or Korean characters, which names of clips may have."""
 
 
 def pyplot():
     """matplotlib.pyplot, set up to draw only to files. Text in SVG stays text, and equal figures give equal files."""
     import matplotlib
+    from matplotlib.font_manager import get_font_names
 
+    installed = get_font_names()
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it warns of fonts without bold characters
     matplotlib.use("agg")
     matplotlib.rcParams.update(
         {
-            "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
+            # DejaVu Sans comes with matplotlib, so figures are the same everywhere. The others have the characters that it lacks.
+            "font.family": ["DejaVu Sans", *(font for font in EAST_ASIAN if font in installed)],
             "text.parse_math": False,  # names of clips may have dollar signs
             "svg.fonttype": "none",
             "svg.hashsalt": "merba",

@@ -189,7 +189,8 @@ class Plan:
         cost, batch = self.network(experiment), self.experiments[experiment]["training"]["batch_size"]
         program = LEAST_MB if cost is None or self.on_gpu else cost.job_memory_mb(min(batch, len(rows)))
         if view := self.experiments[experiment].get("view"):
-            return program + len(rows) * self.views.values(view["name"]) * (2 + 4) // 10**6
+            # float16 in the pack; float32 in the training, and once more for a model that settles on its training clips
+            return program + len(rows) * self.views.values(view["name"]) * (2 + 2 * 4) // 10**6
         ready_made = (rows["kind"] == "flow").all()
         channels, side = (3, RELEASED_SIZE) if ready_made else (len(settings["flow"]["channels"]), settings["faces"]["size"])
         model_side = max(side, self.experiments[experiment]["model"].get("image_size", 0))

@@ -1,11 +1,15 @@
 """Every figure shows the user's names as they are written, whatever matplotlib would make of `$`, `_`, `^` and `\\`."""
 
+import warnings
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib.font_manager import fontManager
 
 from merba.evaluation.figures import plot_confusion, plot_curves, plot_scores, plot_subjects
 from merba.prediction.figures import plot_prediction, plot_search
@@ -76,3 +80,33 @@ def test_names_are_drawn_as_they_are(tmp_path, draw, name):
     drawn = draw(name, path)
     assert drawn <= {"".join(text.itertext()).strip() for text in ElementTree.parse(path).iter() if text.tag.endswith("}text")}
     draw(name, path.with_suffix(".png"))
+
+
+def font(path, family, character):
+    """A TrueType font with one character, a triangle."""
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0))
+    for point in ((500, 1000), (1000, 0)):
+        pen.lineTo(point)
+    pen.closePath()
+    builder = FontBuilder(1000)
+    builder.setupGlyphOrder([".notdef", "triangle"])
+    builder.setupCharacterMap({ord(character): "triangle"})
+    builder.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "triangle": pen.glyph()})
+    builder.setupHorizontalMetrics({".notdef": (1000, 0), "triangle": (1000, 0)})
+    builder.setupHorizontalHeader(ascent=1000, descent=0)
+    builder.setupNameTable({"familyName": family, "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(path)
+    return path
+
+
+def test_chinese_names_are_drawn_with_an_installed_chinese_font(tmp_path, monkeypatch):
+    with pytest.warns(UserWarning, match="missing from font"):
+        prediction("表", tmp_path / "without.png")
+    monkeypatch.setattr(fontManager, "ttflist", list(fontManager.ttflist))
+    fontManager.addfont(font(tmp_path / "chinese.ttf", "WenQuanYi Zen Hei", "表"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prediction("表", tmp_path / "with.png")

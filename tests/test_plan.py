@@ -247,7 +247,7 @@ def test_a_view_has_packs_gates_and_a_figure_where_an_experiment_takes_it():
 
 def test_an_experiment_asks_for_the_memory_of_its_view():
     plan = planned(experiments={"key": KEY_FRAMES})
-    assert plan.fold_memory("key") == LEAST_MB + 18 * 16 * 112**2 * 6 // 10**6
+    assert plan.fold_memory("key") == LEAST_MB + 18 * 16 * 112**2 * 10 // 10**6
 
 
 def test_views_that_nobody_takes_change_nothing_of_a_plan(plan):

@@ -29,7 +29,7 @@ def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
         "clips",
         nargs="+",
         metavar="CLIP",
-        help="a video, a folder of frames, a folder of videos and frame folders, or a CSV file of clips",
+        help="a video, a folder of frames, a folder of videos and frame folders, or a table of clips (CSV or XLSX)",
     )
     parser.add_argument("--onset", type=int, metavar="N", help="number of the onset frame, for one clip (default: the first)")
     parser.add_argument("--apex", type=int, metavar="M", help="number of the apex frame, for one clip (default: detected)")

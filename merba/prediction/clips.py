@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from merba.datasets.annotations import NO_APEX, NUMBER, bit_depth, frame_rate, is_no_apex, read_annotations
+from merba.datasets.cells import SUFFIXES as TABLE_SUFFIXES
 from merba.datasets.clips import ADAPTER, composed_alike
 from merba.datasets.clips import COLUMNS as TABLE_COLUMNS
 from merba.errors import ClipProblem, MerbaError
@@ -35,18 +36,19 @@ def find_clips(
 ) -> pd.DataFrame:
     """One row per clip in `paths`: columns COLUMNS, in the given order; clips in a folder by name.
 
-    A path is a video, a folder of frames, a folder with such clips at any depth, or a CSV file with the columns of the adapter
-    `clips` (docs/datasets.md), where `emotion` is optional. A clip in a folder is named by its path in the folder, and clips of
-    one name by their whole paths. A table names the subjects; every other clip is a subject of its own. onset and apex (frame
-    numbers) are for a single clip; fps (frames per second) overrides the video and the table. A clip with an apex but no onset
-    begins with its first frame. A clip that can't be opened, or has numbers out of order, gets a `problem`. Raises MerbaError if
-    there are no clips, if a table lacks a column, if onset or apex is given for several clips, or if fps isn't above 0.
+    A path is a video, a folder of frames, a folder with such clips at any depth, or a table (CSV or XLSX) with the columns of the
+    adapter `clips` (docs/datasets.md), where `emotion` is optional. A clip in a folder is named by its path in the folder, and
+    clips of one name by their whole paths. A table names the subjects; every other clip is a subject of its own. onset and apex
+    (frame numbers) are for a single clip; fps (frames per second) overrides the video and the table. A clip with an apex but no
+    onset begins with its first frame. A clip that can't be opened, or has numbers out of order, gets a `problem`. Raises
+    MerbaError if there are no clips, if a table lacks a column, if onset or apex is given for several clips, or if fps isn't
+    above 0.
     """
     if fps is not None and not 0 < fps < math.inf:
         raise MerbaError(f"fps {fps} is not a number above 0; give frames per second")
     clips: list[dict[str, Any]] = []
     for path in map(Path, paths):
-        if path.suffix.lower() == ".csv" and path.is_file():
+        if path.suffix.lower() in TABLE_SUFFIXES and path.is_file():
             clips += _listed(path)
         else:
             inside = list(_clips_in(path)) if path.is_dir() else []
@@ -55,14 +57,14 @@ def find_clips(
                 for clip in inside or [path]
             ]
     if not clips:
-        raise MerbaError("no clips were given; name videos, folders or a CSV file of clips")
+        raise MerbaError("no clips were given; name videos, folders or a table of clips")
     names = Counter(row["clip"] for row in clips)
     for row in clips:
         if row["dataset"] == OWN and names[row["clip"]] > 1:
             row["clip"] = row["source"]
     if onset is not None or apex is not None:
         if len(clips) > 1:
-            raise MerbaError(f"an onset or apex is given for {len(clips)} clips; give each clip its own in a CSV file")
+            raise MerbaError(f"an onset or apex is given for {len(clips)} clips; give each clip its own in a table (CSV or XLSX)")
         clips[0] |= {key: value for key, value in (("onset", onset), ("apex", apex)) if value is not None}
     for row in clips:
         if row["apex"] is not None and row["onset"] is None:
@@ -173,7 +175,7 @@ def _row(source: Path, subject: str) -> dict[str, Any]:
         if not source.exists():
             raise ClipProblem(f"{source} does not exist")
         if source.suffix.lower() in IMAGE_SUFFIXES:
-            raise ClipProblem(f"{source} is a single image; name a video, a folder of frames or a CSV file")
+            raise ClipProblem(f"{source} is a single image; name a video, a folder of frames or a table (CSV or XLSX)")
         clip = open_clip(source, row["kind"])
     except ClipProblem as problem:
         return {**row, "problem": str(problem)}

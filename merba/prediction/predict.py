@@ -104,7 +104,7 @@ def predict(
 ) -> list[Prediction]:
     """The class of each clip, from its raw frames, in the clips' order.
 
-    clips: videos, folders of frames, folders of such clips, CSV files of clips (see `merba.prediction.clips.find_clips`, also
+    clips: videos, folders of frames, folders of such clips, tables of clips (see `merba.prediction.clips.find_clips`, also
     for onset, apex, fps). The default checkpoint is that of `find_model`. Preprocessing is what the checkpoint was trained with.
     With `spot`, a clip without onset and apex is searched, and each candidate interval in it predicted; a clip without
     candidates gives one prediction without a class. `explain` also gives the aligned faces and the occlusion saliency, which

@@ -84,7 +84,7 @@ def search(clip: Clip, fps: float, faces: Mapping[str, Any], apex: Mapping[str, 
     """
     cv2.setNumThreads(1)
     if not fps > 0:
-        raise ClipProblem(f"{clip.source} has no frame rate, which `--spot` needs; give it with --fps, or in the CSV file")
+        raise ClipProblem(f"{clip.source} has no frame rate, which `--spot` needs; give it with --fps, or in the table of clips")
     windows = list(_windows(clip, fps, FaceSettings.of(faces), ApexSettings.of(apex)))
     if not windows:
         raise ClipProblem(

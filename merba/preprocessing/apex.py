@@ -162,7 +162,9 @@ def _apex_of_clip(row: Any, face: Mapping[str, Any], settings: ApexSettings, fac
 
     curve = CURVES[settings.curve](aligned(), aligned_landmarks(face), settings)
     if len(numbers) < 3:
-        raise ClipProblem(f"{row.source} has {len(numbers)} frames from onset to offset; finding an apex takes at least 3")
+        raise ClipProblem(
+            f"{row.source} has too few frames from onset to offset ({len(numbers)}); finding an apex takes at least 3"
+        )
     peak, fit = unimodal(curve)
     # The onset frame can't be the apex, even if nothing moves.
     peak = max(peak, 1)

@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+import openpyxl
 import pandas as pd
 import pytest
 from moving_faces import video
@@ -133,6 +134,17 @@ def test_a_table_sets_the_bits_of_images_as_the_workflows_does(tmp_path):
         read(tmp_path, name="own")
 
 
+def test_a_table_may_be_a_workbook(tmp_path):
+    video(tmp_path / "a.avi")
+    workbook = openpyxl.Workbook()
+    for row in (["subject", "clip", "source", "onset", "apex"], ["s", "1", "a.avi", 0, 2]):
+        workbook.active.append(row)
+    workbook.save(tmp_path / "clips.xlsx")
+    (row,) = find_clips([tmp_path / "clips.xlsx"]).itertuples()
+    assert (row.subject, row.clip, row.onset, row.apex, row.problem) == ("s", "1", 0, 2, None)
+    assert row.source == str(tmp_path / "a.avi")
+
+
 def test_a_table_without_its_columns_is_an_error(tmp_path):
     table = tmp_path / "clips.csv"
     table.write_text("subject,file\ns,a.avi\n")
@@ -179,7 +191,7 @@ def test_onset_and_apex_are_for_one_clip(tmp_path):
     clip = video(tmp_path / "a.avi")
     rows = find_clips([clip], onset=1, apex=2)
     assert rows.loc[0, ["onset", "apex"]].tolist() == [1, 2]
-    with pytest.raises(MerbaError, match="is given for 2 clips; give each clip its own in a CSV file"):
+    with pytest.raises(MerbaError, match="is given for 2 clips; give each clip its own in a table"):
         find_clips([clip, clip], onset=1)
 
 

@@ -64,7 +64,7 @@ def test_a_candidate_moves_and_moves_back(rise, score, returns):
 @pytest.mark.parametrize(
     ("fps", "frames", "message"),
     [
-        (float("nan"), 40, "has no frame rate, which `--spot` needs; give it with --fps, or in the CSV file"),
+        (float("nan"), 40, "has no frame rate, which `--spot` needs; give it with --fps, or in the table of clips"),
         (
             60,
             20,

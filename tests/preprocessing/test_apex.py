@@ -27,7 +27,7 @@ def test_clips_without_room_for_an_apex_are_named_problems(tmp_path, photograph)
         clip_of(tmp_path / "empty", [np.zeros((200, 200, 3), np.uint8)] * 4),
     )
     apexes = apexes_of_subject(rows, faces_of_subject(rows, {}), {}, {})
-    assert "has 2 frames from onset to offset" in apexes["problem"][0]
+    assert "has too few frames from onset to offset (2)" in apexes["problem"][0]
     assert "frame 9 is missing" in apexes["problem"][1]
     assert "no face was found" in apexes["problem"][2]
 

@@ -41,7 +41,7 @@ def around_apex(numbers: Sequence[int], apex: int, length: int) -> list[int]:
     If the apex is near the onset, they begin with the frame after the onset. As in SLSTT's code (preprocess/data_init.py).
     """
     if len(numbers) < 2:
-        raise ClipProblem(f"it has {len(numbers)} frames from onset to offset; at least 2 are needed")
+        raise ClipProblem(f"it has too few frames from onset to offset ({len(numbers)}); at least 2 are needed")
     place = int(np.abs(np.array(numbers) - apex).argmin())
     first = max(place - length // 2, 1)
     return list(numbers[first : first + length])
@@ -88,7 +88,7 @@ def tim_matrix(count: int, length: int) -> np.ndarray:
 def interpolated(frames: Iterable[np.ndarray], count: int, length: int) -> np.ndarray:
     """`length` frames, uint8 (length, H, W), that `tim_matrix` makes of `count` ≥ 2 frames uint8 (H, W), one at a time."""
     if count < 2:
-        raise ClipProblem(f"it has {count} frames from onset to offset; interpolating in time takes at least 2")
+        raise ClipProblem(f"it has too few frames from onset to offset ({count}); interpolating in time takes at least 2")
     total = 0.0
     for weights, frame in zip(tim_matrix(count, length).T, frames, strict=True):
         total = total + weights[:, None, None] * frame
