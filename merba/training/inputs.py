@@ -12,14 +12,10 @@ from torch.nn import functional as F
 
 from merba.errors import MerbaError
 from merba.models.fitted import signed
-from merba.preprocessing.packs import FlowFormat
+from merba.preprocessing.packs import RELEASED, FlowFormat
 
 Arrange = Callable[[Tensor, Tensor], Tensor]
 """How a model rearranges flow (n, C, H, W) and faces' five points (n, 5, 2) in its pixels; `HTNet.arrange` is one."""
-
-USUAL_FACE = ((0.36, 0.39), (0.75, 0.39), (0.55, 0.62), (0.36, 0.79), (0.75, 0.79))
-"""Eye centres, nose tip and mouth corners, image left first, of a face that fills the image: parts of width and height."""
-
 
 CHUNK = 64
 """Clips prepared at a time, so that little memory is used besides the inputs themselves."""
@@ -211,11 +207,11 @@ def mirrored_flow(x: Tensor, form: FlowFormat) -> Tensor:
 def face_points(points: np.ndarray, old: Sequence[int], new: Sequence[int]) -> Tensor:
     """Faces' five points (n, 5, 2), px of maps of size `old` (H, W), moved to maps resized to `new`; float32.
 
-    Points that are NaN, because flow came without landmarks, become those of USUAL_FACE.
+    Points that are NaN, because ready-made flow comes without landmarks, become those of its crop, RELEASED.
     """
     sizes = torch.tensor([[new[1], new[0]], [old[1], old[0]]], dtype=torch.float32)
     moved = (torch.from_numpy(np.float32(points)) + 0.5) * (sizes[0] / sizes[1]) - 0.5  # pixel centres are whole numbers
-    return torch.where(moved.isfinite().all(-1, keepdim=True), moved, torch.tensor(USUAL_FACE) * sizes[0])
+    return torch.where(moved.isfinite().all(-1, keepdim=True), moved, torch.tensor(RELEASED.template) * sizes[0] - 0.5)
 
 
 def mirrored_points(points: Tensor, width: int) -> Tensor:

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from merba.errors import MerbaError
 from merba.models.htnet import htnet_regions
-from merba.preprocessing.packs import FlowFormat
-from merba.training.inputs import USUAL_FACE, face_points, mirrored_points, prepare, shifted
+from merba.preprocessing.packs import RELEASED, FlowFormat
+from merba.training.inputs import face_points, mirrored_points, prepare, shifted
 
 
 def test_inputs_have_mean_zero_and_deviation_one_over_the_training_clips_alone():
@@ -59,7 +59,7 @@ def test_making_inputs_takes_little_more_than_the_inputs():
     code = """
 import resource, sys
 import numpy as np, torch
-from merba.preprocessing.packs import FlowFormat
+from merba.preprocessing.packs import RELEASED, FlowFormat
 from merba.training.inputs import prepare
 
 def make(n):
@@ -140,7 +140,23 @@ def test_points_are_those_of_a_usual_face_where_flow_comes_without():
     points[1] = np.nan
     known, usual = face_points(points, (28, 28), (56, 56))
     assert (known == 27.5).all()
-    torch.testing.assert_close(usual / 56, torch.tensor(USUAL_FACE))
+    torch.testing.assert_close((usual + 0.5) / 56, torch.tensor(RELEASED.template))
+
+
+def test_regions_of_ready_made_flow_hold_the_eyes_and_mouth_corners_of_its_crop():
+    """The first and last column and row of each region; the crop has its eyes at the pixels (6, 8) and (21, 8)."""
+    places = torch.stack(torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="xy"))[None]
+    regions = htnet_regions(places, face_points(np.full((1, 5, 2), np.nan), (28, 28), (28, 28)))[0]
+    corners = {
+        name: [regions[:, top, left].tolist(), regions[:, top + 13, left + 13].tolist()]
+        for name, top, left in [("left eye", 0, 0), ("left mouth", 0, 14), ("right eye", 14, 0), ("right mouth", 14, 14)]
+    }
+    assert corners == {
+        "left eye": [[0, 1], [13, 14]],
+        "right eye": [[13, 1], [26, 14]],
+        "left mouth": [[0, 13], [13, 26]],
+        "right mouth": [[12, 13], [25, 26]],
+    }
 
 
 @pytest.mark.parametrize("x", [9.0, np.nan])
