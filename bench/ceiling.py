@@ -1,7 +1,7 @@
 """How good any method can be on the public flow: a learning curve, the nearest neighbour's bound, clips that all get wrong.
 
 snakemake --cores 2 --configfile config/public_flow.yaml packed
-python bench/ceiling.py --methods kernel lda biwoof merba ststnet      (minutes on one core)
+python bench/ceiling.py      (minutes on one core)
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from leaderboard import results
 
 from merba.datasets.tasks import CLASSES, DATASETS_3DB, composite
-from merba.evaluation.comparison import find_predictions, shipped_predictions
+from merba.evaluation.comparison import find_predictions
 from merba.evaluation.metrics import confusion, scores
 from merba.evaluation.scoring import read_predictions
 from merba.models import create_model
@@ -84,9 +85,12 @@ def hard_clips(methods: Sequence[str]) -> pd.DataFrame:
 
 
 def main() -> None:
+    methods = results("table_5_3db")["experiment"].unique().tolist()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("results"), help="the workflow's results (default: results)")
-    parser.add_argument("--methods", nargs="+", default=list(shipped_predictions()), help="prediction files or shipped names")
+    parser.add_argument(
+        "--methods", nargs="+", default=methods, help="prediction files or shipped names (default: those of the leaderboard)"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="draws of the training subjects (default: 3)")
     options = parser.parse_args()
 

@@ -5,19 +5,23 @@ python bench/leaderboard.py      (after every `merba collect` that adds to merba
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from merba.config import experiment_settings, load_config
-from merba.datasets.tasks import DATASETS_3DB, composite
+from merba.datasets.tasks import CLASSES, DATASETS_3DB, composite
 from merba.evaluation import paper_tables
 from merba.evaluation.comparison import shipped_predictions
 from merba.evaluation.figures import plot_scores
 from merba.evaluation.runs import Run
 from merba.evaluation.scoring import read_predictions
+from merba.models import create_model
+from merba.models.fitted import FittedModel
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "config" / "public_flow.yaml"
@@ -53,11 +57,20 @@ def results(table: str) -> pd.DataFrame:
         if name in files and table in settings["tables"]:
             runs.append(CollectedRun(name, settings, [], files[name]))
     rows = getattr(paper_tables, table[:7])(runs, composite(), config["data"])
-    return rows[rows["source"] == "reproduced"].dropna(axis=1, how="all")
+    fitted = [run.name for run in runs if _is_fitted(run.settings["model"])]  # they have no epochs to choose from
+    shown = (rows["source"] == "reproduced") & ~((rows["leaks"] == "yes") & rows["experiment"].isin(fitted))
+    return rows[shown].dropna(axis=1, how="all")
+
+
+def _is_fitted(model: dict[str, Any]) -> bool:
+    arguments = {key: value for key, value in model.items() if key != "name"}
+    return isinstance(create_model(model["name"], len(CLASSES), **arguments), FittedModel)
 
 
 def markdown(rows: pd.DataFrame, about: dict[str, str], prefix: str = "") -> str:
     """One row per method, best first: the columns `about` by their headings, scores by the honest choice, UF1 by the oracle.
+
+    A method without an oracle row has no epochs.
 
     `prefix` is that of the composite's scores; scores of single datasets and differences follow if there are any.
     """
@@ -65,6 +78,8 @@ def markdown(rows: pd.DataFrame, about: dict[str, str], prefix: str = "") -> str
     lines = []
     for name, row in honest.sort_values(f"{prefix}uf1", ascending=False).iterrows():
         cells = {heading: str(row[column]) for column, heading in about.items()}
+        if "epoch" in cells and name not in oracle.index:
+            cells["epoch"] = "–"
         cells |= {"folds": row["folds"], "seeds": row["seeds"], "UF1 (95 % interval)": _interval(row, f"{prefix}uf1")}
         cells["UAR"] = f"{row[f'{prefix}uar']:.3f}"
         for dataset, heading in zip(DATASETS_3DB, ("SMIC-HS UF1", "CASME II UF1", "SAMM UF1"), strict=True):
@@ -82,8 +97,8 @@ def markdown(rows: pd.DataFrame, about: dict[str, str], prefix: str = "") -> str
 
 
 def _interval(row: pd.Series, name: str, sign: str = "") -> str:
-    low, high = (f"{row[f'{name}_{end}']:{sign}.3f}" for end in ("low", "high"))
-    return f"{row[name]:{sign}.3f} ({low} to {high})".replace("-", "−")
+    middle, low, high = (f"{row[column]:{sign}.3f}" for column in (name, f"{name}_low", f"{name}_high"))
+    return re.sub(r"[+-](0\.000)", r"\1", f"{middle} ({low} to {high})").replace("-", "−")
 
 
 def draw(rows: pd.DataFrame, path: Path) -> None:
@@ -107,6 +122,7 @@ def page(text: str, tables: dict[str, pd.DataFrame]) -> str:
 
 
 def main() -> None:
+    """Write the page, its figure, and the tables' CSVs."""
     tables = {name: results(name) for name in ("table_5_3db", *TABLES)}
     for name, rows in tables.items():
         if len(rows):

@@ -39,7 +39,9 @@ def plot_scores(rows: pd.DataFrame, *, path: Path) -> None:
             axes.errorbar(part["uf1"], heights, xerr=errors, fmt=fmt, capsize=3, label=name, clip_on=False, zorder=3, **style)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.set(xlim=(0, 1), xlabel="UF1 and its 95 % interval")
+    values = rows[["uf1", "low", "high"]].to_numpy(float)
+    ends = np.array([np.floor(20 * np.nanmin(values) - 0.2), np.ceil(20 * np.nanmax(values) + 0.2)]) / 20
+    axes.set(xlim=ends.clip(0, 1), xlabel="UF1 and its 95 % interval")
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside upper right", ncols=2, fontsize=8, frameon=False)
     save(figure, path)

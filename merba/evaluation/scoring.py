@@ -117,9 +117,8 @@ def score_table(predictions: pd.DataFrame) -> pd.DataFrame:
     """Scores of `read_predictions`'s table: a row for all and one for each dataset, for each selection, seed and split.
 
     Columns: selection, seed, split (DFME's test_a and test_b, or "all"), clips ("all" or the dataset), n, subjects, uf1,
-    uar, acc (0..1) and 95 % intervals of UF1 and UAR by bootstrap over
-    subjects, stratified by dataset. A class that no clip of a group truly has
-    is left out of its means.
+    uar, acc (0..1) and 95 % intervals of UF1 and UAR by bootstrap over subjects, stratified by dataset. A class that no clip of
+    a group truly has is left out of its means.
     """
     classes = sorted(set(predictions["true"]) | set(predictions["predicted"]))
     code = {name: number for number, name in enumerate(classes)}

@@ -55,6 +55,8 @@ class LayerNorm(nn.Module):
 
 
 class PreNorm(nn.Module):
+    """The layer `fn` after a layer norm over channels, of maps (B, dim, H, W)."""
+
     def __init__(self, dim: int, fn: nn.Module):
         super().__init__()
         self.norm = LayerNorm(dim)
@@ -65,6 +67,8 @@ class PreNorm(nn.Module):
 
 
 class FeedForward(nn.Module):
+    """Two linear layers at each position of a map (B, dim, H, W), with a GELU between them."""
+
     def __init__(self, dim: int, mlp_ratio: int, dropout: float):
         super().__init__()
         hidden = dim * mlp_ratio
@@ -95,6 +99,8 @@ class Attention(nn.Module):
 
 
 class Transformer(nn.Module):
+    """`depth` layers of attention and feed-forward on maps (B, dim, H, W); positions: H times W."""
+
     def __init__(self, dim: int, positions: int, depth: int, heads: int, mlp_ratio: int, dropout: float):
         super().__init__()
         self.pos_emb = nn.Parameter(torch.randn(positions))

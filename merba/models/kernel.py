@@ -1,4 +1,4 @@
-"""Kernel ridge regression on twenty descriptions of a clip's flow, none of them tuned. Our own baseline.
+"""Kernel ridge regression on twenty descriptions of a clip's flow, without a setting to choose. Our own baseline.
 
 Each clip is described by its flow as it is, and by the flow's mirror-symmetric part. Images scale u and v to the same range, but
 the strain shows the ratio of their ranges before; with strain, both are used a second time with this ratio restored. Each of

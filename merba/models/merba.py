@@ -194,6 +194,8 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
+    """Two linear layers with GELU and dropout, of tokens (…, dim)."""
+
     def __init__(self, dim: int, hidden: int, dropout: float):
         super().__init__()
         self.fc1 = LinearGELUDropout(dim, hidden, dropout)

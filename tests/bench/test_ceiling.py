@@ -19,7 +19,8 @@ def ceiling(monkeypatch):
     import ceiling
 
     yield ceiling
-    sys.modules.pop("ceiling")
+    for name in ("ceiling", "leaderboard"):
+        sys.modules.pop(name)
 
 
 def test_the_bound_is_the_bayes_accuracy_where_the_neighbour_says_nothing_of_the_class(ceiling):

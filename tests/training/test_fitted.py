@@ -17,13 +17,17 @@ from merba.training.fitted import fit_fold
 from merba.training.inputs import prepare, prepare_view
 from merba.training.loop import weights_digest
 
+GREY, IMAGES = FlowFormat(("grey",), "grey"), FlowFormat(("u", "v", "strain"), "image")
 METHODS = {
-    "biwoof": {"image_size": 28},
-    "kernel": {"in_channels": 2},
-    "lda": {"in_channels": 2},
-    "lbp_top": {"image_size": 28, "length": 5, "interval": 2, "blocks": 3},
+    "biwoof": ({"image_size": 28}, PIXELS, "raw"),
+    "kernel": ({"in_channels": 2}, PIXELS, "raw"),
+    "lda": ({"in_channels": 2}, PIXELS, "raw"),
+    "lbp_top": ({"image_size": 28, "length": 5, "interval": 2, "blocks": 3}, GREY, "raw"),
+    # as in config/public_flow.yaml
+    "biwoof of images": ({"image_size": 28, "in_channels": 3}, IMAGES, "signed"),
+    "kernel of images": ({}, IMAGES, "raw"),
+    "lda of images": ({}, IMAGES, "signed"),
 }
-GREY = FlowFormat(("grey",), "grey")
 TRAIN, TEST = np.arange(48), np.arange(48, 60)
 
 
@@ -42,15 +46,24 @@ def greys(flow):
     return np.stack([128 + 20 * step * flow[:, 1:] for step in range(5)], 1).clip(0, 255).round()
 
 
-def fitted(name, flow, labels, subjects, test=TEST, train=TRAIN, seed=1):
-    def build():
-        return create_model(name, 3, **METHODS[name])
+def images(flow):
+    """Flow images (n, 3, 28, 28) of the flow: u, v, and a strain, each channel of each clip scaled to 0..255."""
+    channels = np.concatenate([flow, np.abs(np.gradient(np.float32(flow[:, 1:]), axis=-1))], 1)
+    low, high = (of(channels, axis=(-2, -1), keepdims=True) for of in (np.min, np.max))
+    return (255 * (channels - low) / (high - low)).round()
 
-    shape = build().input_shape
-    if len(shape) == 4:
-        data = prepare_view(greys(flow), labels, train, GREY, shape=shape, normalise=False, device=CPU)
+
+def fitted(method, flow, labels, subjects, test=TEST, train=TRAIN, seed=1):
+    arguments, form, decode = METHODS[method]
+
+    def build():
+        return create_model(method.split()[0], 3, **arguments)
+
+    settings = {"shape": build().input_shape, "normalise": False, "device": CPU}
+    if form == GREY:
+        data = prepare_view(greys(flow), labels, train, form, **settings)
     else:
-        data = prepare(flow, labels, train, PIXELS, shape=shape, normalise=False, device=CPU)
+        data = prepare(images(flow) if form == IMAGES else flow, labels, train, form, decode=decode, **settings)
     return fit_fold(build, data, Split(train, np.empty(0, np.int64), test), subjects, 3, seed=seed)
 
 
@@ -87,7 +100,7 @@ def test_c_is_the_best_on_training_subjects_as_scikit_learn_scores_it():
     noise = np.random.default_rng(0)
     labels[TRAIN] = np.where(noise.random(48) < 0.4, noise.integers(0, 3, 48), labels[TRAIN])
     result = fitted("biwoof", flow, labels, subjects)
-    x = create_model("biwoof", 3, **METHODS["biwoof"]).features(torch.from_numpy(flow).float()).double().numpy()[TRAIN]
+    x = create_model("biwoof", 3, **METHODS["biwoof"][0]).features(torch.from_numpy(flow).float()).double().numpy()[TRAIN]
     scores = {}
     for cost in (0.01, 0.1, 1, 10, 100, 1000):
         predicted = np.empty(48, int)
