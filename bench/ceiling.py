@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from leaderboard import results
+from leaderboard import shipped_runs
 
 from merba.datasets.tasks import CLASSES, DATASETS_3DB, composite
 from merba.evaluation.comparison import find_predictions
@@ -85,7 +85,7 @@ def hard_clips(methods: Sequence[str]) -> pd.DataFrame:
 
 
 def main() -> None:
-    methods = results("table_5_3db")["experiment"].unique().tolist()
+    methods = [run.name for run in shipped_runs("table_5_3db")]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("results"), help="the workflow's results (default: results)")
     parser.add_argument(

@@ -48,16 +48,18 @@ class CollectedRun(Run):
         return rows[rows["seed"].isin(clips.index[clips == clips.max()])]
 
 
-def results(table: str) -> pd.DataFrame:
-    """Our rows of a table, such as table_5_3db, from the shipped predictions of the experiments that belong there."""
+def shipped_runs(table: str) -> list[CollectedRun]:
+    """The experiments that belong to a table, such as table_5_3db, and have shipped predictions."""
     config, files = load_config(CONFIG), shipped_predictions()
-    runs = []
-    for name in config["experiments"]:
-        settings = experiment_settings(config, name, DATASETS_3DB)
-        if name in files and table in settings["tables"]:
-            runs.append(CollectedRun(name, settings, [], files[name]))
-    rows = getattr(paper_tables, table[:7])(runs, composite(), config["data"])
-    fitted = [run.name for run in runs if _is_fitted(run.settings["model"])]  # they have no epochs to choose from
+    settings = {name: experiment_settings(config, name, DATASETS_3DB) for name in config["experiments"] if name in files}
+    return [CollectedRun(name, its, [], files[name]) for name, its in settings.items() if table in its["tables"]]
+
+
+def results(table: str) -> pd.DataFrame:
+    """Our rows of a table, such as table_5_3db; fitted methods, which have no epochs to choose from, have no oracle row."""
+    runs = shipped_runs(table)
+    rows = getattr(paper_tables, table[:7])(runs, composite(), load_config(CONFIG)["data"])
+    fitted = [run.name for run in runs if _is_fitted(run.settings["model"])]
     shown = (rows["source"] == "reproduced") & ~((rows["leaks"] == "yes") & rows["experiment"].isin(fitted))
     return rows[shown].dropna(axis=1, how="all")
 
@@ -70,9 +72,8 @@ def _is_fitted(model: dict[str, Any]) -> bool:
 def markdown(rows: pd.DataFrame, about: dict[str, str], prefix: str = "") -> str:
     """One row per method, best first: the columns `about` by their headings, scores by the honest choice, UF1 by the oracle.
 
-    A method without an oracle row has no epochs.
-
-    `prefix` is that of the composite's scores; scores of single datasets and differences follow if there are any.
+    A method without an oracle row has no epochs. `prefix` is that of the composite's scores; scores of single datasets and
+    differences follow if there are any.
     """
     honest, oracle = (rows[rows["leaks"] == leaks].set_index("experiment") for leaks in ("no", "yes"))
     lines = []

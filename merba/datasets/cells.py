@@ -14,8 +14,8 @@ from zipfile import ZipFile
 
 MOST_CELLS = 2_000_000  # the largest release has about 60,000
 DELIMITERS = ",;\t"
-SUFFIXES = frozenset({".csv", ".xls", ".xlsx"})
-"""Of tables; XLS files are refused with a remedy."""
+TABLE_SUFFIXES = frozenset({".csv", ".xls", ".xlsx"})
+"""Files that are meant as tables; `read_sheets` refuses .xls with a remedy."""
 ERRORS = ("#DIV/0!", "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from merba.datasets.cells import SUFFIXES
+from merba.datasets.cells import TABLE_SUFFIXES
 from merba.errors import MerbaError, did_you_mean, unknown
 from merba.sheet import loose
 
@@ -174,7 +174,7 @@ def find_table(
         if path is not None and path.is_file():
             return path
     wanted = [configured] if configured else names
-    tables = [name for name in root.names if Path(name).suffix.lower() in SUFFIXES]
+    tables = [name for name in root.names if Path(name).suffix.lower() in TABLE_SUFFIXES]
     near = did_you_mean(wanted[0], [name for name in tables if name not in others])
     there = f"tables found there: {shown(tables)}" if tables else f"there is no table; the folder holds {shown(root.names)}"
     raise layout_error(

@@ -40,6 +40,7 @@ def plot_scores(rows: pd.DataFrame, *, path: Path) -> None:
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     values = rows[["uf1", "low", "high"]].to_numpy(float)
+    # A little beyond all values, to the next 0.05.
     ends = np.array([np.floor(20 * np.nanmin(values) - 0.2), np.ceil(20 * np.nanmax(values) + 0.2)]) / 20
     axes.set(xlim=ends.clip(0, 1), xlabel="UF1 and its 95 % interval")
     axes.grid(axis="x", alpha=0.3)

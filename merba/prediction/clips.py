@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from merba.datasets.annotations import NO_APEX, NUMBER, bit_depth, frame_rate, is_no_apex, read_annotations
-from merba.datasets.cells import SUFFIXES as TABLE_SUFFIXES
+from merba.datasets.cells import TABLE_SUFFIXES
 from merba.datasets.clips import ADAPTER, composed_alike
 from merba.datasets.clips import COLUMNS as TABLE_COLUMNS
 from merba.errors import ClipProblem, MerbaError

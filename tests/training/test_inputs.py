@@ -59,7 +59,7 @@ def test_making_inputs_takes_little_more_than_the_inputs():
     code = """
 import resource, sys
 import numpy as np, torch
-from merba.preprocessing.packs import RELEASED, FlowFormat
+from merba.preprocessing.packs import FlowFormat
 from merba.training.inputs import prepare
 
 def make(n):
@@ -135,7 +135,7 @@ def test_a_shifted_input_is_a_crop_of_one_whose_edges_are_repeated():
         assert torch.equal(moved[clip], padded[clip, :, 2 + down : 6 + down, 2 + right : 7 + right])
 
 
-def test_points_are_those_of_a_usual_face_where_flow_comes_without():
+def test_points_are_those_of_the_crop_where_flow_comes_without():
     points = np.full((2, 5, 2), 13.5)
     points[1] = np.nan
     known, usual = face_points(points, (28, 28), (56, 56))
