@@ -9,19 +9,16 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from merba.config import experiment_settings, load_config
-from merba.datasets.tasks import CLASSES, DATASETS_3DB, composite
+from merba.datasets.tasks import DATASETS_3DB, composite
 from merba.evaluation import paper_tables
 from merba.evaluation.comparison import shipped_predictions
 from merba.evaluation.figures import plot_scores
 from merba.evaluation.runs import Run
 from merba.evaluation.scoring import read_predictions
-from merba.models import create_model
-from merba.models.fitted import FittedModel
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "config" / "public_flow.yaml"
@@ -56,17 +53,9 @@ def shipped_runs(table: str) -> list[CollectedRun]:
 
 
 def results(table: str) -> pd.DataFrame:
-    """Our rows of a table, such as table_5_3db; fitted methods, which have no epochs to choose from, have no oracle row."""
-    runs = shipped_runs(table)
-    rows = getattr(paper_tables, table[:7])(runs, composite(), load_config(CONFIG)["data"])
-    fitted = [run.name for run in runs if _is_fitted(run.settings["model"])]
-    shown = (rows["source"] == "reproduced") & ~((rows["leaks"] == "yes") & rows["experiment"].isin(fitted))
-    return rows[shown].dropna(axis=1, how="all")
-
-
-def _is_fitted(model: dict[str, Any]) -> bool:
-    arguments = {key: value for key, value in model.items() if key != "name"}
-    return isinstance(create_model(model["name"], len(CLASSES), **arguments), FittedModel)
+    """Our rows of a table, such as table_5_3db."""
+    rows = getattr(paper_tables, table[:7])(shipped_runs(table), composite(), load_config(CONFIG)["data"])
+    return rows[rows["source"] == "reproduced"].dropna(axis=1, how="all")
 
 
 def markdown(rows: pd.DataFrame, about: dict[str, str], prefix: str = "") -> str:

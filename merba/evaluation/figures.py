@@ -70,21 +70,15 @@ def plot_confusion(counts: pd.DataFrame, *, title: str, path: Path) -> None:
 
 
 def plot_subjects(subjects: pd.DataFrame, *, title: str, path: Path) -> None:
-    """UF1 of every subject by the honest choice and by the oracle, from the table of `merba.evaluation.runs.subject_scores`."""
+    """UF1 of every subject by the honest choice and by the oracle, if there is one: the table of `runs.subject_scores`."""
     plt = pyplot()
     subjects = subjects.sort_values(["dataset", "split", "subject"], ignore_index=True)
     figure, axes = plt.subplots(figsize=(max(7.5, 2 + 0.2 * len(subjects)), 3.4), layout="constrained")
     places = subjects.index
-    axes.vlines(places, subjects["honest"], subjects["oracle"], color=LEAKS, alpha=0.5, linewidth=1)
-    axes.plot(
-        places,
-        subjects["oracle"],
-        "D",
-        color=LEAKS,
-        mfc="white",
-        markersize=4,
-        label="epoch of best accuracy on this subject: leaks",
-    )
+    if "oracle" in subjects:
+        label = "epoch of best accuracy on this subject: leaks"
+        axes.vlines(places, subjects["honest"], subjects["oracle"], color=LEAKS, alpha=0.5, linewidth=1)
+        axes.plot(places, subjects["oracle"], "D", color=LEAKS, mfc="white", markersize=4, label=label)
     axes.plot(places, subjects["honest"], "o", color=HONEST, markersize=5, label="honest choice of the epoch")
     axes.set_xticks(places, [f"{row.subject} ({row.n})" for row in subjects.itertuples()], rotation=90, fontsize=7)
     groups = subjects["dataset"] + subjects["split"].map(lambda split: "" if split == "all" else f" {split}")

@@ -54,7 +54,8 @@ def runs_of(experiments: Mapping[str, Mapping[str, Any]]) -> list[Run]:
 def fold_table(run: Run) -> pd.DataFrame:
     """One row per fold and seed: clips of each part, the chosen epoch, the number of epochs, correct predictions, the cost.
 
-    `right` counts the test clips that the honest choice predicted right, `oracle_right` those of the oracle, which leaks.
+    `right` counts the test clips that the honest choice predicted right, `oracle_right` those of the oracle, which leaks
+    (missing if there is none).
     `seconds` and `peak_memory_mb` are those of the fold's job, for all its seeds together.
     """
     rows = []
@@ -73,7 +74,7 @@ def fold_table(run: Run) -> pd.DataFrame:
                     "epoch": training["epoch"],
                     "epochs": training["epochs"],
                     "right": int(right.get((seed, False), 0)),  # a subject may have no usable clip
-                    "oracle_right": int(right.get((seed, True), 0)),
+                    "oracle_right": int(right.get((seed, True), 0)) if "oracle_epoch" in training else None,
                     "seconds": round(record["seconds"], 1),
                     "peak_memory_mb": record["peak_memory_mb"],
                 }
@@ -84,7 +85,7 @@ def fold_table(run: Run) -> pd.DataFrame:
 def subject_scores(predictions: pd.DataFrame) -> pd.DataFrame:
     """UF1 of each subject's own clips, over the classes that they have, on the first seed.
 
-    Columns: dataset, split, subject, n, honest, oracle (0..1).
+    Columns: dataset, split, subject, n, honest, and oracle if there is one (0..1).
     """
     first = predictions[predictions["seed"] == predictions["seed"].min()]
     classes = {name: code for code, name in enumerate(sorted(set(first["true"]) | set(first["predicted"])))}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +28,7 @@ INNER_PARTS = 5
 def fit_fold(
     build: Callable[[], FittedModel], data: FoldData, split: Split, subjects: np.ndarray, classes: int, *, seed: int
 ) -> FoldResult:
-    """Fit the model of `build` on `split.train` and predict `split.test`, as `train_fold` does, with one epoch to choose from.
+    """Fit the model of `build` on `split.train` and predict `split.test`, as `train_fold` does, but in one epoch, with no oracle.
 
     `subjects` (n,) has the subject of each clip.
     """
@@ -38,13 +37,11 @@ def fit_fold(
     predicted, probabilities = np.empty(0, np.int64), np.empty((0, classes), np.float32)
     if len(split.test):
         predicted, probabilities = classified(predict(model, data, split.test, mirror_average=False))
-    right = predicted == data.labels[torch.from_numpy(split.test)].numpy()
-    only = Selection(1, predicted, probabilities)
     weights = model.state_dict()
     return FoldResult(
-        only,
-        only,
-        [{"epoch": 1, "oracle_test_accuracy": float(right.mean()) if len(right) else math.nan}],
+        Selection(1, predicted, probabilities),
+        None,
+        [{"epoch": 1}],
         predicted[None],
         weights,
         in_thread(weights_digest, weights),

@@ -37,10 +37,13 @@ MOMENTUM = 0.9
 
 @dataclass
 class FoldResult:
-    """Outcome of a training: the honest choice, the leaking oracle's, every epoch's record, and the chosen weights."""
+    """Outcome of a training: the honest choice, the leaking oracle's, every epoch's record, and the chosen weights.
+
+    A fitted method has no epochs to choose from, so it has no oracle.
+    """
 
     honest: Selection
-    oracle: Selection
+    oracle: Selection | None
     history: list[dict[str, float]]
     every_epoch: np.ndarray  # predicted classes of the test clips, int64 (epochs, n)
     weights: dict[str, Tensor]

@@ -29,6 +29,7 @@ def seed_tables(experiment: Mapping[str, Any], fold: Fold, results: Mapping[int,
         _prediction_rows(test, seed, selection, chosen, fold.classes)
         for seed, result in results.items()
         for selection, chosen in ((honest_name(experiment), result.honest), ("oracle", result.oracle))
+        if chosen is not None
     ]
     return {
         "history": pd.DataFrame(history),
@@ -41,7 +42,7 @@ def seed_record(result: FoldResult) -> dict[str, Any]:
     """The record's entry of one training."""
     about = {
         "epoch": result.honest.epoch,
-        "oracle_epoch": result.oracle.epoch,
+        **({"oracle_epoch": result.oracle.epoch} if result.oracle else {}),
         "epochs": len(result.history),
         "weights_sha256": result.weights_sha256,
         "training_seconds": round(result.seconds, 3),

@@ -52,7 +52,7 @@ def write_fold(folder: Path, dataset: str, subject: str, wrong: int) -> None:
         "dataset": dataset,
         "subject": subject,
         "clips": {"train": 15, "validation": 3, "test": 6},
-        "seeds": {"1": {"epoch": 2, "epochs": 3}},
+        "seeds": {"1": {"epoch": 2, "oracle_epoch": 3, "epochs": 3}},
         "inputs": {"samm.npy": "ab" * 32},
         "device": "cpu",
         "threads": 1,
@@ -236,6 +236,20 @@ def test_folds_count_what_was_right(run):
         ["006", 6, 6, 2, 3, 6],
         ["007", 4, 6, 2, 3, 6],
     ]
+
+
+def test_a_fitted_method_has_no_oracle(run, tmp_path):
+    folders = [Path(shutil.copytree(path, tmp_path / "/".join(path.parts[-5:]))) for path in run.folders]
+    for folder in folders:
+        rows = pd.read_parquet(folder / "predictions.parquet")
+        rows[rows["selection"] != "oracle"].to_parquet(folder / "predictions.parquet", index=False)
+        record = json.loads((folder / "run.json").read_text())
+        (folder / "run.json").write_text(json.dumps(record | {"seeds": {"1": {"epoch": 1, "epochs": 1}}}))
+        pd.DataFrame({"seed": [0], "epoch": [1]}).to_csv(folder / "history.csv", index=False)
+    fitted = Run("lda", SETTINGS, folders)
+    assert fold_table(fitted)["oracle_right"].isna().all()
+    assert "oracle" not in subject_scores(fitted.predictions)
+    assert "on the test clips: leaks" not in write_page(fitted, "demo").read_text()
 
 
 def test_the_page_names_the_configuration_and_what_differs_from_the_defaults(page):
