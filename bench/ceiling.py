@@ -17,9 +17,9 @@ import torch
 from leaderboard import shipped_runs
 
 from merba.datasets.tasks import CLASSES, DATASETS_3DB, composite
-from merba.evaluation.comparison import find_predictions
+from merba.evaluation.comparison import named_predictions
 from merba.evaluation.metrics import confusion, scores
-from merba.evaluation.scoring import read_predictions
+from merba.evaluation.scoring import complete_seeds
 from merba.models import create_model
 from merba.models.kernel import descriptions
 from merba.preprocessing.packs import load_packs
@@ -70,11 +70,11 @@ def bayes_accuracy(neighbour: float, classes: int) -> float:
 def hard_clips(methods: Sequence[str]) -> pd.DataFrame:
     """The clips that every method gets wrong, with their true class; `agreed` is the class that all predict, or empty.
 
-    Of each method (see `find_predictions`), the honest choice of the epoch counts, with its first seed.
+    Of each method (see `named_predictions`), the honest choice of the epoch counts, with its first finished seed.
     """
     said = {}
     for name in methods:
-        rows = read_predictions(find_predictions(name))
+        rows = complete_seeds(named_predictions(name))
         rows = rows[(rows["selection"] != "oracle") & (rows["seed"] == rows["seed"].min())]
         said[name] = rows.set_index(KEY)["predicted"]
     table = composite().set_index(KEY).join(pd.DataFrame(said), how="inner").dropna()
@@ -108,7 +108,7 @@ def main() -> None:
     ]
     bounds = [bayes_accuracy(accuracy, len(CLASSES)) for accuracy in nearest]
     print(f"nearest neighbour, five descriptions: accuracy {min(nearest):.3f} to {max(nearest):.3f}; ", end="")
-    print(f"so of any rule at most {min(bounds):.3f} to {max(bounds):.3f}")
+    print(f"so of any rule that sees only such a description at most {min(bounds):.3f} to {max(bounds):.3f}")
 
     hard = hard_clips(options.methods)
     print(f"{', '.join(options.methods)}: none is right on {len(hard)} clips, on {(hard['agreed'] != '').sum()} all agree")

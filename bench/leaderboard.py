@@ -18,7 +18,7 @@ from merba.evaluation import paper_tables
 from merba.evaluation.comparison import shipped_predictions
 from merba.evaluation.figures import plot_scores
 from merba.evaluation.runs import Run
-from merba.evaluation.scoring import read_predictions
+from merba.evaluation.scoring import complete_seeds, read_predictions
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "config" / "public_flow.yaml"
@@ -39,10 +39,8 @@ class CollectedRun(Run):
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """The predictions of the seeds with the most clips."""
-        rows = read_predictions(self.file)
-        clips = rows.groupby("seed").size()
-        return rows[rows["seed"].isin(clips.index[clips == clips.max()])]
+        """The predictions of all finished seeds."""
+        return complete_seeds(read_predictions(self.file))
 
 
 def shipped_runs(table: str) -> list[CollectedRun]:
@@ -116,7 +114,7 @@ def main() -> None:
     tables = {name: results(name) for name in ("table_5_3db", *TABLES)}
     for name, rows in tables.items():
         if len(rows):
-            rows.to_csv(ROOT / "docs" / "results" / f"public_flow_{name}.csv", index=False)
+            rows.round(4).to_csv(ROOT / "docs" / "results" / f"public_flow_{name}.csv", index=False)
     draw(tables["table_5_3db"], PAGE.with_suffix(".png"))
     PAGE.write_text(page(PAGE.read_text(), tables))
 

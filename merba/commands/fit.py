@@ -27,8 +27,8 @@ def run(options: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from merba.config import load_config
-    from merba.evaluation.comparison import find_predictions
-    from merba.evaluation.scoring import read_predictions, scores_by_dataset
+    from merba.evaluation.comparison import named_predictions
+    from merba.evaluation.scoring import scores_by_dataset
     from merba.files import atomic
     from merba.models import model_name
     from merba.training.card import model_card
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     if options.root:
         for settings in config["datasets"].values():
             settings["root"] = options.root
-    error = scores_by_dataset(read_predictions(find_predictions(options.error))) if options.error else None
+    error = scores_by_dataset(named_predictions(options.error)) if options.error else None
     made = replace(train_on_images(config, options.experiment), error=error)
     save_checkpoint(options.out, made)
     with atomic(options.out.with_suffix(".md")) as draft:

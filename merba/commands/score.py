@@ -29,13 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     import pandas as pd
 
-    from merba.evaluation.comparison import clips_alone, compare, find_predictions
+    from merba.evaluation.comparison import clips_alone, compare, named_predictions, seeds_differ
     from merba.evaluation.scoring import read_predictions, score_table
     from merba.sheet import alike
 
     predictions = read_predictions(options.file)
     table = score_table(predictions)
-    others = read_predictions(find_predictions(options.against)) if options.against else None
+    others = named_predictions(options.against) if options.against else None
     comparisons = [] if others is None else compare(predictions, others)
     true, predicted = set(predictions["true"]), set(predictions["predicted"])
     subjects = [("subjects", sorted(set(part))) for _, part in predictions.groupby("dataset")["subject"]]
@@ -51,6 +51,8 @@ def run(options: argparse.Namespace) -> int:
         if alone:
             said = f"{len(alone)} of {count} clips of {name} are not in {other}, such as {alone[0]}, and are not compared"
             print(f"merba: {said}", file=sys.stderr)
+        if said := seeds_differ(clips):
+            print(f"merba: {name}: {said}; the others are not compared", file=sys.stderr)
     if options.json and others is not None:
         shown = {"scores": table, "comparisons": pd.DataFrame(comparisons)}
         plain = {name: json.loads(rows.to_json(orient="records")) for name, rows in shown.items()}  # unknown values as null

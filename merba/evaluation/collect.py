@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -20,17 +23,17 @@ def collect(experiment: str, results: Path, *, folds: Path, predictions: Path) -
     """Add an experiment's finished folds in `results` to the CSV `folds`, and their rows to the CSV `predictions`.
 
     `folds` has one row per fold and seed: experiment, dataset, subject, seed, digest, clips of each part, epochs, CPU seconds
-    of the fold's job, hash of the weights. `predictions` (.csv, or .csv.gz) has the columns of a fold's predictions,
+    of the training, hash of the weights. `predictions` (.csv, or .csv.gz) has the columns of a fold's predictions,
     probabilities to four digits. Rows of the same folds are replaced, others stay: runs in separate folders can add to the same
-    files. Returns the number of folds; raises MerbaError if there are none.
+    files. Returns the number of folds; raises MerbaError if there are none, or if they are of different code or settings.
     """
     records, rows = [], []
-    for path in sorted((results / "folds" / experiment).glob(f"*/*/{FOLD_FILES['record']}")):
-        record = json.loads(path.read_text())
+    for path, record in _alike(sorted((results / "folds" / experiment).glob(f"*/*/{FOLD_FILES['record']}"))):
         rows.append(pd.read_parquet(path.with_name(FOLD_FILES["predictions"])))
         for seed, entry in zip(record["experiment"]["seeds"], record["seeds"].values(), strict=True):
             about = {"experiment": experiment, "dataset": record["dataset"], "subject": record["subject"], "seed": seed}
-            cost = {"digest": record["digest"], **record["clips"], "cpu_seconds": record["cpu_seconds"]}
+            share = entry["training_seconds"] / sum(training["training_seconds"] for training in record["seeds"].values())
+            cost = {"digest": record["digest"], **record["clips"], "cpu_seconds": round(share * record["cpu_seconds"], 3)}
             records.append(about | cost | {name: entry[name] for name in KEPT if name in entry})
     if not rows:
         raise MerbaError(
@@ -39,6 +42,19 @@ def collect(experiment: str, results: Path, *, folds: Path, predictions: Path) -
     _add(folds, pd.DataFrame(records), ["experiment", *KEY[:2], "seed"])
     _add(predictions, pd.concat(rows).round(4), [*KEY[:2], "seed"])
     return len(rows)
+
+
+def _alike(paths: Sequence[Path]) -> list[tuple[Path, dict[str, Any]]]:
+    """The files run.json with their contents. Raises MerbaError if folds are of different code or settings, apart from seeds."""
+    records = [(path, json.loads(path.read_text())) for path in paths]
+    made = [json.dumps([record["code"], record["experiment"] | {"seeds": None}], sort_keys=True) for _, record in records]
+    if len(numbers := Counter(made)) > 1:
+        (_, most), *_, (rare, _) = numbers.most_common()
+        raise MerbaError(
+            f"{paths[made.index(rare)].parent} was made by other code or with other settings than {most} of the {len(paths)} "
+            "folds beside it: finish `merba train`, or move the folder away"
+        )
+    return records
 
 
 def finished_trainings(folds: Path, experiment: str) -> set[tuple[str, int]]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from merba.errors import MerbaError, did_you_mean
 from merba.evaluation.metrics import class_scores, paired_bootstrap, unweighted
-from merba.evaluation.scoring import count_subjects
+from merba.evaluation.scoring import complete_seeds, count_subjects, read_predictions
 from merba.sheet import KEY
 
 SHIPPED = Path(__file__).with_name("predictions")
@@ -23,13 +23,16 @@ def shipped_predictions() -> dict[str, Path]:
     return {path.name.removesuffix(SUFFIX): path for path in sorted(SHIPPED.glob(f"*{SUFFIX}"))}
 
 
-def find_predictions(name: str) -> Path:
-    """The shipped prediction file of that name, or the file `name`. Raises MerbaError that lists the shipped ones."""
+def named_predictions(name: str) -> pd.DataFrame:
+    """The shipped predictions of that name, without unfinished seeds, or those of the file `name`.
+
+    Raises MerbaError that lists the shipped ones, or says what is wrong with the file.
+    """
     shipped = shipped_predictions()
     if name in shipped:
-        return shipped[name]
+        return complete_seeds(read_predictions(shipped[name]))
     if Path(name).exists():
-        return Path(name)
+        return read_predictions(Path(name))
     raise MerbaError(
         f"{name!r} is neither a file nor a shipped prediction{did_you_mean(name, shipped)}; shipped are {', '.join(shipped)}"
     )
@@ -58,6 +61,16 @@ def _complete(table: pd.DataFrame) -> pd.MultiIndex:
     """The clips (index KEY) that every seed has."""
     seeds = table.groupby(level=KEY)["seed"].nunique()
     return seeds.index[seeds == table["seed"].nunique()]
+
+
+def seeds_differ(table: pd.DataFrame) -> str | None:
+    """What a table of `read_predictions` loses because its seeds don't have the same clips, for each selection; else None."""
+    for _, part in table.groupby("selection"):
+        clips = part.set_index(KEY)
+        whole, every = len(_complete(clips)), clips.index.nunique()
+        if whole < every:
+            return f"only {whole} of {every} clips are in each of its seeds {', '.join(sorted(set(part['seed'])))}"
+    return None
 
 
 def clips_alone(mine: pd.DataFrame, theirs: pd.DataFrame) -> tuple[int, list[str]]:

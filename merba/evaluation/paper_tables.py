@@ -227,10 +227,10 @@ def _scores(part: pd.DataFrame, *, prefix: str, spread: bool) -> dict[str, Any]:
 
 
 def _with_published(name: str, rows: Sequence[Mapping[str, Any]], **paper: str) -> pd.DataFrame:
-    """The published table with `paper`'s columns added, above our rows; scores to four digits."""
+    """The published table with `paper`'s columns added, above our rows."""
     table = pd.concat([published(name).assign(source="published", **paper), pd.DataFrame(rows)], ignore_index=True)
     whole = [column for column in table if column in WHOLE or column.endswith("_n")]
-    return table.astype(dict.fromkeys(whole, "Int64")).round(4)
+    return table.astype(dict.fromkeys(whole, "Int64"))
 
 
 def confusion_table(predictions: pd.DataFrame, selection: str) -> pd.DataFrame:

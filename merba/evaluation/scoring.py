@@ -15,20 +15,20 @@ from merba.errors import MerbaError, did_you_mean
 from merba.evaluation.metrics import bootstrap_interval, scores, subject_counts, unweighted
 
 NEEDED = ("subject", "true", "predicted")
-NAMES = (*NEEDED, "dataset", "clip", "split")
+NAMES = (*NEEDED, "dataset", "clip", "split", "selection", "seed")
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
-    """Predictions of a CSV (also .csv.gz) or Parquet file: one row per clip, all columns text except `seed`.
+    """Predictions of a CSV (also .csv.gz) or Parquet file: one row per clip, all columns text.
 
     It needs columns subject, true and predicted (class names or numbers); dataset, clip, split,
-    selection and seed are used if present. Spaces around a name don't count, and 1.0 is the class 1. Raises MerbaError
-    that names file and column, or a clip that is listed twice.
+    selection and seed are used if present. Spaces around a name and the case of a selection don't count, and 1.0 is the class 1.
+    Raises MerbaError that names file and column, or a clip that is listed twice.
     """
     table = _cells(Path(path))
     written = list(map(str, table.columns))
     table.columns = _plain([written])
-    for column in (*NAMES, "selection", "seed"):
+    for column in NAMES:
         alike = [repr(name) for name, plain in zip(written, table.columns, strict=True) if plain == column]
         if len(alike) > 1:
             raise MerbaError(f"{path}: column {column!r} appears twice, as {' and '.join(alike)}; delete or rename one of them")
@@ -40,7 +40,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
             )
     if table.empty:
         raise MerbaError(f"{path}: it has no rows")
-    empty = {name: _empty(table[name]) for name in (*NAMES, "selection", "seed") if name in table}
+    empty = {name: _empty(table[name]) for name in NAMES if name in table}
     if len(rows := empty["true"]):
         raise MerbaError(
             f"{path}: {len(rows)} of {len(table)} rows have no true class, the first is row {rows[0]}; a score compares the "
@@ -49,14 +49,11 @@ def read_predictions(path: Path) -> pd.DataFrame:
     for column, rows in empty.items():
         for row in rows[:1]:
             raise MerbaError(f"{path}: row {row} has no {column}")
+    for column, usual in {"dataset": "all", "split": "all", "selection": "", "seed": "0"}.items():
+        table[column] = table.get(column, usual)
     for column in (name for name in NAMES if name in table):
         table[column] = table[column].astype(str).str.strip().str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
-    table = table.assign(
-        dataset=table.get("dataset", "all"),
-        split=table.get("split", "all"),
-        selection=table.get("selection", ""),
-        seed=table.get("seed", 0),
-    ).astype({"selection": str})
+    table["selection"] = table["selection"].str.casefold()  # otherwise "Oracle" would pass for an honest choice
     if "clip" in table:
         keys = ["selection", "seed", "dataset", "subject", "clip"]
         for row in table.index[table.duplicated(keys)][:1]:
@@ -148,15 +145,19 @@ def score_table(predictions: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def complete_seeds(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the seeds that have honest predictions of the most clips; unfinished seeds are left out."""
+    clips = predictions[predictions["selection"] != "oracle"].groupby("seed").size()
+    return predictions[predictions["seed"].isin(clips.index[clips == clips.max()])]
+
+
 def scores_by_dataset(predictions: pd.DataFrame) -> dict[str, dict[str, float]]:
     """UF1 and UAR of honest predictions (oracles are left out) for a model card: of `all` clips, and of each dataset.
 
     `predictions` is as in `count_subjects`, with `selection`; scores are means over the seeds that have all clips. Each has n,
     subjects, uf1 and uar.
     """
-    honest = predictions[predictions["selection"] != "oracle"]
-    clips = honest.groupby("seed").size()
-    honest = honest[honest["seed"].isin(clips.index[clips == clips.max()])]
+    honest = complete_seeds(predictions[predictions["selection"] != "oracle"])
     code = {name: number for number, name in enumerate(sorted(set(honest["true"]) | set(honest["predicted"])))}
     scores = {}
     for name, part in [("all", honest), *honest.groupby("dataset")]:

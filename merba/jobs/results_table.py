@@ -21,4 +21,4 @@ def run(table: str, data: str, experiments: Mapping[str, Any], *, samples: str, 
     with job_log(log, table):
         rows = TABLES[table[:7]](runs_of(experiments), pd.read_parquet(samples), data)
         with atomic(Path(output)) as draft:
-            rows.to_csv(draft, index=False)
+            rows.round(4).to_csv(draft, index=False)

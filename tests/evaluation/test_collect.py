@@ -9,7 +9,7 @@ from merba.errors import MerbaError
 from merba.evaluation.collect import collect, finished_trainings
 
 
-def write_fold(results, dataset, subject, seeds=(0,), digest="d", predicted="negative", experiment="merba"):
+def write_fold(results, dataset, subject, seeds=(0,), digest="d", predicted="negative", experiment="merba", code="c"):
     """A finished fold of one clip, as far as `collect` reads it."""
     folder = results / "folds" / experiment / dataset / subject
     folder.mkdir(parents=True, exist_ok=True)
@@ -21,14 +21,16 @@ def write_fold(results, dataset, subject, seeds=(0,), digest="d", predicted="neg
     ]
     pd.DataFrame(rows).to_parquet(folder / "predictions.parquet")
     entry = {"epoch": 3, "oracle_epoch": 2, "epochs": 3, "weights_sha256": "ab"}
+    entries = {str(7 + seed): entry | {"training_seconds": 1 + seed} for seed in seeds}
     record = {
         "digest": digest,
         "experiment": {"seeds": list(seeds)},
         "dataset": dataset,
         "subject": subject,
         "clips": {"train": 5, "validation": 0, "test": 1},
-        "seeds": {str(7 + seed): entry for seed in seeds},
-        "cpu_seconds": 1.5,
+        "seeds": entries,
+        "code": code,
+        "cpu_seconds": 5,
     }
     (folder / "run.json").write_text(json.dumps(record))
 
@@ -62,6 +64,14 @@ def test_seeds_trained_later_stand_beside_the_first_in_one_file(tmp_path, files)
     assert pd.read_csv(files["predictions"])["seed"].tolist() == [0, 0, 1, 1, 2, 2]
     assert finished_trainings(files["folds"], "merba") == {("first", 0)}
     assert finished_trainings(files["folds"], "merba_seeds") == {("more", 1), ("more", 2)}
+    assert pd.read_csv(files["folds"])["cpu_seconds"].tolist() == [5, 2, 3], "a job's time is shared among its trainings"
+
+
+def test_folds_of_different_code_are_not_collected_as_one_method(tmp_path, files):
+    for subject in ("006", "007", "009"):
+        write_fold(tmp_path, "samm", subject, code="old" if subject == "007" else "new")
+    with pytest.raises(MerbaError, match="samm/007 was made by other code or with other settings than 2 of the 3 folds"):
+        collect("merba", tmp_path, **files)
 
 
 def test_the_same_folds_give_the_same_files(tmp_path, files):

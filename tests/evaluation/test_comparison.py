@@ -10,7 +10,8 @@ from sklearn.metrics import confusion_matrix, f1_score, recall_score
 from merba.cli import main
 from merba.datasets.tasks import composite
 from merba.errors import MerbaError
-from merba.evaluation.comparison import compare, find_predictions, shipped_predictions
+from merba.evaluation import comparison
+from merba.evaluation.comparison import compare, named_predictions, shipped_predictions
 from merba.evaluation.scoring import read_predictions
 
 CLASSES = ["negative", "positive", "surprise"]
@@ -77,10 +78,17 @@ def test_what_can_not_be_compared_is_refused(change, said):
         compare(change(guesses(0.5, 0)), guesses(0.5, 1))
 
 
-def test_a_wrong_name_lists_what_is_shipped(tmp_path):
+def test_a_wrong_name_lists_what_is_shipped():
     with pytest.raises(MerbaError, match="'ststnett' is neither a file.*did you mean 'ststnet'.*merba_single_window, "):
-        find_predictions("ststnett")
-    assert find_predictions(str(tmp_path)) == tmp_path
+        named_predictions("ststnett")
+
+
+def test_unfinished_seeds_of_a_shipped_file_do_not_count(tmp_path, monkeypatch):
+    file = tmp_path / f"merba{comparison.SUFFIX}"
+    pd.concat([guesses(0.4, 0), guesses(0.5, 1).iloc[40:]]).to_csv(file, index=False)
+    monkeypatch.setattr(comparison, "SHIPPED", tmp_path)
+    assert set(named_predictions("merba")["seed"]) == {"0"}
+    assert set(named_predictions(str(file))["seed"]) == {"0", "1"}
 
 
 @pytest.mark.parametrize("name", shipped_predictions())
@@ -106,3 +114,12 @@ def test_the_command_prints_the_comparison_plain_and_as_json(files, capsys):
     for row in found["counts"]:
         assert " ".join(map(str, row)) in " ".join(plain.split())
     assert f"{found['recall']['surprise']:.4f}" in plain
+
+
+def test_the_command_says_that_an_unfinished_seed_leaves_out_clips(files, capsys):
+    _, folder = files
+    pd.concat([guesses(0.4, 1), guesses(0.5, 2).iloc[40:]]).to_csv(folder / "theirs.csv", index=False)
+    assert main(["score", str(folder / "mine.csv"), "--against", str(folder / "theirs.csv")]) == 0
+    printed = capsys.readouterr()
+    assert "theirs.csv: only 402 of 442 clips are in each of its seeds 1, 2; the others are not compared" in printed.err
+    assert "402 clips of " in printed.out

@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from merba.errors import MerbaError
-from merba.evaluation.scoring import read_predictions, score_table
+from merba.evaluation.scoring import complete_seeds, read_predictions, score_table
 
 
 @pytest.fixture
@@ -50,6 +50,20 @@ def test_selections_and_seeds_are_scored_apart(table, tmp_path):
     both.rename(columns={"Dataset": "dataset"}).astype({"subject": str}).to_parquet(tmp_path / "p.parquet")
     scored = score_table(read_predictions(tmp_path / "p.parquet"))
     assert scored.groupby("selection").size().to_dict() == {"validation": 3, "oracle": 3}
+
+
+def test_an_oracle_is_known_by_its_name_however_it_is_written(table, tmp_path):
+    table.assign(selection=" Oracle", seed="1 ").to_csv(tmp_path / "p.csv", index=False)
+    rows = read_predictions(tmp_path / "p.csv")
+    assert set(zip(rows["selection"], rows["seed"], strict=True)) == {("oracle", "1")}
+
+
+def test_unfinished_seeds_are_left_out(table):
+    honest = table.assign(selection="last")
+    seeds = [honest.assign(seed=0), table.assign(selection="oracle", seed=0), honest.iloc[:50].assign(seed=1)]
+    seeds.append(pd.concat([honest, table.assign(selection="oracle")]).iloc[40:].assign(seed=2))
+    kept = complete_seeds(pd.concat(seeds))
+    assert set(kept["seed"]) == {0} and set(kept["selection"]) == {"last", "oracle"}
 
 
 def test_classes_may_be_written_as_decimals_and_clips_as_numbers(tmp_path):
