@@ -89,7 +89,7 @@ def write_page(run: Run, data: str) -> Path:
     honest = run.predictions[run.predictions["selection"] == "validation"]
     sheet = honest[["dataset", "subject", "clip", "split"]].assign(label=honest["true"]).reset_index(drop=True)
     table = results / "table_5_3db.csv"
-    table_5([run], sheet, data).to_csv(table, index=False)
+    table_5([run], sheet, data).round(4).to_csv(table, index=False)
     matrix = results / "confusion.csv"
     confusion_table(run.predictions, "validation").to_csv(matrix)
     problems, preprocessing = results / "problems.csv", results / "preprocessing.csv"
